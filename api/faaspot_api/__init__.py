@@ -1,0 +1,1 @@
+"""The control plane: HTTP, services, store, queue, recorder and the supervisor of `fas up`."""

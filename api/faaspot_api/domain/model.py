@@ -1,0 +1,157 @@
+"""The records of the control plane, as services hand them to HTTP. Times are UTC datetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from faaspot_runner.contract import Kind, Network, Reason, Status
+
+Role = Literal["admin", "deployer", "invoker"]
+BuildStatus = Literal["pending", "in-progress", "success", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who asks. `name` is the token's name and the owner of what it makes; `spots` limits a deployer, () = any."""
+
+    name: str
+    role: Role
+    spots: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of a deployment version. None: not said, the default applies. Units as in `contract.Limits`."""
+
+    timeout: float | None = None
+    memory: int | None = None
+    pids: int | None = None
+    tmp: int | None = None
+    network: Network | None = None
+    python: str | None = None
+    runtime: str | None = None
+    sdist: bool | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentChange:
+    """What a create or an update brings. None: not said (on update: keep). `context` text or dict; "" and {} empty it."""
+
+    code: str | None = None
+    requirements: str | None = None
+    context: str | Mapping[str, Any] | None = None
+    name: str | None = None
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """An immutable revision. `settings` has every value filled in; `requirements` is the text as it was sent."""
+
+    id: str
+    number: int
+    code: str
+    requirements: str
+    lock: str | None
+    environment: str | None
+    context_keys: tuple[str, ...]
+    settings: Settings
+    status: BuildStatus
+    reason: str | None
+    build: str | None
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A deployment with its current version, or while none has succeeded the newest.
+
+    `status`, `reason` and `build` are those of the newest version's build.
+    """
+
+    id: str
+    name: str
+    owner: str
+    version: Version
+    status: BuildStatus
+    reason: str | None
+    build: str | None
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """The one record of an execution. `output` and `args` are JSON texts; `error` is {type, message, traceback}."""
+
+    uuid: str
+    name: str
+    deployment: str | None
+    version: int | None
+    kind: Kind
+    status: Status
+    reason: Reason | None
+    output: str | None
+    error: dict[str, Any] | None
+    args: str | None
+    created: datetime
+    started: datetime | None
+    ended: datetime | None
+    spot: str | None
+    attempt: int
+    timings: dict[str, Any]
+    usage: dict[str, Any]
+    logs_truncated: bool
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What a list of executions shows; None: any. `ended` False leaves out terminal records unless status/reason is said."""
+
+    status: Status | None = None
+    deployment: str | None = None
+    reason: Reason | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    ended: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page, newest first. `cursor` is opaque text for the next, None at the end."""
+
+    items: tuple[Execution, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spot:
+    """A worker host as people see it."""
+
+    ip: str
+    created: datetime
+    last_seen: datetime
+    status: Literal["online", "draining", "offline"]
+    runtimes: tuple[str, ...]
+    pythons: dict[str, str]
+    networks: tuple[str, ...]
+    limits: str
+    workers: dict[str, int]
+    running: int
+    sandboxes: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token without its text."""
+
+    name: str
+    role: Role
+    spots: tuple[str, ...]
+    created: datetime

@@ -1,0 +1,378 @@
+"""What the control plane and a spot say to each other: queues, keys, requests, events, results.
+
+The only module of the runner that the API imports; standard library only. Everything travels as strict JSON
+(never pickle). A reader of this file knows the whole seam between the two halves.
+
+The way of one execution over this seam::
+
+    API    commits the record (Pending, attempt, token), then enqueues an RQ job ``JOB_FUNCTION`` with one
+           argument, the JSON text of a `RunRequest` or `BuildRequest`, job id ``job_id(execution, attempt)``
+    worker takes ``lease_key(...)`` (SET NX, value = token); who loses ends quietly
+    worker XADD ``REPORTS`` {"event": RunStarted}
+    worker XADD ``REPORTS`` {"event": RunEnded} and, if ``request.reply``, RPUSH ``reply_key(id)`` the same JSON
+    worker sets the lease key to ``LEASE_DONE`` for `LEASE_DONE_SECONDS`, so that a duplicate wake-up ends, too
+
+An event is accepted only if (execution_id, attempt, token) match the record.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+# ---------------------------------------------------------------- queues and keys
+
+QUEUE_SYNC = "sync"
+QUEUE_BACKGROUND = "background"
+QUEUE_BUILDS = "builds"
+QUEUES = (QUEUE_SYNC, QUEUE_BACKGROUND, QUEUE_BUILDS)
+
+JOB_FUNCTION = "faaspot_runner.worker.execute_job"
+"""Dotted name in the RQ job; our worker class dispatches on the request itself and never imports by this name."""
+
+PREFIX = "faaspot:"
+REPORTS = PREFIX + "reports"
+"""Redis stream of events, field ``event`` = JSON. The recorder reads it as consumer group `REPORTS_GROUP`."""
+REPORTS_GROUP = "recorder"
+SPOTS = PREFIX + "spots"
+"""Redis hash: spot address -> JSON of `SpotInfo`, rewritten by each spot every `SPOT_HEARTBEAT_SECONDS`."""
+SPOT_HEARTBEAT_SECONDS = 2.0
+SPOT_OFFLINE_SECONDS = 10.0
+"""A spot whose ``last_seen`` (Redis clock) is older than this is offline."""
+CONTROL = PREFIX + "control"
+"""Redis pub/sub channel from the API to all spots: JSON of `Cancel` or `Release`. A hint: what must not be missed is
+also a key (`cancel_key`) or is found again by the spot's own sweep."""
+SUPERVISOR = PREFIX + "supervisor"
+"""Redis list of JSON `SpotRequest`; the supervisor of `fas up` pops it (BLMOVE) and adds or removes local spots."""
+
+LEASE_SECONDS = 15.0
+LEASE_RENEW_SECONDS = 5.0
+"""A worker renews each lease this often, and kills the run if it could not for LEASE_SECONDS - 5 by its own clock."""
+LEASE_DONE = "done"
+LEASE_DONE_SECONDS = 120
+REPLY_SECONDS = 120
+CANCEL_SECONDS = 86_400
+
+
+def job_id(execution_id: str, attempt: int) -> str:
+    """RQ job id of one attempt. RQ allows letters, digits, `_` and `-` only."""
+    return f"{execution_id}-{attempt}"
+
+
+def lease_key(execution_id: str, attempt: int) -> str:
+    """Value: the attempt's token while it runs, `LEASE_DONE` for a while after it."""
+    return f"{PREFIX}lease:{execution_id}:{attempt}"
+
+
+def reply_key(execution_id: str) -> str:
+    """List that gets the JSON of `RunEnded` for a caller who waits (BLPOP)."""
+    return f"{PREFIX}reply:{execution_id}"
+
+
+def cancel_key(execution_id: str) -> str:
+    """Exists when the execution was cancelled; a worker looks at the start and at each lease renewal."""
+    return f"{PREFIX}cancel:{execution_id}"
+
+
+def log_key(execution_id: str) -> str:
+    """Redis stream, field ``text``: what a run in flight has written so far, for `logs?follow=true`. Expires by itself.
+
+    The whole log travels in `RunEnded`.
+    """
+    return f"{PREFIX}log:{execution_id}"
+
+
+# ---------------------------------------------------------------- limits of the wire
+
+MAX_ARGS_BYTES = 8 * 1024 * 1024
+MAX_RESULT_BYTES = 8 * 1024 * 1024
+MAX_LOG_BYTES = 1024 * 1024
+MAX_CODE_BYTES = 4 * 1024 * 1024
+MAX_REQUIREMENTS_BYTES = 64 * 1024
+MAX_CONTEXT_BYTES = 256 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+LOG_CUT_MARK = "\n[faaspot: log cut here, {dropped} more bytes were dropped]\n"
+
+# ---------------------------------------------------------------- words
+
+Status = Literal["Pending", "Started", "Success", "Failure", "Cancelled"]
+TERMINAL: frozenset[str] = frozenset({"Success", "Failure", "Cancelled"})
+Kind = Literal["run", "build", "spot", "delete"]
+Reason = Literal[
+    "error", "unserialisable", "timeout", "oom", "signal", "limit", "build_failed", "worker_lost", "no_spot",
+    "interrupted", "cancelled",
+]  # fmt: skip
+Network = Literal["none", "internet"]
+
+# ---------------------------------------------------------------- requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a run may take. Units: seconds, megabytes (2**20), processes+threads."""
+
+    timeout: float = 60.0
+    memory: int = 256
+    pids: int = 64
+    tmp: int = 64
+    network: Network = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """All that a runtime needs to stand up one deployment version; equal specs share one sandbox.
+
+    `code` and `context` are blob digests (sha256 hex); the context blob is sealed for spots, see `seal.py`.
+    `lock` is the blob digest of the lock text, None when the version has no requirements.
+    `environment` is the name under `environments/`, None with `lock`.
+    """
+
+    version_id: str
+    deployment: str
+    version: int
+    runtime: str
+    python: str
+    code: str
+    context: str | None = None
+    lock: str | None = None
+    environment: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """One attempt at one run of `main`. `args` is JSON text of a dict; `accepted` is epoch seconds.
+
+    `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never.
+    """
+
+    execution_id: str
+    attempt: int
+    token: str
+    sandbox: SandboxSpec
+    args: str = "{}"
+    reply: bool = False
+    accepted: float = 0.0
+    expires: float | None = None
+    kind: Literal["run"] = "run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """Resolve and install the environment of a version. `requirements`: canonical PEP 508 lines, one a line."""
+
+    execution_id: str
+    attempt: int
+    token: str
+    deployment: str
+    version: int
+    version_id: str
+    requirements: str
+    python: str
+    sdist: bool = False
+    network: Network = "none"
+    accepted: float = 0.0
+    timeout: float = 900.0
+    kind: Literal["build"] = "build"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpotRequest:
+    """Add or remove a local spot. `ip` None: any."""
+
+    execution_id: str
+    attempt: int
+    token: str
+    action: Literal["add", "remove", "replace", "refresh"]
+    ip: str | None = None
+    kind: Literal["spot"] = "spot"
+
+
+# ---------------------------------------------------------------- control
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    execution_id: str
+    kind: Literal["cancel"] = "cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """These versions are gone (deployment deleted) or no longer current; free their sandboxes when idle.
+
+    `environments`: names that no version refers to any more; delete them after their last user.
+    """
+
+    version_ids: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    kind: Literal["release"] = "release"
+
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """What the caller may read of a failure. `traceback` begins in the user's file; None where there is none."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Milliseconds. queue: accepted -> taken; start: taken -> the process runs; import: only when cold."""
+
+    queue_ms: float | None = None
+    start_ms: float | None = None
+    import_ms: float | None = None
+    run_ms: float | None = None
+    total_ms: float | None = None
+    cold: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    max_memory_mb: float | None = None
+    cpu_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    execution_id: str
+    attempt: int
+    token: str
+    spot: str
+    at: float
+    kind: Literal["started"] = "started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOutcome:
+    """`lock`: the lock's full text (the API stores it as a blob); `environment`: its name; `packages`: "name==version" """
+
+    lock: str | None
+    environment: str | None
+    packages: tuple[str, ...] = ()
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """The one end of an attempt. `output` is JSON text (None = JSON null); for failures see `error`."""
+
+    execution_id: str
+    attempt: int
+    token: str
+    spot: str
+    at: float
+    status: Status
+    reason: Reason | None = None
+    output: str | None = None
+    error: Error | None = None
+    log: str = ""
+    logs_truncated: bool = False
+    timings: Timings = field(default_factory=Timings)
+    usage: Usage = field(default_factory=Usage)
+    build: BuildOutcome | None = None
+    kind: Literal["ended"] = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpotInfo:
+    """What a spot tells of itself with each heartbeat. Times are epoch seconds by Redis' clock (TIME).
+
+    `runtimes`: offered runtime names; `pythons`: minor version -> full version, the first is the default;
+    `networks`: offered values; `limits`: "cgroup" or "rlimit"; `status`: online | draining.
+    `running`: executions in flight; `stuck`: processes whose death did not come in time.
+    """
+
+    ip: str
+    created: float
+    last_seen: float
+    status: Literal["online", "draining"]
+    runtimes: tuple[str, ...]
+    pythons: dict[str, str]
+    networks: tuple[Network, ...]
+    limits: Literal["cgroup", "rlimit", "none"]
+    workers: dict[str, int] = field(default_factory=dict)
+    running: int = 0
+    sandboxes: int = 0
+    stuck: int = 0
+    problems: tuple[str, ...] = ()
+    """Why something is not offered, for people: "network internet: iptables was not found"."""
+
+
+# ---------------------------------------------------------------- JSON
+
+Message = RunRequest | BuildRequest | SpotRequest | Cancel | Release | RunStarted | RunEnded
+
+
+def dump(message: Message | SpotInfo) -> str:
+    """Strict, compact JSON text of a message."""
+    return json.dumps(asdict(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def load(text: str | bytes) -> Message:
+    """The message that `dump` wrote.
+
+    Raises ValueError for anything else: not JSON, unknown kind, missing or unknown field.
+    """
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError("a message is a JSON object")
+    make = _MAKERS.get(data.get("kind", ""))
+    if make is None:
+        raise ValueError(f"unknown message kind: {data.get('kind')!r}")
+    try:
+        message: Message = make(data)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"malformed {data['kind']} message: {error}") from error
+    return message
+
+
+def load_spot(text: str | bytes) -> SpotInfo:
+    """The `SpotInfo` that a spot wrote. Raises ValueError if it is not one."""
+    data = json.loads(text)
+    try:
+        for name in ("runtimes", "networks", "problems"):
+            data[name] = tuple(data[name])
+        return SpotInfo(**data)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"malformed spot info: {error}") from error
+
+
+def sandbox_spec(data: dict[str, Any]) -> SandboxSpec:
+    """The spec from its JSON object. Raises TypeError for unknown or missing fields."""
+    return SandboxSpec(**{**data, "limits": Limits(**data["limits"])})
+
+
+def _ended(data: dict[str, Any]) -> RunEnded:
+    build = data["build"]
+    return RunEnded(
+        **{
+            **data,
+            "error": Error(**data["error"]) if data["error"] else None,
+            "timings": Timings(**data["timings"]),
+            "usage": Usage(**data["usage"]),
+            "build": BuildOutcome(**{**build, "packages": tuple(build["packages"])}) if build else None,
+        }
+    )
+
+
+def _release(data: dict[str, Any]) -> Release:
+    return Release(version_ids=tuple(data["version_ids"]), environments=tuple(data["environments"]))
+
+
+_MAKERS: dict[str, Any] = {
+    "run": lambda data: RunRequest(**{**data, "sandbox": sandbox_spec(data["sandbox"])}),
+    "build": lambda data: BuildRequest(**data),
+    "spot": lambda data: SpotRequest(**data),
+    "cancel": lambda data: Cancel(**data),
+    "release": _release,
+    "started": lambda data: RunStarted(**data),
+    "ended": _ended,
+}
