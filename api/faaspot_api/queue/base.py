@@ -1,0 +1,99 @@
+"""The queue as the services need it: wake-ups out, replies, leases, logs and spots in.
+
+The store is the truth and the queue a hint, so whatever is said here may be lost and will be said again by the
+reconciler. Two implementations pass one contract suite (`tests/contract/test_queue.py`): `rq` (RQ on Redis) and
+`inline` (in memory, for tests).
+
+Laws, for every method:
+
+* raises `errors.Unavailable` (`queue_unavailable`, with `retry_after`) if the server is away, refuses to write or does
+  not answer within the client's short timeout; nothing else;
+* may be called from any thread, and after a fork by the child;
+* is idempotent: enqueueing an attempt again replaces its wake-up and never makes a second; deleting, cancelling or
+  releasing what is not there is no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from faaspot_runner.contract import BuildRequest, Kind, Release, RunEnded, RunRequest, SpotInfo, SpotRequest
+
+LeaseState = Literal["held", "done", "none"]
+"""held: a worker runs the attempt; done: it has reported the end (for `LEASE_DONE_SECONDS`); none: no worker has it."""
+
+LOG_START = "0"
+"""The cursor of `Queue.tail` for a log's beginning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at one execution, the key of a wake-up and of a lease."""
+
+    execution_id: str
+    attempt: int
+    kind: Kind = "run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpotSeen:
+    """What a spot last told of itself, and how many seconds ago by the queue server's clock."""
+
+    info: SpotInfo
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPart:
+    """What came after a cursor: `text` may be empty; `cursor` is the one to ask with next."""
+
+    text: str
+    cursor: str
+
+
+class Queue(Protocol):
+    """Wake-ups, replies and leases; see the module for the laws."""
+
+    def enqueue_run(self, request: RunRequest, queue: str) -> None:
+        """Wake one worker of `queue` (one of `contract.QUEUES`) for this attempt. Clears the execution's old replies."""
+
+    def enqueue_runs(self, requests: Sequence[RunRequest], queue: str) -> None:
+        """The same for many, in order, in one pipeline (chunks where there are thousands)."""
+
+    def enqueue_build(self, request: BuildRequest) -> None:
+        """Wake one worker of `contract.QUEUE_BUILDS`."""
+
+    def enqueue_spot(self, request: SpotRequest) -> None:
+        """Ask the supervisor to add or remove a spot."""
+
+    def queued(self, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
+        """Those of `attempts` whose wake-up still stands in its queue (or, kind "spot", in the supervisor's list).
+
+        One that a worker has already taken out, or that was never enqueued, or went with the server's memory, is not.
+        """
+
+    def leases(self, attempts: Sequence[Attempt]) -> tuple[LeaseState, ...]:
+        """The lease of each attempt, in the same order."""
+
+    def wait_reply(self, execution_id: str, seconds: float) -> RunEnded | None:
+        """The end of a run that was enqueued with `reply`; blocks at most `seconds`, then None. Takes the reply away."""
+
+    def cancel(self, execution_ids: Sequence[str]) -> None:
+        """Set each `cancel_key` and tell the spots at once: no start any more, and a kill of what runs."""
+
+    def delete_jobs(self, attempts: Sequence[Attempt]) -> None:
+        """Take wake-ups that still stand in a queue out of it."""
+
+    def release(self, release: Release) -> None:
+        """Tell the spots that versions or environments are not needed any more."""
+
+    def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
+        """What a run in flight has written after `cursor` (`LOG_START` first); blocks at most `seconds` for more."""
+
+    def spots(self) -> tuple[SpotSeen, ...]:
+        """Every spot that has ever told of itself and was not removed, by address."""
+
+    def ping(self) -> None:
+        """Answers, or raises `Unavailable` that says why (away, wrong password, full, read-only)."""
