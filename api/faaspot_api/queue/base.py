@@ -57,7 +57,7 @@ class Queue(Protocol):
     """Wake-ups, replies and leases; see the module for the laws."""
 
     def enqueue_run(self, request: RunRequest, queue: str) -> None:
-        """Wake one worker of `queue` (one of `contract.QUEUES`) for this attempt. Clears the execution's old replies."""
+        """Wake one worker of `queue` (one of `contract.QUEUES`) for this attempt."""
 
     def enqueue_runs(self, requests: Sequence[RunRequest], queue: str) -> None:
         """The same for many, in order, in one pipeline (chunks where there are thousands)."""
@@ -78,7 +78,7 @@ class Queue(Protocol):
         """The lease of each attempt, in the same order."""
 
     def wait_reply(self, execution_id: str, seconds: float) -> RunEnded | None:
-        """The end of a run that was enqueued with `reply`; blocks at most `seconds`, then None. Takes the reply away."""
+        """The end of a run that was enqueued with `reply`; blocks at most `seconds`, then None. Takes it away."""
 
     def cancel(self, execution_ids: Sequence[str]) -> None:
         """Set each `cancel_key` and tell the spots at once: no start any more, and a kill of what runs."""
