@@ -71,7 +71,9 @@ def user_python() -> str:
     run = {"check": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     environ = {**os.environ, "UV_CACHE_DIR": str(home / "cache")}
     try:
-        subprocess.run([uv, "build", "--wheel", "--quiet", "--out-dir", str(home / "dist"), str(ROOT)], **run, env=environ)
+        subprocess.run(
+            [uv, "build", "--wheel", "--quiet", "--out-dir", str(home / "dist"), str(ROOT)], **run, env=environ
+        )
         subprocess.run([uv, "venv", "--quiet", "--python", base, str(home / "venv")], **run, env=environ)
         wheel = next((home / "dist").glob("*.whl"))
         python = str(home / "venv" / "bin" / "python")
@@ -121,6 +123,11 @@ class Platform:
     def python(self) -> str:
         return user_python() if self.setup == "user" else sys.executable
 
+    @property
+    def command(self) -> str:
+        """The `fas` that stands beside the interpreter."""
+        return str(Path(self.python).with_name("fas"))
+
     def _who(self) -> dict[str, Any]:
         if self.setup == "user" and os.geteuid() == 0:
             return {"user": ORDINARY_UID, "group": ORDINARY_UID, "extra_groups": []}
@@ -128,16 +135,28 @@ class Platform:
 
     def _environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAASPOT_", "PYTEST", "COV"))}
-        return {**kept, "HOME": str(self.home), "FAASPOT_DIR": str(self.home / "profiles"), "NO_COLOR": "1", **self.environ}
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "FAASPOT_DIR": str(self.home / "profiles"),
+            "NO_COLOR": "1",
+            **self.environ,
+        }
 
     # ------------------------------------------------------------ life
 
     def start(self, seconds: float = 60.0) -> Platform:
         """`fas up` on a free port; returns when it says that it is ready."""
-        command = [self.python, "-m", "fas", "up", "--data-dir", str(self.data), "--port", "0", *self.options]
+        command = [self.command, "up", "--data-dir", str(self.data), "--port", "0", *self.options]
         self.output = (self.home / "up.log").open("a+")
         self.process = subprocess.Popen(
-            command, stdout=self.output, stderr=subprocess.STDOUT, text=True, cwd=self.home, env=self._environ(), **self._who()
+            command,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.home,
+            env=self._environ(),
+            **self._who(),
         )
         self.url = eventually(self._ready, seconds, "fas up says its address")
         self.token = (self.data / "admin-token").read_text().strip()
@@ -201,10 +220,12 @@ class Platform:
 
     # ------------------------------------------------------------ talking
 
-    def fas(self, *arguments: str, check: bool = True, stdin: str | None = None, **more: Any) -> subprocess.CompletedProcess[str]:
+    def fas(
+        self, *arguments: str, check: bool = True, stdin: str | None = None, **more: Any
+    ) -> subprocess.CompletedProcess[str]:
         """The `fas` command as this platform's person types it, with the profile that `fas up` wrote."""
         done = subprocess.run(
-            [self.python, "-m", "fas", *arguments],
+            [self.command, *arguments],
             capture_output=True,
             text=True,
             check=False,

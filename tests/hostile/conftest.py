@@ -1,0 +1,129 @@
+"""One running platform for each set-up, and `attack`: deploy a hostile function, run it, check what must hold for every row.
+
+The rows (E1, R5 ...) are those of the project's list of hostile functions; what is common to all is in `Arena.attack`:
+one terminal state, the API healthy, the next innocent run fine, and with the deployment deleted no process of it left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.platforms import SETUPS, Answer, Platform, descendants, eventually, platform
+
+INNOCENT = "def main(args, context):\n    return 'fine ' + args['n']\n"
+SYSCALLS = textwrap.dedent('''
+    import ctypes, errno, os, platform
+    libc = ctypes.CDLL(None, use_errno=True)
+    NUMBERS = {
+        "x86_64": dict(mount=165, umount2=166, pivot_root=155, chroot=161, unshare=272, setns=308, clone3=435, keyctl=250,
+            add_key=248, request_key=249, bpf=321, perf_event_open=298, userfaultfd=323, io_uring_setup=425, fsopen=430,
+            open_tree=428, move_mount=429, mknod=133, ptrace=101, process_vm_readv=310, reboot=169, swapon=167,
+            init_module=175, kexec_load=246, acct=163, syslog=103, settimeofday=164, sethostname=170, clone=56,
+            mount_setattr=442, quotactl=179, iopl=172, open_by_handle_at=304, name_to_handle_at=303),
+        "aarch64": dict(mount=40, umount2=39, pivot_root=41, chroot=51, unshare=97, setns=268, clone3=435, keyctl=219,
+            add_key=217, request_key=218, bpf=280, perf_event_open=241, userfaultfd=282, io_uring_setup=425, fsopen=430,
+            open_tree=428, move_mount=429, ptrace=117, process_vm_readv=270, reboot=142, swapon=224, init_module=105,
+            kexec_load=104, acct=89, syslog=116, settimeofday=170, sethostname=161, clone=220, mount_setattr=442,
+            quotactl=60, open_by_handle_at=265, name_to_handle_at=264),
+    }[platform.machine()]
+    def call(name, *arguments):
+        """The name of the errno, or None where the call succeeded."""
+        ctypes.set_errno(0)
+        result = libc.syscall(NUMBERS[name], *arguments)
+        return None if result != -1 else errno.errorcode.get(ctypes.get_errno(), "?")
+''')
+"""Prefix for functions that talk to the kernel directly: `call(name, ...)`."""
+
+
+class Outcome:
+    """A hostile run: the HTTP answer, the record, the log."""
+
+    def __init__(self, answer: Answer, record: dict[str, Any], log: str) -> None:
+        self.answer, self.record, self.log = answer, record, log
+
+    @property
+    def status(self) -> str:
+        return str(self.record["status"])
+
+    @property
+    def reason(self) -> str | None:
+        return self.record["reason"]  # type: ignore[no-any-return]
+
+    @property
+    def output(self) -> Any:
+        return self.record["output"]
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.reason} {str(self.record)[:1500]} log={self.log[:500]!r}>"
+
+
+class Arena:
+    """A platform that is attacked."""
+
+    def __init__(self, running: Platform) -> None:
+        self.platform = running
+        self._names = (f"hostile-{number}" for number in itertools.count())
+
+    def attack(
+        self, code: str, args: dict[str, Any] | None = None, *, timeout: float = 120, **settings: Any
+    ) -> Outcome:
+        """Deploy `code`, run it once, check the common conditions, delete it."""
+        with self.deployed(code, **settings) as name:
+            answer = self.platform.run(name, args, timeout=timeout)
+            return self.judge(answer)
+
+    def judge(self, answer: Answer) -> Outcome:
+        """The outcome of a sync run, after the common conditions were checked."""
+        execution = answer.headers["Execution-Id"]
+        record = self.platform.ended(execution, 5)
+        outcome = Outcome(answer, record, self.platform.logs(execution))
+        if record["status"] != "Success":
+            assert record["reason"], outcome
+        self.healthy()
+        return outcome
+
+    def healthy(self) -> None:
+        assert self.platform.call("GET", self.platform.url + "/healthz", token=None).status == 200
+        assert self.platform.run("innocent", {"n": "one"}).json == "fine one"
+
+    def deployed(self, code: str, **settings: Any) -> Deployed:
+        return Deployed(self, next(self._names), textwrap.dedent(code), settings)
+
+    def sandboxes(self) -> set[int]:
+        """Processes below the spots' agents: zygotes, spares and what they forked."""
+        assert self.platform.process is not None
+        spots = self.platform.processes("faaspot_runner", "spot")
+        workers = set(self.platform.processes("faaspot_runner"))
+        return {pid for spot in spots for pid in descendants(spot)} - workers
+
+
+class Deployed:
+    """A deployment for the length of a `with`; afterwards nothing of its processes may be left."""
+
+    def __init__(self, arena: Arena, name: str, code: str, settings: dict[str, Any]) -> None:
+        self.arena, self.name, self.code, self.settings = arena, name, code, settings
+
+    def __enter__(self) -> str:
+        self.before = self.arena.sandboxes()
+        self.arena.platform.deploy(self.name, self.code, **self.settings)
+        return self.name
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        self.arena.platform.undeploy(self.name)
+        if failed is None:
+            eventually(
+                lambda: len(self.arena.sandboxes()) <= len(self.before) + 1, 5, "processes of the deployment end"
+            )
+
+
+@pytest.fixture(scope="session", params=SETUPS)
+def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
+    with platform(request.param) as running:
+        running.deploy("innocent", INNOCENT)
+        assert running.run("innocent", {"n": "zero"}).json == "fine zero"
+        yield Arena(running)
