@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -113,10 +114,8 @@ def test_b4_bodies_over_the_limit_are_413_and_not_read_whole(arena: Arena) -> No
 def raw_request(arena: Arena, data: bytes) -> bytes:
     """What the server answers to these bytes, whether or not it reads them all."""
     with socket.create_connection((arena.platform.host, arena.platform.port), timeout=20) as connection:
-        try:
+        with contextlib.suppress(OSError):
             connection.sendall(data)
-        except OSError:
-            pass
         received = b""
         try:
             while b"\r\n\r\n" not in received:
