@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from redis import Redis
 from rq import Queue
-
 from tests.platforms import Platform, eventually, platform
 
 HELLO = "def main(args, context):\n    return 'Hello ' + args['name']\n"
