@@ -1,0 +1,262 @@
+"""What both cgroup versions share: where the hierarchies are mounted, what a group can do, how one is killed.
+
+`cgroups.py` is the door; `cgroup_v1.py` and `cgroup_v2.py` are the two implementations of `Tree`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from faaspot_runner.contract import Limits
+
+MEGABYTE = 2**20
+KILL_SECONDS = 5.0
+"""How long a kill waits for the group to be empty: a task in an uninterruptible sleep outlives SIGKILL."""
+
+
+class CgroupsUnavailable(Exception):
+    """No cgroup can be used here; the text says why and what to do."""
+
+
+class Group(Protocol):
+    """A sandbox's own group: its zygote, the spare children and whatever a run leaves there."""
+
+    def attach(self, pid: int) -> None:
+        """Move a process, with all its threads, into the group. Raises ProcessLookupError if it is gone."""
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process in the group; `populated` tells when they are gone."""
+
+    def populated(self) -> bool:
+        """Whether a process is left in it. A zombie does not count."""
+
+    def remove(self) -> bool:
+        """Kill what is left, wait for the deaths (at most `KILL_SECONDS`) and remove it. False: it is still populated."""
+
+
+class RunSlot(Protocol):
+    """The limits of one run, reused for the next run of the same sandbox.
+
+    `files`: write-only descriptors into each of which the run's process writes ``b"0"`` to enter. They go to the
+    zygote, which is untrusted: with them it can move only what it sees in its own pid namespace, into this slot only.
+    """
+
+    files: list[int]
+
+    def oom_kills(self) -> int:
+        """Processes that the kernel killed for memory since the slot was acquired."""
+
+    def peak_mb(self) -> float | None:
+        """Most memory at once since the slot was acquired, in megabytes; None where the kernel does not say."""
+
+    def cpu_ms(self) -> float | None:
+        """Processor time since the slot was acquired, of all its processes, dead ones too; None if not accounted."""
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process in it. The run's own end is the death of its pid namespace's init."""
+
+    def populated(self) -> bool:
+        """Whether a process is left in it."""
+
+
+class Tree(Protocol):
+    """One cgroup version: makes and finds the groups below the directory of one spot."""
+
+    version: str
+
+    def prepare(self) -> None:
+        """Make the spot's own directory. Raises CgroupsUnavailable."""
+
+    def sandbox(self, name: str, *, memory_mb: int, pids: int) -> Group:
+        """Make a sandbox's group. Raises OSError."""
+
+    def slot(self, name: str) -> PooledSlot:
+        """Make a run slot without limits. Raises OSError."""
+
+    def names(self) -> list[str]:
+        """The groups that exist, ours and those that a dead spot of the same name left."""
+
+    def destroy(self, name: str) -> bool:
+        """Kill what lives in the group and remove it. False: something in it did not die."""
+
+    def dismantle(self) -> None:
+        """Remove the spot's own directory if nothing is left in it."""
+
+
+class PooledSlot(RunSlot, Protocol):
+    """What the pool does with a slot, beyond what its user may."""
+
+    def prepare(self, limits: Limits) -> bool:
+        """Write the limits if they changed and start the counters anew. False: it cannot be used again."""
+
+    def close(self) -> bool:
+        """Kill what is left and remove it. False: still populated."""
+
+
+# ---------------------------------------------------------------- mounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hierarchy:
+    """A mounted cgroup hierarchy. `own`: the directory of this process' own group, as seen in this mount."""
+
+    mount: Path
+    own: Path
+    controllers: frozenset[str]
+    unified: bool
+    writable: bool
+
+
+def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
+    """Every cgroup hierarchy that this process can see, v1 and v2."""
+    memberships = dict(_memberships((proc / "cgroup").read_text()))
+    found = []
+    for line in (proc / "mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = (*rest.split(" "), "", "")[:3]
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        _, _, _, root, point, flags, *_ = fields.split(" ")
+        unified = kind == "cgroup2"
+        group = _member_of(memberships, options, unified=unified)
+        if group is None:
+            continue
+        mount = Path(_unescape(point))
+        controllers = frozenset((mount / "cgroup.controllers").read_text().split()) if unified else group[0]
+        found.append(
+            Hierarchy(
+                mount=mount,
+                own=mount / _below(_unescape(root), group[1]),
+                controllers=controllers,
+                unified=unified,
+                writable="rw" in flags.split(",") and "rw" in options.split(","),
+            )
+        )
+    return found
+
+
+def _memberships(text: str) -> Iterator[tuple[frozenset[str], str]]:
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        yield frozenset(filter(None, controllers.split(","))), path
+
+
+def _member_of(
+    memberships: dict[frozenset[str], str], options: str, *, unified: bool
+) -> tuple[frozenset[str], str] | None:
+    """The line of /proc/self/cgroup that belongs to a mount; None for a hierarchy without controllers (name=systemd)."""
+    if unified:
+        return (frozenset(), memberships[frozenset()]) if frozenset() in memberships else None
+    words = set(options.split(","))
+    for controllers, path in memberships.items():
+        if controllers and controllers <= words:
+            return controllers, path
+    return None
+
+
+def _below(root: str, path: str) -> str:
+    """Where `path` lies under a mount whose root is `root`: a container sees only a part of the hierarchy."""
+    if root != "/" and (path == root or path.startswith(root + "/")):
+        path = path[len(root) :]
+    elif "/.." in path or root != "/":  # outside what this mount (or cgroup namespace) shows: take the mount itself
+        path = "/"
+    return path.lstrip("/")
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+# ---------------------------------------------------------------- files and processes
+
+
+def read(path: Path) -> str:
+    """The text of a small cgroup file."""
+    return path.read_text().strip()
+
+
+def write(path: Path, value: object) -> None:
+    """Write one value as one write call: the kernel takes each write as a whole. Never creates the file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, str(value).encode())
+    finally:
+        os.close(descriptor)
+
+
+def reread(descriptor: int) -> str:
+    """The text of a cgroup file that is kept open."""
+    return os.pread(descriptor, 4096, 0).decode()
+
+
+def counter(text: str, name: str) -> int:
+    """The number after `name` in a file of ``name number`` lines; 0 if it is not there."""
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def pids_in(directory: Path) -> list[int]:
+    """The processes of a group; none if the group is gone."""
+    try:
+        return [int(pid) for pid in (directory / "cgroup.procs").read_text().split()]
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return []
+
+
+def kill_each(directory: Path) -> None:
+    """SIGKILL every process of a group by pidfd, again until the list stays empty of living ones.
+
+    A pid may be reused between the list and the signal, so the pidfd is opened first and the membership read again.
+    """
+    deadline = time.monotonic() + KILL_SECONDS
+    while (pids := pids_in(directory)) and time.monotonic() < deadline:
+        pidfds = list(_open_pidfds(pids))
+        members = set(pids_in(directory))
+        for pid, pidfd in pidfds:
+            if pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _wait_any(pidfds, members)
+        for _, pidfd in pidfds:
+            os.close(pidfd)
+
+
+def _open_pidfds(pids: list[int]) -> Iterator[tuple[int, int]]:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            yield pid, os.pidfd_open(pid)
+
+
+def _wait_any(pidfds: list[tuple[int, int]], members: set[int]) -> None:
+    deaths = select.poll()
+    for pid, pidfd in pidfds:
+        if pid in members:
+            deaths.register(pidfd, select.POLLIN)
+    deaths.poll(20)  # ms; a group whose members only left it has nothing to wait for
+
+
+def wait_empty(populated: Callable[[], bool], seconds: float = KILL_SECONDS) -> bool:
+    """Poll until nothing is left. False when the time is over first."""
+    deadline = time.monotonic() + seconds
+    pause = 0.0005
+    while populated():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+    return True
