@@ -118,9 +118,8 @@ def main() -> None:
             theirs = measure(call, runs)
         again = measure(faaspot_caller(running), runs)
     base = statistics.median(theirs)
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine.platform()}, {os.cpu_count()} cores, Python {machine.python_version()}, rq {version('rq')}, as {setup}"
-    )
+    where = f"{machine.platform()}, {os.cpu_count()} cores, Python {machine.python_version()}, rq {version('rq')}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {where}, as {setup}")
     print("| one client, one after the other, ms | p50 | p95 | p99 | p50 / RQ's |\n|---|---|---|---|---|")
     print(row("faaspot, sync run over HTTP, sandboxed, recorded", ours, base))
     print(row("RQ default Worker, enqueue to result, no isolation, no record", theirs, base))
