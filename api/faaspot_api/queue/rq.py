@@ -1,0 +1,298 @@
+"""The queue on Redis: wake-ups are RQ jobs, everything else the keys of `contract`. See `base` for the laws.
+
+RQ carries the jobs and decides nothing: no timeout, no result, no retry of its own. One RQ queue for each of
+`contract.QUEUES`, because a worker that listens on several takes jobs out without a trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import redis
+from rq import Queue as RqQueue
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from faaspot_api.queue import clients
+from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
+from faaspot_api.queue.clients import as_text, slices, translated
+from faaspot_api.settings import Settings
+from faaspot_runner.contract import (
+    CANCEL_SECONDS,
+    CONTROL,
+    JOB_FUNCTION,
+    LEASE_DONE,
+    QUEUE_BACKGROUND,
+    QUEUE_BUILDS,
+    QUEUE_SYNC,
+    QUEUES,
+    SPOTS,
+    SUPERVISOR,
+    BuildRequest,
+    Cancel,
+    Message,
+    Release,
+    RunEnded,
+    RunRequest,
+    SpotInfo,
+    SpotRequest,
+    cancel_key,
+    dump,
+    job_id,
+    lease_key,
+    load,
+    load_spot,
+    log_key,
+    reply_key,
+)
+
+CHUNK = 1000
+"""Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
+CHUNK_BYTES = 16 * 1024 * 1024
+SCAN = 10_000
+"""Ids of a queue's list that are read at once."""
+HEALTH_KEY = "faaspot:health"
+TAKEN = SUPERVISOR + ":taken"
+"""Spot requests the supervisor is working on."""
+_FOREVER = -1
+_log = logging.getLogger("faaspot.queue")
+
+
+class RedisQueue:
+    """A `Queue` on one Redis server."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._lines = {
+            name: RqQueue(name, connection=client, serializer=JSONSerializer, default_timeout=_FOREVER)
+            for name in QUEUES
+        }
+
+    @classmethod
+    def open(cls, settings: Settings) -> RedisQueue:
+        """The queue of the settings' Redis; nothing is sent yet."""
+        return cls(clients.connect(settings))
+
+    # ------------------------------------------------------------ wake-ups
+
+    def enqueue_run(self, request: RunRequest, queue: str) -> None:
+        """See `Queue.enqueue_run`."""
+        self._enqueue([request], queue)
+
+    def enqueue_runs(self, requests: Sequence[RunRequest], queue: str) -> None:
+        """See `Queue.enqueue_runs`."""
+        for part in _chunks(requests):
+            self._enqueue(part, queue)
+
+    def enqueue_build(self, request: BuildRequest) -> None:
+        """See `Queue.enqueue_build`."""
+        self._enqueue([request], QUEUE_BUILDS)
+
+    def enqueue_spot(self, request: SpotRequest) -> None:
+        """See `Queue.enqueue_spot`."""
+        text = dump(request)
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.lrem(SUPERVISOR, 0, text)
+            pipe.rpush(SUPERVISOR, text)
+            pipe.execute()
+
+    def queued(self, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
+        """See `Queue.queued`. A spot request counts until the supervisor is done with it."""
+        spots = {attempt.execution_id: attempt for attempt in attempts if attempt.kind == "spot"}
+        jobs = {_job_id(attempt): attempt for attempt in attempts if attempt.kind != "spot"}
+        found: set[Attempt] = set()
+        with translated():
+            if spots:
+                found.update(self._requested(spots))
+            for name in QUEUES:
+                if not jobs:
+                    break
+                for identifier in self._listed(name):
+                    if identifier in jobs:
+                        found.add(jobs.pop(identifier))
+        return frozenset(found)
+
+    def delete_jobs(self, attempts: Sequence[Attempt]) -> None:
+        """See `Queue.delete_jobs`."""
+        with translated():
+            self._drop_jobs([_job_id(attempt) for attempt in attempts if attempt.kind != "spot"])
+            self._drop_requests({attempt.execution_id for attempt in attempts if attempt.kind == "spot"})
+
+    # ------------------------------------------------------------ what runs
+
+    def leases(self, attempts: Sequence[Attempt]) -> tuple[LeaseState, ...]:
+        """See `Queue.leases`."""
+        if not attempts:
+            return ()
+        with translated():
+            values = self._redis.mget([lease_key(attempt.execution_id, attempt.attempt) for attempt in attempts])
+        return tuple(_lease(value) for value in values)
+
+    def wait_reply(self, execution_id: str, seconds: float) -> RunEnded | None:
+        """See `Queue.wait_reply`. What stands on the list and is not an end is passed over."""
+        for wait in slices(seconds):
+            with translated():
+                popped = self._redis.blpop([reply_key(execution_id)], timeout=wait)
+            if popped is not None:
+                ended = _load(popped[1])
+                if isinstance(ended, RunEnded):
+                    return ended
+        return None
+
+    def cancel(self, execution_ids: Sequence[str]) -> None:
+        """See `Queue.cancel`."""
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            for execution_id in execution_ids:
+                pipe.set(cancel_key(execution_id), "1", ex=CANCEL_SECONDS)
+                pipe.publish(CONTROL, dump(Cancel(execution_id=execution_id)))
+            pipe.execute()
+
+    def release(self, release: Release) -> None:
+        """See `Queue.release`."""
+        with translated():
+            self._redis.publish(CONTROL, dump(release))
+
+    def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
+        """See `Queue.tail`. The cursor is an id of the log's stream."""
+        key = log_key(execution_id)
+        for wait in slices(seconds):
+            with translated():
+                answer = cast(Any, self._redis.xread({key: cursor}, block=max(1, int(wait * 1000))))
+            if answer:
+                entries = answer[0][1]
+                text = b"".join(fields.get(b"text", b"") for _, fields in entries)
+                return LogPart(text=text.decode(errors="replace"), cursor=entries[-1][0].decode())
+        return LogPart(text="", cursor=cursor)
+
+    def spots(self) -> tuple[SpotSeen, ...]:
+        """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(SPOTS)
+            pipe.time()
+            told, (seconds, micros) = pipe.execute()
+        now = seconds + micros / 1e6
+        infos = [info for text in told.values() if (info := _spot(text))]
+        seen = (SpotSeen(info=info, age=max(0.0, now - info.last_seen)) for info in infos)
+        return tuple(sorted(seen, key=lambda spot: spot.info.ip))
+
+    def ping(self) -> None:
+        """See `Queue.ping`. Writes, because a full or read-only server still answers PING."""
+        with translated():
+            self._redis.set(HEALTH_KEY, "1", ex=60)
+
+    # ------------------------------------------------------------ inside
+
+    def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
+        """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
+        line = self._lines[queue]
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.sadd(RqQueue.redis_queues_keys, line.key)
+            identifiers = [self._push(line, request, pipe) for request in requests]
+            saved = pipe.execute()[1::2]
+            # HSET answers how many fields are new: none when the job was there before, so it may stand twice.
+            self._single(line, [name for name, new in zip(identifiers, saved, strict=True) if not new])
+
+    def _push(self, line: RqQueue, request: RunRequest | BuildRequest, pipe: Any) -> str:
+        job = Job.create(
+            JOB_FUNCTION,
+            args=(dump(request),),
+            id=job_id(request.execution_id, request.attempt),
+            connection=self._redis,
+            serializer=JSONSerializer,
+            origin=line.name,
+            description=request.kind,
+            timeout=_FOREVER,
+            result_ttl=0,
+            failure_ttl=0,
+            status=JobStatus.QUEUED,
+        )
+        job.save(pipeline=pipe, include_meta=False, include_result=False)
+        line.push_job_id(job.id, pipeline=pipe)
+        return job.id
+
+    def _single(self, line: RqQueue, identifiers: Sequence[str]) -> None:
+        """Of each id that stands twice take out the later; a worker that takes the first meanwhile does no harm."""
+        for identifier in identifiers:
+            if self._redis.lpos(line.key, identifier, rank=2) is not None:
+                self._redis.lrem(line.key, -1, identifier)
+
+    def _listed(self, name: str) -> Iterator[str]:
+        key, start = self._lines[name].key, 0
+        while True:
+            part = self._redis.lrange(key, start, start + SCAN - 1)
+            yield from (as_text(identifier) for identifier in part)
+            if len(part) < SCAN:
+                return
+            # Workers take from the front meanwhile: read on a little before where this part ended.
+            start += SCAN - SCAN // 10
+
+    def _requested(self, wanted: dict[str, Attempt]) -> Iterator[Attempt]:
+        for text in [*self._redis.lrange(SUPERVISOR, 0, -1), *self._redis.lrange(TAKEN, 0, -1)]:
+            request = _load(text)
+            if isinstance(request, SpotRequest) and request.execution_id in wanted:
+                attempt = wanted[request.execution_id]
+                if attempt.attempt == request.attempt:
+                    yield attempt
+
+    def _drop_jobs(self, identifiers: Sequence[str]) -> None:
+        if not identifiers:
+            return
+        lines = [self._lines[name] for name in (QUEUE_SYNC, QUEUE_BACKGROUND, QUEUE_BUILDS)]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for identifier in identifiers:
+                for line in lines:
+                    pipe.lrem(line.key, 0, identifier)
+            removed = pipe.execute()
+        width = len(lines)
+        gone = [name for at, name in enumerate(identifiers) if any(removed[at * width : (at + 1) * width])]
+        if gone:
+            # Only of those that stood in a queue: a worker that has taken one reads its job.
+            self._redis.delete(*(Job.key_for(identifier) for identifier in gone))
+
+    def _drop_requests(self, execution_ids: set[str]) -> None:
+        if not execution_ids:
+            return
+        for text in self._redis.lrange(SUPERVISOR, 0, -1):
+            request = _load(text)
+            if isinstance(request, SpotRequest) and request.execution_id in execution_ids:
+                self._redis.lrem(SUPERVISOR, 0, as_text(text))
+
+
+def _job_id(attempt: Attempt) -> str:
+    return job_id(attempt.execution_id, attempt.attempt)
+
+
+def _lease(value: bytes | str | None) -> LeaseState:
+    if value is None:
+        return "none"
+    return "done" if as_text(value) == LEASE_DONE else "held"
+
+
+def _spot(text: bytes) -> SpotInfo | None:
+    try:
+        return load_spot(text)
+    except ValueError as error:
+        _log.warning("a spot's heartbeat cannot be read: %s", error)
+        return None
+
+
+def _load(text: bytes | str) -> Message | None:
+    try:
+        return load(text)
+    except ValueError as error:
+        _log.warning("a message in Redis cannot be read: %s", error)
+        return None
+
+
+def _chunks(requests: Sequence[RunRequest]) -> Iterator[Sequence[RunRequest]]:
+    """Parts of at most `CHUNK` requests and, unless a single one is larger, about `CHUNK_BYTES` of arguments."""
+    start = size = 0
+    for at, request in enumerate(requests):
+        size += len(request.args)
+        if at > start and (at - start >= CHUNK or size > CHUNK_BYTES):
+            yield requests[start:at]
+            start, size = at, len(request.args)
+    if requests:
+        yield requests[start:]
