@@ -126,6 +126,8 @@ class SandboxSpec:
     `code` and `context` are blob digests (sha256 hex); the context blob is sealed for spots, see `seal.py`.
     `lock` is the blob digest of the lock text, None when the version has no requirements.
     `environment` is the name under `environments/`, None with `lock`.
+    `context_for` is the version id that the context was sealed for: the version that brought it. A later version that
+    keeps its context keeps the sealed blob too, because the API cannot open it to seal it anew. None: `version_id`.
     """
 
     version_id: str
@@ -135,6 +137,7 @@ class SandboxSpec:
     python: str
     code: str
     context: str | None = None
+    context_for: str | None = None
     lock: str | None = None
     environment: str | None = None
     limits: Limits = field(default_factory=Limits)
