@@ -4,7 +4,8 @@ A context is sealed to the spots' X25519 public key the moment it is stored; onl
 
     b"FS1" + ephemeral public key (32) + nonce (12) + AES-256-GCM ciphertext
     key = HKDF-SHA256(shared secret, salt none, info b"faaspot context 1" + ephemeral public + spot public)
-    associated data = the version id, so that a sealed context cannot be moved to another version
+    associated data = the id of the version that brought it (`SandboxSpec.context_for`), so that a sealed context
+    cannot be moved to another deployment
 
 The other half is `faaspot_api.domain.seal`; `tests/contract/test_seal.py` holds them together.
 """
