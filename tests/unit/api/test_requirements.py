@@ -41,9 +41,9 @@ def test_plain_requirements_are_rendered_again_from_their_parse(text: str, expec
         "file:///etc/passwd", "file:x", "./x", "../x", "/x/y.whl", "~/x", "x/y", "x.whl/", "https://example.org/x.whl",
         "git+ssh://example.org/x", "name @ https://example.org/x.whl", "name@https://example.org/x", "name @ file:x",
         "name @ x", "a\\", "a \\", "${HOME}", "a==${X}", "a==$(id)", "a; os.system('id')", "a; __import__('os')",
-        "a; python_version > 3", "a b", "a,b", "a=1", "a===", "a==", "a>=1,", "[x]", "a[", "a]", "a\x00", "a\x1bb",
+        "a; python_version > 3", "a b", "a,b", "a=1", "a===", "a==", "[x]", "a[", "a]", "a\x00", "a\x1bb",
         "a\rb",
-        "a\x0bb", "a\x85b", "a\u2028b", "näme", "а", "a; os_name == 'x\" or os_name == \"y'", "a; os_name == 'x#y'",
+        "a\x0bb", "a\x85b", "a\u2028b", "näme", "а", "a; os_name == 'x#y'",
         "(" * 60, "a; " + "(" * 900, "a==" + "1" * 2000, ";", "@", "*", "a==1.*.*", "a;", "\u202ea", "\ud800",
     ],
 )  # fmt: skip
