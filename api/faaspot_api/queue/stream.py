@@ -148,7 +148,7 @@ class SpotRequests:
         return None
 
     def hold(self, request: SpotRequest, seconds: float) -> bool:
-        """Take the attempt's lease for `seconds`, or take it over. False if its end was reported. Raises Unavailable."""
+        """Take the lease of the attempt, or take it over; False if its end was reported. Raises Unavailable."""
         key = lease_key(request.execution_id, request.attempt)
         with translated():
             if self._is_done(self._redis.get(key)):

@@ -1,0 +1,1 @@
+"""`fas up`: starts, watches, restarts and stops everything else."""
