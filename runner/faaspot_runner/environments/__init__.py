@@ -1,0 +1,1 @@
+"""Environments: found interpreters, locks, builds, and the installed packages that sandboxes mount read-only."""
