@@ -1,0 +1,205 @@
+"""What the platform gives back: dicts with typed attributes.
+
+Every record is the JSON object as it came, so ``execution["status"]``, ``"reason" in execution``,
+``execution.get("spot")`` and ``json.dumps(execution)`` work, and so does ``execution.status``, which a type checker
+knows. Fields that a newer platform adds are kept. Times are texts in UTC: "2017-07-21 15:10:52.537686+00:00".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, overload
+
+T = TypeVar("T")
+R = TypeVar("R", bound="Record")
+
+Status: TypeAlias = Literal["Pending", "Started", "Success", "Failure", "Cancelled"]
+Kind: TypeAlias = Literal["run", "build", "spot", "delete"]
+BuildStatus: TypeAlias = Literal["pending", "in-progress", "success", "failed"]
+Role: TypeAlias = Literal["admin", "deployer", "invoker"]
+
+ENDED: frozenset[str] = frozenset({"Success", "Failure", "Cancelled"})
+"""The statuses that never change again."""
+
+
+class Record(dict[str, Any]):
+    """A JSON object whose known fields are also attributes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({super().__repr__()})"
+
+
+class Field(Generic[T]):
+    """A field of a `Record`, read as an attribute. AttributeError if the platform did not send it."""
+
+    def __set_name__(self, owner: type[Record], name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, record: None, owner: type[Record]) -> Field[T]: ...
+    @overload
+    def __get__(self, record: Record, owner: type[Record]) -> T: ...
+    def __get__(self, record: Record | None, owner: type[Record]) -> Field[T] | T:
+        if record is None:
+            return self
+        return self.read(record, owner)
+
+    def read(self, record: Record, owner: type[Record]) -> T:
+        """The value as it came."""
+        try:
+            value: T = record[self.name]
+        except KeyError:
+            raise AttributeError(f"the platform sent no {self.name!r} in this {owner.__name__}") from None
+        return value
+
+
+class Nested(Field[R]):
+    """A field that is itself a `Record`; one that was left out or null reads as an empty one."""
+
+    def __init__(self, kind: type[R]) -> None:
+        self.kind = kind
+
+    def read(self, record: Record, owner: type[Record]) -> R:
+        return self.kind(record.get(self.name) or {})
+
+
+class Timings(Record):
+    """Milliseconds; None where the execution did not come so far. `cold`: a sandbox had to be started."""
+
+    queue_ms = Field[float | None]()
+    start_ms = Field[float | None]()
+    import_ms = Field[float | None]()
+    run_ms = Field[float | None]()
+    total_ms = Field[float | None]()
+    cold = Field[bool | None]()
+
+
+class Usage(Record):
+    """What the execution took."""
+
+    max_memory_mb = Field[float | None]()
+    cpu_ms = Field[float | None]()
+
+
+class Failed(Record):
+    """A failure, as the function raised it. `traceback` begins in the user's file; all None for no failure."""
+
+    type = Field[str]()
+    message = Field[str]()
+    traceback = Field[str | None]()
+
+
+class Execution(Record):
+    """The one record of an execution: a run of `main`, a build, a spot being added.
+
+    `output` is the JSON value that `main` returned, for a failure the error's one-line text. `reason` is a word that
+    says why it did not succeed, None if it did (or has not ended).
+    """
+
+    uuid = Field[str]()
+    name = Field[str]()
+    deployment = Field[str | None]()
+    version = Field[int | None]()
+    kind = Field[Kind]()
+    status = Field[Status]()
+    reason = Field[str | None]()
+    output = Field[Any]()
+    error = Nested(Failed)
+    args = Field[Any]()
+    created = Field[str]()
+    started = Field[str | None]()
+    ended = Field[str | None]()
+    spot = Field[str | None]()
+    attempt = Field[int]()
+    timings = Nested(Timings)
+    usage = Nested(Usage)
+    logs_truncated = Field[bool]()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the status is one that never changes again."""
+        return self["status"] in ENDED
+
+
+class Settings(Record):
+    """The settings of a deployment version. Units: `timeout` seconds, `memory` and `tmp` MB (2**20)."""
+
+    timeout = Field[float]()
+    memory = Field[int]()
+    pids = Field[int]()
+    tmp = Field[int]()
+    network = Field[str]()
+    python = Field[str]()
+    runtime = Field[str]()
+    sdist = Field[bool]()
+    description = Field[str | None]()
+
+
+class Deployment(Record):
+    """A named function package with its current version. `code` is plain text, also where the wire encodes it."""
+
+    name = Field[str]()
+    code = Field[str]()
+    requirements = Field[str]()
+    version = Field[int]()
+    status = Field[BuildStatus]()
+    reason = Field[str | None]()
+    lock = Field[str | None]()
+    settings = Nested(Settings)
+    created = Field[str]()
+
+
+class Version(Record):
+    """An immutable revision of a deployment."""
+
+    version = Field[int]()
+    code = Field[str]()
+    requirements = Field[str]()
+    status = Field[BuildStatus]()
+    reason = Field[str | None]()
+    settings = Nested(Settings)
+    created = Field[str]()
+
+
+class Spot(Record):
+    """A worker host."""
+
+    ip = Field[str]()
+    created = Field[str]()
+    status = Field[str]()
+    runtimes = Field[list[str]]()
+    networks = Field[list[str]]()
+    running = Field[int]()
+
+
+class Token(Record):
+    """A token's name and role; `token`, its text, only in the answer that made it."""
+
+    name = Field[str]()
+    role = Field[Role]()
+    spots = Field[list[str]]()
+    created = Field[str]()
+    token = Field[str]()
+
+
+class SettingsFields(TypedDict, total=False):
+    """The settings that create and update take as keyword arguments; left out: the platform's default (or as it was).
+
+    `timeout` seconds; `memory` and `tmp` MB; `pids` processes and threads; `network` "none" or "internet"; `python`
+    a minor version such as "3.12"; `runtime` a runtime's name; `sdist` whether packages without a wheel may be built;
+    `concurrency` runs at a time per spot; `retries` extra attempts; `reuse` one process for several runs.
+    """
+
+    timeout: float
+    memory: int
+    pids: int
+    tmp: int
+    network: str
+    python: str
+    runtime: str
+    sdist: bool
+    concurrency: int
+    retries: int
+    reuse: int | bool
+    description: str
