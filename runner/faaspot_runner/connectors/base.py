@@ -1,0 +1,129 @@
+"""What a runtime must be able to do: come up, go down, open sandboxes; and what a sandbox is to its user.
+
+Laws of a connector: `deploy` and `undeploy` are called once each, never at the same time (the manager sees to it);
+after `undeploy` every sandbox of it is stopped. `open` may run any number of times at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.sandbox.channel import Channel
+from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
+from faaspot_runner.sandbox.spec import Material, run_environ
+
+LOG_BYTES = 64 * 1024
+"""What is kept of the output of a deployment's import."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentConfig:
+    """One runtime of a spot.
+
+    `type` names the connector class, `config` is for that class alone. `external`: the runtime's life is not ours, its
+    connector only connects and disconnects. `lazy`: it comes up at its first use. `workdir` is inherited from the
+    runtime it wraps. `wraps` is the name of the runtime it stands on, None if it stands by itself.
+    """
+
+    name: str
+    type: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    external: bool = False
+    lazy: bool = True
+    workdir: str | None = None
+    wraps: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One execution, whole: for `Connector.run`. `args` and `context` are JSON texts of dicts; `timeout` in seconds."""
+
+    execution_id: str
+    spec: SandboxSpec
+    material: Material
+    attempt: int = 1
+    args: str = "{}"
+    context: str = "{}"
+    import_timeout: float = 60.0
+
+
+class Sandbox(ABC):
+    """A running zygote with the user's module imported.
+
+    `start_ms`: until its interpreter ran, `import_ms`: the user's import, `log`: what the import printed (bounded).
+    """
+
+    id: str
+    spec: SandboxSpec
+    start_ms: float
+    import_ms: float
+    log: str
+
+    @abstractmethod
+    def connect(self) -> socket.socket:
+        """A new client channel to the zygote (SOCK_SEQPACKET), for one user at a time. Raises OSError if it is dead."""
+
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether its processes still live. Never blocks."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the sandbox dies (`loop.add_reader`). Valid until `stop` returned."""
+
+    @abstractmethod
+    def retire(self) -> None:
+        """Take no new runs; it dies by itself when the last one has ended. Harmless when repeated or dead."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Kill everything in it, wait for the death, free all it held. Harmless when repeated."""
+
+
+class Connector(ABC):
+    """The code behind one runtime. `inner`: the connector that it wraps, None if it stands by itself."""
+
+    can_wrap: ClassVar[bool] = False
+
+    def __init__(self, config: DeploymentConfig, inner: Connector | None = None) -> None:
+        self.config = config
+        self.inner = inner
+
+    @abstractmethod
+    async def deploy(self, external: bool) -> None:
+        """Bring the runtime up; with `external` only connect to it. Raises RunnerError."""
+
+    @abstractmethod
+    async def undeploy(self, external: bool) -> None:
+        """Take it down with all its sandboxes; with `external` only disconnect."""
+
+    @abstractmethod
+    async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
+        """Start a sandbox and import the user's module in it, by `deadline` (`time.monotonic`).
+
+        Raises SandboxError; its `reason` is None if the platform failed, else the user's import did.
+        """
+
+    async def run(self, request: Request) -> Outcome:
+        """One execution from nothing to its end, in a sandbox of its own. Raises SandboxError if none came up."""
+        sandbox = await self.open(request.spec, request.material, time.monotonic() + request.import_timeout)
+        frame = request_frame(request.args, request.context, run_environ(request.execution_id, request.attempt))
+        try:
+            with Channel(sandbox.connect()) as channel:
+                return await asyncio.to_thread(
+                    run_once,
+                    channel,
+                    frame,
+                    id=request.execution_id,
+                    limits=request.spec.limits,
+                    deadline=time.monotonic() + request.spec.limits.timeout,
+                )
+        finally:
+            await sandbox.stop()
