@@ -39,7 +39,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentChange:
-    """What a create or an update brings. None: not said (on update: keep). `context` text or dict; "" and {} empty it."""
+    """What a create or an update brings. None: not said (on update: keep).
+
+    `context`: text or dict; "" and {} empty it.
+    """
 
     code: str | None = None
     requirements: str | None = None
@@ -50,7 +53,11 @@ class DeploymentChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """An immutable revision. `settings` has every value filled in; `requirements` is the text as it was sent."""
+    """An immutable revision. `settings` has every value filled in; `requirements` is the text as it was sent.
+
+    `code`, `lock` and `context` (sealed for the spots) are blob digests; `context_for` is the id of the version that
+    brought the context; `packages` are the canonical requirement lines, what a build is asked for.
+    """
 
     id: str
     number: int
@@ -64,6 +71,9 @@ class Version:
     reason: str | None
     build: str | None
     created: datetime
+    packages: str = ""
+    context: str | None = None
+    context_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +121,10 @@ class Execution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What a list of executions shows; None: any. `ended` False leaves out terminal records unless status/reason is said."""
+    """What a list of executions shows; None: any.
+
+    `ended` False leaves out terminal records unless `status` or `reason` is said.
+    """
 
     status: Status | None = None
     deployment: str | None = None
