@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from faaspot_runner.contract import Limits
 
@@ -34,6 +34,9 @@ class Group(Protocol):
     def attach(self, pid: int) -> None:
         """Move a process, with all its threads, into the group. Raises ProcessLookupError if it is gone."""
 
+    def oom_kills(self) -> int:
+        """Processes of the group that the kernel killed for memory so far: an import may need too much, too."""
+
     def kill(self) -> None:
         """Send SIGKILL to every process in the group; `populated` tells when they are gone."""
 
@@ -41,7 +44,7 @@ class Group(Protocol):
         """Whether a process is left in it. A zombie does not count."""
 
     def remove(self) -> bool:
-        """Kill what is left, wait for the deaths (at most `KILL_SECONDS`) and remove it. False: it is still populated."""
+        """Kill what is left, wait for the deaths (at most `KILL_SECONDS`) and remove it. False: still populated."""
 
 
 class RunSlot(Protocol):
@@ -51,7 +54,8 @@ class RunSlot(Protocol):
     zygote, which is untrusted: with them it can move only what it sees in its own pid namespace, into this slot only.
     """
 
-    files: list[int]
+    @property
+    def files(self) -> list[int]: ...
 
     def oom_kills(self) -> int:
         """Processes that the kernel killed for memory since the slot was acquired."""
@@ -69,30 +73,6 @@ class RunSlot(Protocol):
         """Whether a process is left in it."""
 
 
-class Tree(Protocol):
-    """One cgroup version: makes and finds the groups below the directory of one spot."""
-
-    version: str
-
-    def prepare(self) -> None:
-        """Make the spot's own directory. Raises CgroupsUnavailable."""
-
-    def sandbox(self, name: str, *, memory_mb: int, pids: int) -> Group:
-        """Make a sandbox's group. Raises OSError."""
-
-    def slot(self, name: str) -> PooledSlot:
-        """Make a run slot without limits. Raises OSError."""
-
-    def names(self) -> list[str]:
-        """The groups that exist, ours and those that a dead spot of the same name left."""
-
-    def destroy(self, name: str) -> bool:
-        """Kill what lives in the group and remove it. False: something in it did not die."""
-
-    def dismantle(self) -> None:
-        """Remove the spot's own directory if nothing is left in it."""
-
-
 class PooledSlot(RunSlot, Protocol):
     """What the pool does with a slot, beyond what its user may."""
 
@@ -101,6 +81,36 @@ class PooledSlot(RunSlot, Protocol):
 
     def close(self) -> bool:
         """Kill what is left and remove it. False: still populated."""
+
+
+class Tree(Protocol):
+    """One cgroup version. `home` is the directory that holds all groups of one spot, in each hierarchy in use."""
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def directories(self) -> Directories: ...
+
+    @property
+    def homes(self) -> list[Path]:
+        """The spot's directory in each hierarchy in use."""
+
+    @property
+    def mounts(self) -> list[Path]:
+        """Where those hierarchies are mounted: a dead spot may have left its directory elsewhere in them."""
+
+    def prepare(self) -> None:
+        """Make the homes. Raises CgroupsUnavailable or OSError."""
+
+    def sandbox(self, name: str, *, memory_mb: int, pids: int) -> Group:
+        """Make a sandbox's group. Raises OSError."""
+
+    def slot(self, name: str) -> PooledSlot:
+        """Make a run slot, without limits as yet. Raises OSError."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON fields from which another process makes the same tree."""
 
 
 # ---------------------------------------------------------------- mounts
@@ -154,7 +164,7 @@ def _memberships(text: str) -> Iterator[tuple[frozenset[str], str]]:
 def _member_of(
     memberships: dict[frozenset[str], str], options: str, *, unified: bool
 ) -> tuple[frozenset[str], str] | None:
-    """The line of /proc/self/cgroup that belongs to a mount; None for a hierarchy without controllers (name=systemd)."""
+    """Our line of /proc/self/cgroup for a mount; None for a hierarchy without controllers (name=systemd)."""
     if unified:
         return (frozenset(), memberships[frozenset()]) if frozenset() in memberships else None
     words = set(options.split(","))
@@ -260,3 +270,69 @@ def wait_empty(populated: Callable[[], bool], seconds: float = KILL_SECONDS) -> 
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
     return True
+
+
+class Directories:
+    """How groups are made and unmade. cgroupfs fills a new directory with the group's files, and empties it with it."""
+
+    def make(self, directory: Path) -> None:
+        """Make one group; it may be there already."""
+        directory.mkdir(mode=0o755, exist_ok=True)
+
+    def remove(self, directory: Path) -> bool:
+        """Remove an empty group; one that is gone is fine. False: it is populated.
+
+        A dead task counts as a member until it is reaped from the group, a moment after its death was told.
+        """
+        return wait_empty(lambda: not self._gone(directory), seconds=1.0)
+
+    def _gone(self, directory: Path) -> bool:
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
+
+
+def kill(directory: Path) -> None:
+    """SIGKILL everything in a group and below, at once where the kernel has cgroup.kill."""
+    if (directory / "cgroup.kill").exists():
+        with contextlib.suppress(OSError):  # removed meanwhile
+            write(directory / "cgroup.kill", 1)
+        return
+    with contextlib.suppress(OSError):
+        write(directory / "pids.max", 0)  # a fork bomb must not outrun the list; only there in the pids hierarchy
+    kill_each(directory)
+
+
+def destroy(directory: Path, directories: Directories) -> bool:
+    """Kill what lives in a group and all below it, then remove them. False: something is left."""
+    gone = [destroy(child, directories) for child in children(directory)]
+    kill(directory)
+    if not wait_empty(lambda: bool(pids_in(directory))):
+        return False
+    return all(gone) and directories.remove(directory)
+
+
+def children(directory: Path) -> list[Path]:
+    """The groups directly below; none if it is gone."""
+    try:
+        with os.scandir(directory) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def find(mount: Path, name: str) -> Iterator[Path]:
+    """Every group called `name` in a hierarchy: the starter's own group changes from one start to the next."""
+    pending = [mount]
+    while pending:
+        for child in children(pending.pop()):
+            if child.name == name:
+                yield child
+            else:
+                pending.append(child)

@@ -5,7 +5,7 @@
     OWN GROUP OF THE SPOT/
       faaspot-NAME/           all sandboxes together: few cpu shares, so that the platform answers under load
         s-ID/                 a sandbox: its zygote and the spare children, with limits of its own
-        r-OWNER-N/            a run slot of one worker: the limits of one run
+        r-OWNER+N/            a run slot of one worker: the limits of one run
 
 Cgroup v1 controllers, a v2 mount without controllers beside them, and pure v2 all look like this from outside.
 A slot is only ever used again by the same sandbox: a zygote may keep the descriptors it was handed.
@@ -13,6 +13,7 @@ A slot is only ever used again by the same sandbox: a zygote may keep the descri
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -22,21 +23,35 @@ from collections import OrderedDict
 from pathlib import Path
 
 from faaspot_runner.contract import Limits
-from faaspot_runner.sandbox.cgroup_tree import CgroupsUnavailable, Group, PooledSlot, RunSlot, Tree, hierarchies
+from faaspot_runner.sandbox.cgroup_tree import (
+    CgroupsUnavailable,
+    Group,
+    PooledSlot,
+    RunSlot,
+    Tree,
+    children,
+    destroy,
+    find,
+    hierarchies,
+)
 from faaspot_runner.sandbox.cgroup_v1 import TreeV1
 from faaspot_runner.sandbox.cgroup_v2 import TreeV2
 
 IDLE_SLOTS = 64
 """Empty slots that one pool keeps for sandboxes that run often."""
+PREFIX = "faaspot-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def detect(proc: Path = Path("/proc/self")) -> Tree:
-    """How cgroups can be used here. Changes nothing; the tree is not prepared and has no name yet.
+def detect(name: str = "probe", proc: Path = Path("/proc/self")) -> Tree:
+    """How cgroups can be used here. Changes nothing: the tree is not prepared.
 
     Raises CgroupsUnavailable with the reason and what to do.
     """
-    raise NotImplementedError
+    found = hierarchies(proc)
+    if any("memory" in each.controllers for each in found if not each.unified):
+        return TreeV1.detect(found, PREFIX + _checked(name))
+    return TreeV2.detect(found, PREFIX + _checked(name), root=os.geteuid() == 0)
 
 
 class Cgroups:
@@ -51,16 +66,22 @@ class Cgroups:
 
         `name` must be the spot's alone on this machine, also over restarts: `sweep` kills what lives under it.
         """
-        raise NotImplementedError
+        try:
+            tree = detect(name)
+            tree.prepare()
+        except CgroupsUnavailable:
+            return None
+        return cls(tree)
 
     @classmethod
     def described(cls, text: str) -> Cgroups:
         """The same groups in another process, from `describe`."""
-        raise NotImplementedError
+        fields = json.loads(text)
+        return cls(TreeV1.described(fields) if fields["version"] == "v1" else TreeV2.described(fields))
 
     def describe(self) -> str:
         """JSON text from which a worker process opens the same groups."""
-        raise NotImplementedError
+        return json.dumps(self._tree.describe())
 
     @property
     def version(self) -> str:
@@ -72,42 +93,112 @@ class Cgroups:
 
         Raises OSError.
         """
-        raise NotImplementedError
+        return self._tree.sandbox(f"s-{_checked(sandbox)}", memory_mb=memory_mb, pids=pids)
 
     def slots(self, owner: str) -> RunSlots:
         """The pool of one worker process. `owner`: the worker's name, alone on this spot."""
-        raise NotImplementedError
+        return RunSlots(self._tree, _checked(owner))
 
     def sweep(self, owner: str | None = None) -> int:
         """Kill and remove what a dead spot of this name left, or with `owner` only the slots of a dead worker.
 
         Call it before the first sandbox is made. Returns how many groups are left because something did not die.
         """
-        raise NotImplementedError
+        if owner is not None:
+            prefix = f"r-{_checked(owner)}+"
+            left = [group for home in self._tree.homes for group in children(home) if group.name.startswith(prefix)]
+            return sum(not destroy(group, self._tree.directories) for group in left)
+        homes = set(self._tree.homes)
+        strays = {stray for mount in self._tree.mounts for stray in find(mount, self._tree.homes[0].name)} - homes
+        left = [*strays, *(group for home in homes for group in children(home))]
+        return sum(not destroy(group, self._tree.directories) for group in left)
 
-    def close(self) -> None:
-        """Remove everything of this spot, at its end."""
-        raise NotImplementedError
+    def close(self) -> int:
+        """Kill and remove everything of this spot, at its end. Returns how many groups are left."""
+        return sum(not destroy(home, self._tree.directories) for home in self._tree.homes)
 
 
 class RunSlots:
     """The run slots of one worker process; its threads may share it."""
+
+    def __init__(self, tree: Tree, owner: str) -> None:
+        self._tree, self._owner = tree, owner
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[str, list[PooledSlot]] = OrderedDict()  # the sandbox that waits longest comes first
+        self._busy: dict[int, tuple[str, PooledSlot]] = {}
 
     def acquire(self, limits: Limits, *, sandbox: str) -> RunSlot:
         """A slot with these limits and counters at zero: one that this sandbox used before, or a new one.
 
         Raises OSError.
         """
-        raise NotImplementedError
+        while slot := self._take(sandbox):
+            if slot.prepare(limits):
+                break
+            slot.close()
+        else:
+            slot = self._tree.slot(f"r-{self._owner}+{next(self._numbers)}")
+            if not slot.prepare(limits):
+                slot.close()
+                raise OSError(errno.EBUSY, "a new cgroup is not empty", str(self._tree.homes[0]))
+        with self._lock:
+            self._busy[id(slot)] = (sandbox, slot)
+        return slot
 
     def release(self, slot: RunSlot) -> None:
         """Give it back when the run is dead. A slot that is not empty is killed and thrown away."""
-        raise NotImplementedError
+        with self._lock:
+            sandbox, pooled = self._busy.pop(id(slot))
+        if pooled.populated():
+            pooled.close()
+            return
+        with self._lock:
+            self._idle.setdefault(sandbox, []).append(pooled)
+            self._idle.move_to_end(sandbox)
+            surplus = self._surplus()
+        for each in surplus:
+            each.close()
 
     def forget(self, sandbox: str) -> None:
         """Remove the idle slots of a sandbox that is gone."""
-        raise NotImplementedError
+        with self._lock:
+            idle = self._idle.pop(sandbox, [])
+        for slot in idle:
+            slot.close()
 
     def close(self) -> None:
-        """Remove every slot, idle or not."""
-        raise NotImplementedError
+        """Remove every slot, idle or not, with what lives in it."""
+        with self._lock:
+            slots = [slot for _, slot in self._busy.values()] + [slot for idle in self._idle.values() for slot in idle]
+            self._busy, self._idle = {}, OrderedDict()
+        for slot in slots:
+            slot.close()
+
+    def _take(self, sandbox: str) -> PooledSlot | None:
+        with self._lock:
+            idle = self._idle.get(sandbox)
+            if not idle:
+                return None
+            slot = idle.pop()
+            if not idle:
+                del self._idle[sandbox]
+            return slot
+
+    def _surplus(self) -> list[PooledSlot]:
+        count = sum(len(idle) for idle in self._idle.values())
+        surplus = []
+        while count > IDLE_SLOTS:
+            sandbox, idle = next(iter(self._idle.items()))
+            surplus.append(idle.pop(0))
+            count -= 1
+            if not idle:
+                del self._idle[sandbox]
+        return surplus
+
+
+def _checked(name: str) -> str:
+    """A name that is safe as a directory. Raises ValueError: these come from us, never from a user."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"not a name for a cgroup: {name!r}")
+    return name
