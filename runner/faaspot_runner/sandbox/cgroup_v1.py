@@ -171,7 +171,7 @@ class SlotV1:
         self.files = [self._open(directory / "tasks", os.O_WRONLY) for directory in parts]
         for descriptor in self.files:
             os.fchmod(descriptor, 0o600)  # opened anew through /proc/self/fd it must not show other processes' numbers
-        self._procs = self._open(memory / "cgroup.procs", os.O_RDONLY)
+        self._count = self._open(pids / "pids.current", os.O_RDONLY)
         self._oom = self._open(memory / "memory.oom_control", os.O_RDONLY)
         self._usage = self._open(memory / "memory.usage_in_bytes", os.O_RDONLY)
         self._peak = self._open(memory / "memory.max_usage_in_bytes", os.O_RDWR)
@@ -209,7 +209,8 @@ class SlotV1:
         return 0 if self._cpu is None else int(reread(self._cpu))
 
     def populated(self) -> bool:
-        return bool(reread(self._procs))
+        # A list that is kept open repeats an old answer for a second; the count is fresh but counts unreaped ones.
+        return int(reread(self._count)) > 0 and bool(pids_in(self._pids))
 
     def kill(self) -> None:
         self._limits = None  # the kill leaves pids.max at 0
