@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 PREFIX = "FAASPOT_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -123,6 +123,9 @@ class Settings:
             "URL of a Redis to use, redis://, rediss:// or unix:// (default: a private one is started).", secret=True
         ),
     )
+    redis_socket: str = field(
+        default="", metadata=_row("Socket of the private Redis (default: redis/redis.sock in the data directory).")
+    )
     redis_password: str = field(
         default="", metadata=_row("Password of that Redis (default: the URL's, else keys/redis-password).", secret=True)
     )
@@ -199,14 +202,22 @@ class Settings:
     @property
     def redis(self) -> str:
         """The URL of Redis without its password: what was said, else the private one's socket."""
-        return _without_password(self.redis_url) or f"unix://{quote(str(self.data_dir / 'redis' / 'redis.sock'))}"
+        if self.redis_url:
+            return _without_password(self.redis_url)
+        return f"unix://{quote(self.redis_socket or str(self.data_dir / 'redis' / 'redis.sock'))}"
+
+    @property
+    def own_redis(self) -> bool:
+        """Whether the platform runs its private Redis."""
+        return not self.redis_url
 
     def redis_secret(self) -> str | None:
-        """Redis' password: the setting, the URL's own, the one in the data directory's keys; None without any."""
+        """Redis' password: the setting, the URL's own, for the private one that in the keys; None without any."""
         if self.redis_password:
             return self.redis_password
-        if self.redis_url and (password := urlsplit(self.redis_url).password):
-            return password
+        if not self.own_redis:
+            password = urlsplit(self.redis_url).password
+            return unquote(password) if password else None
         kept = self.data_dir / "keys" / "redis-password"
         return kept.read_text().strip() if kept.exists() else None
 
@@ -230,9 +241,10 @@ def from_arguments(namespace: argparse.Namespace) -> Settings:
     return Settings.load(parsed)
 
 
-def inherited(leave_out: Sequence[str] = ()) -> dict[str, str]:
-    """This process's environment for a child: as it is, without our own settings and `leave_out`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) and name not in leave_out}
+def inherited() -> dict[str, str]:
+    """This process's environment for a child, without our own settings; those come by `Settings.environment`."""
+    own = {option.variable for option in Settings.options()}
+    return {name: value for name, value in os.environ.items() if name not in own}
 
 
 def _value(option: Option, said: Mapping[str, Any], environ: Mapping[str, str]) -> Any:

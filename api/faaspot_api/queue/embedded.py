@@ -10,11 +10,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.clients import open_client, translated
@@ -48,7 +47,7 @@ class Embedded:
 
     @property
     def url(self) -> str:
-        return f"unix://{self.socket}"
+        return f"unix://{quote(str(self.socket))}"
 
 
 def prepare(directory: Path, password: str, *, fsync: str = "everysec", uid: int | None = None) -> Embedded:
@@ -74,20 +73,16 @@ def forget(server: Embedded) -> None:
         shutil.rmtree(server.socket.parent, ignore_errors=True)
 
 
-def wait_ready(server: Embedded, password: str, alive: Callable[[], bool], seconds: float) -> None:
-    """Return when the server answers with its data loaded. Raises Unavailable if it died or the time is over."""
+def answers(server: Embedded, password: str) -> bool:
+    """Whether the server answers, with its data loaded."""
     client = open_client(server.url, password)
-    deadline = time.monotonic() + seconds
     try:
-        while True:
-            try:
-                with translated():
-                    client.ping()
-                return
-            except Unavailable:
-                if not alive() or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.005)
+        with translated():
+            client.ping()
+    except Unavailable:
+        return False
+    else:
+        return True
     finally:
         client.close()
 

@@ -1,0 +1,201 @@
+"""The running platform: which children, in what order up and down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Coroutine
+from typing import Any
+from urllib.parse import urlsplit
+
+from faaspot_api.errors import Unavailable
+from faaspot_api.queue import embedded
+from faaspot_api.queue.embedded import Embedded
+from faaspot_api.queue.stream import SpotRequests
+from faaspot_api.supervisor.children import Child, Program
+from faaspot_api.supervisor.directory import DataDirectory
+from faaspot_api.supervisor.errors import CannotStartError
+from faaspot_api.supervisor.logs import ChildLog, say
+from faaspot_api.supervisor.programs import Programs
+from faaspot_api.supervisor.spots import LocalSpots, RequestRefusedError
+
+POLL_SECONDS = 0.01
+START_SECONDS = 90.0
+"""Longest start: loading a large Redis log, a migration, the first import of everything on a slow disk."""
+HEAD_START = 1.0
+"""How long the web processes drain alone; who waits for a run in flight still needs its spot."""
+SPOT_EXTRA, RECORDER_SECONDS, REDIS_SECONDS = 5.0, 10.0, 10.0
+
+
+class Platform:
+    """The children of one data directory."""
+
+    def __init__(
+        self, programs: Programs, directory: DataDirectory, server: Embedded | None, sock: socket.socket, lock: int
+    ) -> None:
+        self._programs = programs
+        self._directory = directory
+        self._server = server
+        self._socket = sock
+        self._lock = lock
+        self._settings = programs.settings
+        self._children: dict[str, Child] = {}
+        self._spot_children: dict[str, Child] = {}
+        self._hasten = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+        self._requests: SpotRequests | None = None
+
+    # ------------------------------------------------------------ up
+
+    async def start(self, token: str, url: str) -> None:
+        """Returns when /healthz answers and the wanted spots have registered. Raises CannotStartError."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._start(token, url)
+        except TimeoutError:
+            raise CannotStartError(
+                f"the platform was not ready within {START_SECONDS:g} s: see the logs in {self._directory.logs}"
+            ) from None
+        except (RequestRefusedError, Unavailable) as error:
+            raise CannotStartError(str(error)) from None
+
+    async def _start(self, token: str, url: str) -> None:
+        migrated = asyncio.create_task(self._migrate(token))
+        try:
+            await self._start_redis()
+            self._requests = SpotRequests.open(self._settings.redis, self._settings.redis_secret())
+            spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self)
+            # A spot needs Redis alone: it comes up while the database is brought up to date.
+            await spots.start()
+            await migrated
+        finally:
+            migrated.cancel()
+        web = self._run("web", self._programs.web(self._socket.fileno()))
+        recorder = self._run("recorder", self._programs.recorder())
+        await _or_failed(_healthy(url), web, recorder)
+        for ip in spots.addresses:
+            await spots.registered(ip)
+        self._serving = asyncio.create_task(spots.serve())
+
+    async def _start_redis(self) -> None:
+        if self._server is None:
+            return
+        child = self._run("redis", self._programs.redis(self._server, self._lock))
+        await _or_failed(_answers(self._server, self._settings.redis_secret() or ""), child)
+
+    async def _migrate(self, token: str) -> None:
+        program = self._programs.migrate(token)
+        child = self._make("migrate", program)
+        status = await child.run_to_end()
+        if status != 0:
+            why = child.log.last[-1] if child.log.last else f"status {status}"
+            raise CannotStartError(f"the database could not be brought up to date: {why}")
+
+    def keep_token(self, token: str) -> None:
+        """Keep the admin token's text where only the owner of the data directory can read it."""
+        if not self._directory.admin_token.exists() or self._directory.admin_token.read_text().strip() != token:
+            self._directory.write("admin-token", f"{token}\n".encode(), 0o600)
+
+    # ------------------------------------------------------------ spots, for LocalSpots
+
+    def start_spot(self, ip: str) -> None:
+        """See `SpotRunner.start_spot`."""
+        if ip not in self._spot_children:
+            child = self._make(f"spot-{ip}", self._programs.spot(ip, os.getpid()))
+            self._spot_children[ip] = child
+            child.start()
+
+    async def stop_spot(self, ip: str) -> None:
+        """See `SpotRunner.stop_spot`."""
+        child = self._spot_children.pop(ip, None)
+        if child is not None:
+            await child.stop(self._settings.grace + SPOT_EXTRA, self._hasten)
+            child.log.close()
+
+    def failure(self, ip: str) -> str | None:
+        """See `SpotRunner.failure`."""
+        child = self._spot_children.get(ip)
+        return child.failed.result() if child is not None and child.failed.done() else None
+
+    # ------------------------------------------------------------ down
+
+    async def stop(self, hasten: asyncio.Event) -> None:
+        """Web first, then spots, then who records what they report, then Redis; when it returns nothing is left."""
+        passing_on = asyncio.create_task(self._pass_on(hasten))
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
+        grace = self._settings.grace
+        web = asyncio.create_task(self._stop_child("web", grace + 2))
+        await asyncio.wait({web}, timeout=HEAD_START)
+        await asyncio.gather(*(self.stop_spot(ip) for ip in list(self._spot_children)))
+        await web
+        self._socket.close()
+        await self._stop_child("recorder", RECORDER_SECONDS)
+        if self._requests is not None:
+            await asyncio.to_thread(self._requests.close)
+        await self._stop_child("redis", REDIS_SECONDS)
+        await self._stop_child("migrate", 0)
+        passing_on.cancel()
+
+    async def _pass_on(self, hasten: asyncio.Event) -> None:
+        await hasten.wait()
+        self._hasten.set()
+
+    async def _stop_child(self, name: str, seconds: float) -> None:
+        child = self._children.pop(name, None)
+        if child is not None:
+            # Redis and the recorder keep what counts, and need no hastening: they are quick.
+            hasten = self._hasten if name == "web" else asyncio.Event()
+            await child.stop(seconds, hasten)
+            child.log.close()
+
+    def _run(self, name: str, program: Program) -> Child:
+        child = self._make(name, program)
+        child.start()
+        return child
+
+    def _make(self, name: str, program: Program) -> Child:
+        child = Child(program, ChildLog(self._directory.logs / f"{name}.log"), say)
+        if not name.startswith("spot-"):
+            self._children[name] = child
+        return child
+
+
+async def _or_failed(work: Coroutine[Any, Any, None], *children: Child) -> None:
+    """Wait for `work`; raises CannotStartError as soon as one of `children` is known never to work."""
+    task = asyncio.create_task(work)
+    failures = {child.failed for child in children}
+    try:
+        await asyncio.wait({task, *failures}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise CannotStartError(next(failure.result() for failure in failures if failure.done()))
+        task.result()
+    finally:
+        task.cancel()
+
+
+async def _answers(server: Embedded, password: str) -> None:
+    """Returns when Redis answers with its data loaded."""
+    while not await asyncio.to_thread(embedded.answers, server, password):
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _healthy(url: str) -> None:
+    """Returns when /healthz has answered 200. The socket listens already: the request waits for who takes it."""
+    parts = urlsplit(url)
+    context = ssl._create_unverified_context() if parts.scheme == "https" else None  # noqa: S323 (it is ourselves)
+    request = f"GET /healthz HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode()
+    while True:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
+            try:
+                writer.write(request)
+                if (await reader.readline()).split()[1:2] == [b"200"]:
+                    return
+            finally:
+                writer.close()
+        await asyncio.sleep(POLL_SECONDS)

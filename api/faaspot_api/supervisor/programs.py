@@ -1,0 +1,113 @@
+"""What each child is: its command, its environment, its rights.
+
+Secrets go by environment or by file, never by argument. The web processes and the recorder get all settings; a spot,
+which runs as root and beside other people's code, only what its own command line takes.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from faaspot_api import settings as settings_module
+from faaspot_api.queue.embedded import Embedded
+from faaspot_api.settings import Settings, inherited
+from faaspot_api.supervisor.children import Program
+from faaspot_api.supervisor.directory import DataDirectory
+from faaspot_api.supervisor.tls import Certificate
+
+CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
+_HOME_VARIABLES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """The platform's programs for one data directory. `settings` has Redis' socket and the certificate filled in."""
+
+    settings: Settings
+    directory: DataDirectory
+    certificate: Certificate | None = None
+
+    def redis(self, server: Embedded, lock: int) -> Program:
+        """The private Redis. It holds the directory's lock too, and saves when the supervisor dies."""
+        return Program(
+            name="redis",
+            command=tuple(server.command),
+            environ={"LANG": "C.UTF-8", "TZ": "UTC"},
+            uid=self.directory.uid,
+            needed=(str(server.binary), str(server.directory), str(server.socket.parent)),
+            descriptors=(lock,),
+            death_signal=signal.SIGTERM,
+        )
+
+    def migrate(self, token: str) -> Program:
+        """Brings the database up to date and makes sure that the admin token `token` is in it; ends."""
+        return self._service("migrate", "migrate", more={"FAASPOT_TOKEN": token})
+
+    def web(self, listener: int) -> Program:
+        """The processes that answer HTTP, on the inherited socket."""
+        return self._service("web", "serve", "--fd", str(listener), descriptors=(listener,))
+
+    def recorder(self) -> Program:
+        """The recorder and reconciler."""
+        return self._service("recorder", "recorder")
+
+    def spot(self, ip: str, parent: int) -> Program:
+        """A local spot at `ip`: root if we are, since it makes sandboxes."""
+        settings = self.settings
+        sets = f"sync={settings.workers},background={settings.workers},builds={settings.build_workers}"
+        command = [
+            *(sys.executable, "-P", "-m", "faaspot_runner", "spot", "--ip", ip),
+            *("--data-dir", str(settings.data_dir), "--redis-url", settings.redis, "--workers", sets),
+            *("--grace", f"{settings.grace:g}", "--parent-pid", str(parent)),
+        ]
+        if settings.allow_process_runtime:
+            command.append("--allow-process")
+        password = {"FAASPOT_REDIS_PASSWORD": settings.redis_secret() or ""} if not settings.own_redis else {}
+        return Program(name=f"spot {ip}", command=tuple(command), environ={**inherited(), **password})
+
+    def _service(
+        self, name: str, *arguments: str, more: Mapping[str, str] | None = None, descriptors: tuple[int, ...] = ()
+    ) -> Program:
+        environ = {**inherited(), **self.settings.environment(leave_out=("token", "port", "host")), **(more or {})}
+        if self.directory.uid is not None:
+            # Root's home is not theirs, and nothing of it may steer them.
+            environ = {key: value for key, value in environ.items() if key not in _HOME_VARIABLES}
+        return Program(
+            name=name,
+            command=(sys.executable, "-P", "-m", "faaspot_api", *arguments),
+            environ=environ,
+            uid=self.directory.uid,
+            needed=self._needed(environ),
+            descriptors=descriptors,
+        )
+
+    def _needed(self, environ: Mapping[str, str]) -> tuple[str, ...]:
+        """Everything outside of what all systems share that a service process opens."""
+        paths = [*_interpreter(), *(str(path) for path in self.directory.service_paths)]
+        paths += [str(Path(_socket(self.settings.redis)).parent)] if self.settings.own_redis else []
+        paths += [environ[name] for name in CA_VARIABLES if name in environ]
+        if (database := _sqlite_file(self.settings.database)) is not None:
+            paths.append(str(database.parent))
+        if self.certificate is not None:
+            paths += [str(self.certificate.certfile), str(self.certificate.keyfile)]
+        return tuple(dict.fromkeys(path for path in paths if path.startswith("/")))
+
+
+def _interpreter() -> list[str]:
+    """The running interpreter, its library, its packages and our own source."""
+    source = str(Path(settings_module.__file__).parent.parent)
+    return [sys.executable, sys.base_prefix, sys.prefix, source, *(path for path in sys.path if path.startswith("/"))]
+
+
+def _socket(url: str) -> str:
+    return unquote(urlsplit(url).path)
+
+
+def _sqlite_file(url: str) -> Path | None:
+    scheme, _, rest = url.partition(":///")
+    return Path("/" + rest.lstrip("/")) if scheme.startswith("sqlite") and rest.startswith("/") else None

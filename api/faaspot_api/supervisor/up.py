@@ -1,0 +1,159 @@
+"""`fas up`: checks, then everything in its order, then watches until it is told to stop, then all down in order.
+
+Nothing is made before the checks have passed: a port in use or a foreign directory leaves no trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from faaspot_api.queue import embedded
+from faaspot_api.queue.embedded import ServerMissingError
+from faaspot_api.settings import Settings
+from faaspot_api.supervisor import listener, tls
+from faaspot_api.supervisor.directory import DataDirectory, data_directory
+from faaspot_api.supervisor.errors import CannotStartError
+from faaspot_api.supervisor.logs import say
+from faaspot_api.supervisor.platform import Platform
+from faaspot_api.supervisor.programs import Programs
+
+CANNOT_START = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What the caller of `up` is told, as one JSON line. `first_token`: the token was made by this start."""
+
+    url: str
+    token: str
+    first_token: bool
+    data_dir: str
+
+    def line(self) -> bytes:
+        values = {"url": self.url, "token": self.token, "first_token": self.first_token, "data_dir": self.data_dir}
+        return json.dumps(values).encode() + b"\n"
+
+
+def up(settings: Settings, *, ready_fd: int | None = None) -> int:
+    """Run the platform until a signal; the exit status: 0 stopped as told, 2 could not start (one line says why)."""
+    try:
+        with ExitStack() as held:
+            return _up(settings, ready_fd, held)
+    except CannotStartError as error:
+        say(str(error))
+        return CANNOT_START
+
+
+def _up(settings: Settings, ready_fd: int | None, held: ExitStack) -> int:
+    directory = data_directory(settings)
+    certificate = tls.certificate(settings)
+    _check_redis(settings)
+    directory.inspect()
+    # What exists is claimed first, for "in use" is the better message; what does not is made last.
+    known = directory.marker.exists()
+    lock = held.enter_context(directory.claimed()) if known else None
+    sock = held.enter_context(listener.listen(settings.host, settings.port))
+    lock = held.enter_context(directory.claimed()) if lock is None else lock
+    directory.furnish(own_redis=settings.own_redis)
+    if certificate is not None:
+        certificate = tls.handed_over(certificate, directory)
+        settings = replace(settings, certfile=str(certificate.certfile), keyfile=str(certificate.keyfile))
+    server = None
+    if settings.own_redis:
+        password = directory.password.read_text().strip()
+        server = embedded.prepare(directory.path / "redis", password, fsync=settings.redis_fsync, uid=directory.uid)
+        held.callback(embedded.forget, server)
+        settings = replace(settings, redis_socket=str(server.socket))
+    token, first = _token(settings, directory)
+    programs = Programs(settings=settings, directory=directory, certificate=certificate)
+    ready = Ready(
+        url=listener.url(sock, settings.host, tls=certificate is not None),
+        token=token,
+        first_token=first,
+        data_dir=str(directory.path),
+    )
+    platform = Platform(programs, directory, server, sock, lock)
+    return asyncio.run(_run(platform, ready, ready_fd))
+
+
+async def _run(platform: Platform, ready: Ready, ready_fd: int | None) -> int:
+    stop = _Stop()
+    stop.listen()
+    stopping = asyncio.create_task(stop.asked.wait())
+    starting = asyncio.create_task(platform.start(ready.token, ready.url))
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            platform.keep_token(ready.token)
+            _tell(ready, ready_fd)
+            await stopping
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.wait({starting, stopping})
+        await platform.stop(stop.hastened)
+    return 0
+
+
+class _Stop:
+    """SIGTERM and SIGINT: the first asks to stop, one that comes later than a moment after it to be quick."""
+
+    SAME_SECONDS = 1.0
+    """A Ctrl-C reaches `fas up` and us, and `fas up` passes it on: within this they count as one."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hastened = asyncio.Event()
+        self._first = 0.0
+
+    def listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._hear)
+
+    def _hear(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self.asked.is_set():
+            self._first = now
+            self.asked.set()
+        elif now - self._first > self.SAME_SECONDS:
+            self.hastened.set()
+
+
+def _check_redis(settings: Settings) -> None:
+    if settings.own_redis:
+        try:
+            embedded.find_binary()
+        except ServerMissingError as error:
+            raise CannotStartError(str(error)) from None
+    elif not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise CannotStartError("--redis-url begins with redis://, rediss:// or unix://")
+
+
+def _token(settings: Settings, directory: DataDirectory) -> tuple[str, bool]:
+    """The admin token's text, and whether this start makes it."""
+    if settings.token:
+        return settings.token, False
+    if directory.admin_token.exists():
+        return directory.admin_token.read_text().strip(), False
+    return secrets.token_urlsafe(32), True
+
+
+def _tell(ready: Ready, descriptor: int | None) -> None:
+    """Say that the platform is ready to who started it, or at the console."""
+    if descriptor is None:
+        say(f"ready at {ready.url}, admin token in {ready.data_dir}/admin-token")
+        return
+    try:
+        os.write(descriptor, ready.line())
+        os.close(descriptor)
+    except OSError as error:
+        # Who asked for the line has gone; the platform is none the worse.
+        say(f"the ready line could not be written: {error.strerror}")
