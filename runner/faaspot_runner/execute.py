@@ -1,0 +1,378 @@
+"""One execution, from the request to its end; the only place that decides status and reason.
+
+An end is reported only for what the function did, or what was said about it (cancelled, too late). When the platform
+failed (a zygote died, a fork was refused, a blob is away, the spot stops) there is no end: `run` gives None, the lease
+goes, and the reconciler starts another attempt or ends the record as `worker_lost`. That holds for a stop by the
+operator, too: whether the execution may be retried is known only to the API, so `interrupted` is never said here.
+
+Two clocks bound a run. A cold start (installing a missing environment, starting the sandbox, the import) has
+`cold_start_timeout`; then `main` has its own `limits.timeout`, in full, however long the start took.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from faaspot_runner.blobs import BlobError, Blobs, Contexts
+from faaspot_runner.contract import (
+    LOG_CUT_MARK,
+    MAX_LOG_BYTES,
+    BuildOutcome,
+    BuildRequest,
+    Error,
+    Reason,
+    RunEnded,
+    RunRequest,
+    Status,
+    Timings,
+    Usage,
+)
+from faaspot_runner.environments.build import Environments
+from faaspot_runner.environments.errors import BuildError
+from faaspot_runner.errors import SandboxError
+from faaspot_runner.lease import Lease, RedisClock, Request
+from faaspot_runner.report import LiveLog
+from faaspot_runner.runtimes.channels import Channels, StoppedError, Warm
+from faaspot_runner.runtimes.spot_socket import SpotClient, SpotGoneError
+from faaspot_runner.sandbox.cgroups import RunSlots
+from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
+from faaspot_runner.sandbox.spec import run_environ
+
+log = logging.getLogger(__name__)
+
+REFUSED_PAUSE = 0.2
+"""Seconds before a refused fork is tried again: what there was too much of may have ended."""
+
+
+class PlatformFailure(Exception):  # noqa: N818 (it is the platform's failure that is named, not an error's kind)
+    """The platform failed the run: there is no end to report, another attempt decides."""
+
+
+class _Refused(PlatformFailure):
+    """Nothing of the user has run, so this attempt may try once more. `sandbox`: the one to avoid."""
+
+    def __init__(self, message: str, sandbox: str) -> None:
+        super().__init__(message)
+        self.sandbox = sandbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The end to report, and what is to be done afterwards: wait for the death, give everything back."""
+
+    event: RunEnded
+    settle: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a worker runs executions with."""
+
+    spot: str
+    clock: RedisClock
+    client: SpotClient
+    channels: Channels
+    slots: RunSlots | None
+    blobs: Blobs
+    contexts: Contexts
+    environments: Environments
+    cold_start_timeout: float
+
+
+class Executor:
+    """Runs requests, any number at once, each in the calling thread."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    def run(self, request: Request, lease: Lease, live: LiveLog) -> Ended | None:
+        """The end of the request's run or build, None if there is none to report."""
+        try:
+            if lease.ending is not None:
+                return _only(_Story(self._means, request, lease).stopped())
+            if isinstance(request, BuildRequest):
+                return _only(_Build(self._means, request, lease, live).run())
+            return _Run(self._means, request, lease, live).run()
+        except (PlatformFailure, BlobError, SpotGoneError, OSError) as error:
+            log.warning("%s has no end, another attempt decides: %s", lease.job, error)
+            return None
+
+
+def _only(event: RunEnded | None) -> Ended | None:
+    return Ended(event=event, settle=lambda: None) if event else None
+
+
+class _Story:
+    """What every end tells: who, where, when, and how long each part took."""
+
+    def __init__(self, means: Means, request: Request, lease: Lease) -> None:
+        self._means = means
+        self._request = request
+        self._lease = lease
+        age = time.monotonic() - lease.taken
+        self._queue_ms = max(0.0, (means.clock.now() - age - request.accepted) * 1000) if request.accepted else None
+
+    def timings(self, **parts: float | bool | None) -> Timings:
+        since = (time.monotonic() - self._lease.taken) * 1000
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in parts.items()}
+        return Timings(
+            queue_ms=round(self._queue_ms, 3) if self._queue_ms is not None else None,
+            total_ms=round(since + (self._queue_ms or 0.0), 3),
+            **rounded,  # type: ignore[arg-type]
+        )
+
+    def end(
+        self,
+        status: Status,
+        reason: Reason | None = None,
+        *,
+        output: str | None = None,
+        error: Error | None = None,
+        log: str = "",
+        logs_truncated: bool = False,
+        timings: Timings | None = None,
+        usage: Usage | None = None,
+        build: BuildOutcome | None = None,
+    ) -> RunEnded:
+        """The event of this end."""
+        return RunEnded(
+            execution_id=self._request.execution_id,
+            attempt=self._request.attempt,
+            token=self._request.token,
+            spot=self._means.spot,
+            at=self._means.clock.now(),
+            status=status,
+            reason=reason,
+            output=output,
+            error=error,
+            log=log,
+            logs_truncated=logs_truncated,
+            timings=timings or self.timings(),
+            usage=usage or Usage(),
+            build=build,
+        )
+
+    def stopped(self, outcome: Outcome | None = None) -> RunEnded | None:
+        """The end of a run that was stopped from outside: cancelled, or none at all."""
+        if self._lease.ending != "cancelled":
+            return None
+        error = Error(type="Cancelled", message="Someone cancelled this execution.")
+        log = outcome.log if outcome else ""
+        return self.end("Cancelled", "cancelled", error=error, log=log)
+
+
+class _Run(_Story):
+    """One run of `main`."""
+
+    def __init__(self, means: Means, request: RunRequest, lease: Lease, live: LiveLog) -> None:
+        super().__init__(means, request, lease)
+        self._run = request
+        self._spec = request.sandbox
+        self._live = live
+
+    def run(self) -> Ended | None:
+        """The end, after one try more if the first came to nothing before any of the user's code ran."""
+        if self._run.expires is not None and self._means.clock.now() > self._run.expires:
+            error = Error(type="NoSpot", message="No spot could take this execution within its maximum age.")
+            return _only(self.end("Failure", "no_spot", error=error))
+        try:
+            return self._attempt(avoid=None)
+        except _Refused as refused:
+            log.warning("%s is tried once more: %s", self._lease.job, refused)
+            time.sleep(REFUSED_PAUSE)
+            return self._attempt(avoid=refused.sandbox)
+
+    def _attempt(self, avoid: str | None) -> Ended | None:
+        context = self._means.contexts.open(self._spec.context, self._spec.context_for or self._spec.version_id)
+        try:
+            warm = self._warm(avoid)
+        except StoppedError:
+            return _only(self.stopped())
+        except SandboxError as error:
+            return _only(self._not_started(error))
+        environ = run_environ(self._run.execution_id, self._run.attempt)
+        return self._drive(warm, request_frame(self._run.args, context, environ))
+
+    # ------------------------------------------------------------ a place to run
+
+    def _warm(self, avoid: str | None) -> Warm:
+        end = time.monotonic() + self._means.cold_start_timeout
+        self._ensure_environment(end)
+        return self._means.channels.acquire(
+            self._spec, max(0.0, end - time.monotonic()), avoid=avoid, on_stop=self._lease.on_stop
+        )
+
+    def _ensure_environment(self, end: float) -> None:
+        """Have the version's packages on this spot; a check of one directory when they are there."""
+        name, lock = self._spec.environment, self._spec.lock
+        if name is None or lock is None or self._means.environments.path(name).is_dir():
+            return
+        text = self._means.blobs.read(lock).decode()
+        try:
+            self._means.environments.ensure(text, self._spec.python, end)
+        except BuildError as error:
+            raise PlatformFailure(f"the environment could not be installed here: {error.message}") from error
+
+    def _not_started(self, failure: SandboxError) -> RunEnded:
+        """The end of a run whose sandbox did not come up by the user's own doing."""
+        if failure.reason is None:
+            raise PlatformFailure(f"no sandbox: {failure}") from failure
+        return self.end(
+            "Failure", failure.reason, error=failure.error, log=failure.log, timings=self.timings(cold=True)
+        )
+
+    # ------------------------------------------------------------ the run itself
+
+    def _drive(self, warm: Warm, frame: bytes) -> Ended | None:
+        """Run it in the sandbox; whatever happens, the channel and the slot are given back or closed."""
+        slots = self._means.slots if self._spec.runtime == "sandbox" else None
+        stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        slot = None
+        try:
+            slot = slots.acquire(self._spec.limits, sandbox=warm.sandbox) if slots else None
+            if warm.log:
+                self._live.write(warm.log.encode("utf-8", "replace"))
+            began = time.monotonic()
+            self._lease.on_stop(lambda: os.eventfd_write(stop, 1))
+            outcome = run_once(
+                warm.channel,
+                frame,
+                id=self._run.execution_id,
+                limits=self._spec.limits,
+                deadline=began + self._spec.limits.timeout,
+                slot=slot,
+                cancelled=stop,
+                on_log=self._live.write,
+                log_limit=MAX_LOG_BYTES - len(warm.log.encode("utf-8", "replace")),
+            )
+        except BaseException:
+            self._means.channels.discard(warm)
+            if slots and slot:
+                slots.release(slot)
+            raise
+        finally:
+            self._lease.on_stop(None)
+            os.close(stop)
+
+        def settle() -> None:
+            if not warm.channel.settle():
+                log.error("a process of %s does not die, its sandbox %s is killed", self._lease.job, warm.sandbox)
+                self._means.client.suspect(warm.sandbox)
+            if slots and slot:
+                slots.release(slot)
+            if outcome.reason in ("refused", "lost"):
+                self._means.channels.discard(warm)
+            else:
+                self._means.channels.release(warm)
+
+        try:
+            event = self._judge(warm, outcome, began)
+        except PlatformFailure:
+            settle()
+            raise
+        if event is None:
+            settle()
+            return None
+        return Ended(event=event, settle=settle)
+
+    def _judge(self, warm: Warm, outcome: Outcome, began: float) -> RunEnded | None:
+        """What the outcome means for the record."""
+        if outcome.reason == "refused" or (outcome.reason == "lost" and outcome.start_ms is None):
+            said = outcome.error.message if outcome.error else "its zygote is gone"
+            raise _Refused(f"nothing was started in sandbox {warm.sandbox}: {said}", warm.sandbox)
+        if outcome.reason == "lost":
+            raise PlatformFailure(f"sandbox {warm.sandbox} died under it")
+        whole = replace(outcome, log=warm.log + outcome.log)
+        if outcome.status == "Cancelled":
+            return self.stopped(whole)
+        timings = self.timings(
+            start_ms=(began - self._lease.taken) * 1000 - warm.import_ms * warm.cold + (outcome.start_ms or 0.0),
+            import_ms=warm.import_ms if warm.cold else None,
+            run_ms=outcome.run_ms,
+            cold=warm.cold,
+        )
+        return self.end(
+            outcome.status,
+            outcome.reason,
+            output=outcome.output,
+            error=outcome.error,
+            log=whole.log,
+            logs_truncated=outcome.logs_truncated,
+            timings=timings,
+            usage=Usage(max_memory_mb=outcome.max_memory_mb, cpu_ms=outcome.cpu_ms),
+        )
+
+
+class _Build(_Story):
+    """One build of an environment."""
+
+    def __init__(self, means: Means, request: BuildRequest, lease: Lease, live: LiveLog) -> None:
+        super().__init__(means, request, lease)
+        self._build = request
+        self._log = _BuildLog(live)
+
+    def run(self) -> RunEnded | None:
+        """Success with the lock and the environment's name, or why there is none."""
+        began = time.monotonic()
+        try:
+            outcome = self._means.environments.build(
+                self._build, self._log.line, lambda: self._lease.ending is not None, began + self._build.timeout
+            )
+        except BuildError as failure:
+            if failure.reason == "cancelled":
+                return self.stopped(Outcome(status="Cancelled", log=self._log.text))
+            reason: Reason = "timeout" if failure.reason == "timeout" else "build_failed"
+            return self._end(began, "Failure", reason, error=Error(type="BuildError", message=failure.message))
+        ready = f"Version {self._build.version} of {self._build.deployment} is ready."
+        return self._end(began, "Success", None, output=json.dumps(ready), build=outcome)
+
+    def _end(
+        self,
+        began: float,
+        status: Status,
+        reason: Reason | None,
+        *,
+        output: str | None = None,
+        error: Error | None = None,
+        build: BuildOutcome | None = None,
+    ) -> RunEnded:
+        timings = self.timings(run_ms=(time.monotonic() - began) * 1000)
+        return self.end(
+            status,
+            reason,
+            output=output,
+            error=error,
+            log=self._log.text,
+            logs_truncated=self._log.dropped > 0,
+            timings=timings,
+            build=build,
+        )
+
+
+class _BuildLog:
+    """The lines of a build, kept up to the limit of a log and followed live."""
+
+    def __init__(self, live: LiveLog) -> None:
+        self._live = live
+        self._kept: list[bytes] = []
+        self._room = MAX_LOG_BYTES
+        self.dropped = 0
+
+    def line(self, text: str) -> None:
+        data = (text + "\n").encode("utf-8", "replace")
+        kept, rest = data[: self._room], data[self._room :]
+        self._room -= len(kept)
+        self.dropped += len(rest)
+        if kept:
+            self._kept.append(kept)
+            self._live.write(kept)
+
+    @property
+    def text(self) -> str:
+        text = b"".join(self._kept).decode("utf-8", "ignore")
+        return text + LOG_CUT_MARK.format(dropped=self.dropped) if self.dropped else text

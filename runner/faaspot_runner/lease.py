@@ -1,0 +1,291 @@
+"""The lease of an attempt: who holds it runs it; who cannot renew it kills its run before another may start.
+
+A claim is one Lua script, so that taking the lease, leaving RQ's intermediate list, entering RQ's registry of started
+jobs and the `RunStarted` report happen together or not at all. Keys and values are those of `contract`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import redis
+
+from faaspot_runner.contract import (
+    LEASE_SECONDS,
+    REPORTS,
+    BuildRequest,
+    RunRequest,
+    RunStarted,
+    cancel_key,
+    dump,
+    job_id,
+    lease_key,
+)
+
+log = logging.getLogger(__name__)
+
+HOLD_SECONDS = LEASE_SECONDS - 5.0
+"""A run whose lease was not renewed for this long, by the worker's own clock, is killed: 5 s before it runs out."""
+
+# The registry's member names this delivery alone, so a claim that is sent again because its answer was lost finds its
+# own entry; a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that
+# is out of memory refuses at SET, the first write that needs any, and nothing has changed.
+_CLAIM = """
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and not redis.call('ZSCORE', KEYS[4], ARGV[4]) then
+  redis.call('LREM', KEYS[3], 1, ARGV[3])
+  return {0, 0}
+end
+redis.call('LREM', KEYS[3], 1, ARGV[3])
+redis.call('ZADD', KEYS[4], '+inf', ARGV[4])
+redis.call('HSET', KEYS[5], 'status', 'started', 'worker_name', ARGV[6])
+redis.call('HSET', KEYS[6], 'state', 'busy', 'current_job', ARGV[3])
+local cancelled = redis.call('EXISTS', KEYS[2])
+if cancelled == 0 and ARGV[5] ~= '' then redis.call('XADD', KEYS[7], '*', 'event', ARGV[5]) end
+return {1, cancelled}
+"""
+_RENEW = """
+local kept = 0
+if redis.call('GET', KEYS[1]) == ARGV[1] then kept = redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return {kept, redis.call('EXISTS', KEYS[2])}
+"""
+
+Request = RunRequest | BuildRequest
+Ending = Literal["cancelled", "lost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """RQ's keys around one worker's queue."""
+
+    queue: str
+    worker: str
+
+    @property
+    def waiting(self) -> str:
+        return f"rq:queue:{self.queue}"
+
+    @property
+    def intermediate(self) -> str:
+        return f"rq:queue:{self.queue}:intermediate"
+
+    @property
+    def started(self) -> str:
+        return f"rq:wip:{self.queue}"
+
+    @property
+    def worker_key(self) -> str:
+        return f"rq:worker:{self.worker}"
+
+
+def job_key(identifier: str) -> str:
+    """RQ's hash of one job."""
+    return f"rq:job:{identifier}"
+
+
+class RedisClock:
+    """Epoch seconds by Redis' clock, carried on by the monotonic one: setting this machine's clock changes nothing."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def set(self, answer: tuple[int, int]) -> None:
+        """Take over an answer to TIME."""
+        self._offset = answer[0] + answer[1] / 1e6 - time.monotonic()
+
+    def now(self) -> float:
+        return time.monotonic() + self._offset
+
+
+class Lease:
+    """One attempt's right to run, and the word to stop. Thread-safe: the run looks, the keeper and the spot speak."""
+
+    def __init__(self, request: Request, member: str) -> None:
+        self.request = request
+        self.member = member
+        self.taken = self.renewed = time.monotonic()
+        self._lock = threading.Lock()
+        self._ending: Ending | None = None
+        self._stop: Callable[[], None] | None = None
+
+    @property
+    def job(self) -> str:
+        return job_id(self.request.execution_id, self.request.attempt)
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the run must not go on, None if it may."""
+        return self._ending
+
+    def end(self, why: Ending) -> None:
+        """Stop the run, now or as soon as it starts. The first word counts."""
+        with self._lock:
+            if self._ending is None:
+                self._ending = why
+                if self._stop is not None:
+                    self._stop()
+
+    def on_stop(self, stop: Callable[[], None] | None) -> None:
+        """Have `stop` called by `end`; at once if the word was already said. It must not block."""
+        with self._lock:
+            self._stop = stop
+            if stop is not None and self._ending is not None:
+                stop()
+
+
+class Leases:
+    """The leases that one worker process holds."""
+
+    def __init__(self, client: redis.Redis, place: Place, spot: str, clock: RedisClock) -> None:
+        self._redis = client
+        self._place = place
+        self._spot = spot
+        self._clock = clock
+        self._claim = client.register_script(_CLAIM)
+        self._renew = client.register_script(_RENEW)
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._held: dict[str, Lease] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(self, request: Request, *, silent: bool = False) -> Lease | None:
+        """The lease of the request's attempt, None if another delivery of it has or had it.
+
+        Reports `RunStarted` unless the execution was cancelled (the lease then says so) or `silent`. Raises
+        redis.RedisError; then nothing was taken, or the lease runs out by itself.
+        """
+        job = job_id(request.execution_id, request.attempt)
+        lease = Lease(request, f"{job}:{self._place.worker}.{next(self._numbers)}")
+        place = self._place
+        taken, cancelled = cast(
+            tuple[int, int],
+            self._claim(
+                keys=[
+                    lease_key(request.execution_id, request.attempt),
+                    cancel_key(request.execution_id),
+                    place.intermediate,
+                    place.started,
+                    job_key(job),
+                    place.worker_key,
+                    REPORTS,
+                ],
+                args=[
+                    request.token,
+                    int(LEASE_SECONDS * 1000),
+                    job,
+                    lease.member,
+                    "" if silent else dump(self._started(request)),
+                    place.worker,
+                ],
+            ),
+        )
+        if not taken:
+            return None
+        if cancelled:
+            lease.end("cancelled")
+        with self._lock:
+            self._held[lease.member] = lease
+        return lease
+
+    def drop(self, lease: Lease) -> None:
+        """Forget a lease whose end was reported or will not be."""
+        with self._lock:
+            self._held.pop(lease.member, None)
+
+    def cancel(self, execution_id: str) -> None:
+        """Stop the run of that execution, if it is here."""
+        for lease in self._all():
+            if lease.request.execution_id == execution_id:
+                lease.end("cancelled")
+
+    def renew(self) -> None:
+        """Renew all leases in one round trip and look at the cancel keys. Raises redis.RedisError."""
+        held = self._all()
+        if not held:
+            return
+        asked = time.monotonic()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for lease in held:
+                request = lease.request
+                keys = [lease_key(request.execution_id, request.attempt), cancel_key(request.execution_id)]
+                self._renew(keys=keys, args=[request.token, int(LEASE_SECONDS * 1000)], client=pipe)
+            answers = cast(list[tuple[int, int]], pipe.execute())
+        for lease, (kept, cancelled) in zip(held, answers, strict=True):
+            if cancelled:
+                lease.end("cancelled")
+            elif kept:
+                lease.renewed = asked
+            else:
+                # A server that lost its memory, or a worker that was frozen: someone else may already run it.
+                lease.end("lost")
+
+    def expire(self) -> None:
+        """Stop the runs whose lease could not be renewed in time."""
+        oldest = time.monotonic() - HOLD_SECONDS
+        for lease in self._all():
+            if lease.renewed < oldest and lease.ending is None:
+                log.warning("the lease of %s could not be renewed, its run is stopped", lease.job)
+                lease.end("lost")
+
+    def _all(self) -> Iterable[Lease]:
+        with self._lock:
+            return tuple(self._held.values())
+
+    def _started(self, request: Request) -> RunStarted:
+        return RunStarted(
+            execution_id=request.execution_id,
+            attempt=request.attempt,
+            token=request.token,
+            spot=self._spot,
+            at=self._clock.now(),
+        )
+
+
+def recover(client: redis.Redis, place: Place, seen: frozenset[str]) -> frozenset[str]:
+    """Put wake-ups back that a dead worker had taken out but not claimed. Raises redis.RedisError.
+
+    `seen`: the answer of the round before. A live worker claims within milliseconds, so what stands in the
+    intermediate list two rounds long is an orphan; a wrong guess only makes a duplicate, which loses the lease.
+    """
+    standing = frozenset(_text(item) for item in cast(list[bytes], client.lrange(place.intermediate, 0, -1)))
+    for identifier in standing & seen:
+        with client.pipeline() as pipe:
+            pipe.lrem(place.intermediate, 1, identifier)
+            pipe.lpush(place.waiting, identifier)
+            pipe.execute()
+        log.warning("the wake-up %s was taken by a worker that died; it is queued again", identifier)
+    return standing - seen
+
+
+def sweep_started(client: redis.Redis, place: Place) -> None:
+    """Take out of RQ's started registry, jobs and all, what no lease keeps alive. Raises redis.RedisError.
+
+    Our entries never expire, so that RQ's own clean-up (any `rq info` runs it) finds nothing to mark as failed.
+    """
+    members = [_text(item) for item in cast(list[bytes], client.zrange(place.started, 0, -1))]
+    if not members:
+        return
+    jobs = [member.partition(":")[0] for member in members]
+    values = cast(list[Any], client.mget([_lease_of(job) for job in jobs]))
+    gone = [(member, job) for member, job, value in zip(members, jobs, values, strict=True) if value is None]
+    if gone:
+        with client.pipeline() as pipe:
+            pipe.zrem(place.started, *(member for member, _ in gone))
+            pipe.delete(*(job_key(job) for _, job in gone))
+            pipe.execute()
+
+
+def _lease_of(job: str) -> str:
+    execution_id, _, attempt = job.rpartition("-")
+    return lease_key(execution_id, int(attempt) if attempt.isdecimal() else 0)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

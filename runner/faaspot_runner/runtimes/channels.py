@@ -1,0 +1,178 @@
+"""The channels of one worker to zygotes: idle ones are kept for the next run, new ones come from the spot."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+
+from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.errors import SandboxError
+from faaspot_runner.runtimes.spot_socket import Offered, SpotClient
+from faaspot_runner.sandbox.channel import Channel
+
+IDLE_CHANNELS = 256
+"""Idle channels that one worker keeps; each is a descriptor here and in a zygote."""
+
+
+class StoppedError(Exception):
+    """The asker was stopped while it waited for a sandbox."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warm:
+    """A channel to use for one run. `cold`: this run waited for the sandbox's start; `log`: what the import printed."""
+
+    channel: Channel
+    spec: SandboxSpec
+    sandbox: str
+    cold: bool = False
+    import_ms: float = 0.0
+    log: str = ""
+
+
+class Channels:
+    """Idle channels by spec, the one used last first. Shared by a worker's threads."""
+
+    def __init__(self, spot: SpotClient, keep: int = IDLE_CHANNELS) -> None:
+        self._spot = spot
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[SandboxSpec, deque[Warm]] = OrderedDict()
+        self._count = 0
+        self._gone: set[str] = set()
+        self._used: set[str] = set()
+
+    def acquire(
+        self,
+        spec: SandboxSpec,
+        seconds: float,
+        *,
+        avoid: str | None = None,
+        on_stop: Callable[[Callable[[], None] | None], None],
+    ) -> Warm:
+        """A channel to the spec's sandbox: an idle one, or from the spot within `seconds`.
+
+        `avoid`: a sandbox that just failed. `on_stop` takes what is to be called when the run must not go on. Raises
+        SandboxError, with the reason `timeout` if the start took too long; StoppedError; SpotGoneError.
+        """
+        if avoid is None and (warm := self._pop(spec)) is not None:
+            return warm
+        future = self._spot.acquire(spec, seconds, avoid)
+        on_stop(lambda: future.cancel())
+        try:
+            # The spot keeps the deadline; the second on top is for its answer.
+            offered = future.result(timeout=seconds + 1.0)
+        except CancelledError as error:
+            raise StoppedError from error
+        except TimeoutError as error:
+            future.cancel()
+            raise SandboxError("The spot did not answer in time.") from error
+        finally:
+            on_stop(None)
+        return self._warm(spec, offered)
+
+    def release(self, warm: Warm) -> None:
+        """Keep the channel for the next run, or close it if its sandbox is gone or there are enough."""
+        with self._lock:
+            if warm.sandbox in self._gone:
+                closing = [warm]
+            else:
+                self._idle.setdefault(warm.spec, deque()).append(
+                    Warm(channel=warm.channel, spec=warm.spec, sandbox=warm.sandbox)
+                )
+                self._idle.move_to_end(warm.spec)
+                self._count += 1
+                closing = self._surplus()
+        for each in closing:
+            each.channel.close()
+
+    def discard(self, warm: Warm) -> None:
+        """Close it: the zygote kills what still runs on it."""
+        warm.channel.close()
+
+    def forget(self, sandbox: str) -> None:
+        """Close the idle channels of a sandbox that is gone; those in use are closed when they come back."""
+        with self._lock:
+            self._gone.add(sandbox)
+            closing = []
+            for spec, line in tuple(self._idle.items()):
+                closing += [warm for warm in line if warm.sandbox == sandbox]
+                left = deque(warm for warm in line if warm.sandbox != sandbox)
+                if left:
+                    self._idle[spec] = left
+                else:
+                    del self._idle[spec]
+            self._count -= len(closing)
+        for each in closing:
+            each.channel.close()
+
+    def used(self) -> frozenset[str]:
+        """The sandboxes that were asked for since the last time."""
+        with self._lock:
+            used = frozenset(self._used)
+            self._used.clear()
+        return used
+
+    def use(self, sandbox: str) -> None:
+        """Count a sandbox as used; for runs that go on."""
+        with self._lock:
+            self._used.add(sandbox)
+
+    def close(self) -> None:
+        with self._lock:
+            closing = [warm for line in self._idle.values() for warm in line]
+            self._idle.clear()
+            self._count = 0
+        for each in closing:
+            each.channel.close()
+
+    # ------------------------------------------------------------ inside
+
+    def _pop(self, spec: SandboxSpec) -> Warm | None:
+        """The idle channel used last that is not at its end."""
+        while True:
+            with self._lock:
+                line = self._idle.get(spec)
+                if not line:
+                    return None
+                warm = line.pop()
+                if not line:
+                    del self._idle[spec]
+                self._count -= 1
+                self._used.add(warm.sandbox)
+            if not _hung_up(warm.channel):
+                return warm
+            warm.channel.close()
+
+    def _warm(self, spec: SandboxSpec, offered: Offered) -> Warm:
+        with self._lock:
+            self._used.add(offered.sandbox)
+        return Warm(
+            channel=Channel(offered.channel),
+            spec=spec,
+            sandbox=offered.sandbox,
+            cold=offered.cold,
+            import_ms=offered.import_ms,
+            log=offered.log,
+        )
+
+    def _surplus(self) -> list[Warm]:
+        closing = []
+        while self._count > self._keep:
+            spec, line = next(iter(self._idle.items()))
+            closing.append(line.popleft())
+            if not line:
+                del self._idle[spec]
+            self._count -= 1
+        return closing
+
+
+def _hung_up(channel: Channel) -> bool:
+    """Whether the zygote has closed its end. What it has sent before (an `exited`) is left to the next run."""
+    poll = select.poll()
+    poll.register(channel.fileno(), 0)
+    return bool(poll.poll(0))

@@ -1,0 +1,35 @@
+"""What the manager gives out in place of a connector: it comes up at its first use and is worthless after its end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from faaspot_runner.connectors.base import Connector, DeploymentConfig, Request, Sandbox
+from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.errors import DeploymentError
+from faaspot_runner.sandbox.run import Outcome
+from faaspot_runner.sandbox.spec import Material
+
+
+class Handle(Connector):
+    """A connector that asks for the real one at each use.
+
+    The manager's callback brings a lazy runtime up, and raises DeploymentError once it was undeployed. Its life is the
+    manager's alone: `deploy` only makes the first use happen now, `undeploy` is refused.
+    """
+
+    def __init__(self, config: DeploymentConfig, use: Callable[[], Awaitable[Connector]]) -> None:
+        super().__init__(config, None)
+        self._use = use
+
+    async def deploy(self, external: bool) -> None:
+        await self._use()
+
+    async def undeploy(self, external: bool) -> None:
+        raise DeploymentError(self.config.name, "Ask the manager to undeploy a runtime, not its connector.")
+
+    async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
+        return await (await self._use()).open(spec, material, deadline)
+
+    async def run(self, request: Request) -> Outcome:
+        return await (await self._use()).run(request)

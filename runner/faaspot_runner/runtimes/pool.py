@@ -1,0 +1,211 @@
+"""The warm sandboxes of a spot: one for each spec, started once however many ask, taken down when nobody needs it.
+
+The workers run executions in a sandbox without asking again, so they tell every few seconds which ones they use
+(`touch`). A sandbox that goes is retired first: its zygote takes no new run and ends after the last one; what does not
+end by itself is stopped once no worker uses it any more, for a zygote is as untrusted as its deployment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from faaspot_runner.connectors.base import Sandbox
+from faaspot_runner.contract import SandboxSpec
+
+log = logging.getLogger(__name__)
+
+LINGER = 15.0
+"""Seconds without a word of a worker after which a retired sandbox is stopped: three of the workers' rounds."""
+
+Open = Callable[[SandboxSpec, float], Awaitable[Sandbox]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquired:
+    """A sandbox that is ready. `cold`: the asker waited for its start; `first`: it began it, its run has the log."""
+
+    sandbox: Sandbox
+    cold: bool
+    first: bool
+
+
+class _Entry:
+    """One sandbox: `start` is the task that opens it, its result the sandbox."""
+
+    __slots__ = ("buried", "spec", "start", "used")
+
+    def __init__(self, spec: SandboxSpec, start: asyncio.Task[Sandbox], now: float) -> None:
+        self.spec = spec
+        self.start = start
+        self.used = now
+        self.buried = False
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The sandbox once it is there."""
+        if not self.start.done() or self.start.cancelled() or self.start.exception() is not None:
+            return None
+        return self.start.result()
+
+
+class SandboxPool:
+    """Sandboxes by spec. Lives on one event loop. `most`: how many stay warm; `idle`: seconds without a run."""
+
+    def __init__(
+        self,
+        opener: Open,
+        *,
+        most: int,
+        idle: float,
+        gone: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`gone` is told the id of each sandbox that is dead or about to be."""
+        self._open = opener
+        self._gone = gone
+        self._most = most
+        self._idle = idle
+        self._clock = clock
+        self._warm: dict[SandboxSpec, _Entry] = {}
+        self._leaving: dict[str, _Entry] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._warm) + len(self._leaving)
+
+    @property
+    def environments(self) -> frozenset[str]:
+        """Names of the environments that a sandbox still has mounted."""
+        specs = [*self._warm, *(entry.spec for entry in self._leaving.values())]
+        return frozenset(spec.environment for spec in specs if spec.environment)
+
+    # ------------------------------------------------------------ asking
+
+    async def acquire(self, spec: SandboxSpec, deadline: float, avoid: str | None = None) -> Acquired:
+        """The sandbox of a spec, started if need be, by `deadline` (`time.monotonic`).
+
+        `avoid`: id of a sandbox that failed the asker; if it is the one at hand it is retired for a new one. Raises SandboxError to all who waited for a start that failed, and TimeoutError if the deadline passes first;
+        the next asker tries again.
+        """
+        entry = self._warm.get(spec)
+        if entry is not None and (sandbox := entry.sandbox) is not None:
+            if sandbox.alive() and sandbox.id != avoid:
+                entry.used = self._clock()
+                return Acquired(sandbox=sandbox, cold=False, first=False)
+            if sandbox.alive():
+                self._retire([entry])
+            else:
+                self._bury(entry)
+            entry = None
+        first = entry is None
+        if entry is None:
+            entry = self._start(spec, deadline)
+        # The start belongs to all who wait for it: one whose worker dies, or whose own deadline is nearer, leaves alone.
+        async with asyncio.timeout(deadline - time.monotonic()):
+            sandbox = await asyncio.shield(entry.start)
+        entry.used = self._clock()
+        return Acquired(sandbox=sandbox, cold=True, first=first)
+
+    def touch(self, sandboxes: Collection[str]) -> None:
+        """These are in use now."""
+        now = self._clock()
+        for entry in (*self._warm.values(), *self._leaving.values()):
+            if (sandbox := entry.sandbox) is not None and sandbox.id in sandboxes:
+                entry.used = now
+
+    # ------------------------------------------------------------ going
+
+    def release(self, version_ids: Collection[str]) -> None:
+        """Retire the sandboxes of versions that are gone."""
+        self._retire(entry for entry in tuple(self._warm.values()) if entry.spec.version_id in version_ids)
+
+    def evict(self) -> None:
+        """Retire what was idle too long, and stop what was retired and is used no more. Called every few seconds."""
+        now = self._clock()
+        self._retire(entry for entry in tuple(self._warm.values()) if now - entry.used > self._idle)
+        for entry in tuple(self._leaving.values()):
+            if now - entry.used > LINGER:
+                self._bury(entry)
+
+    def suspect(self, sandbox_id: str) -> bool:
+        """Kill a sandbox whole, at once. False if it is not here any more."""
+        for entry in (*self._warm.values(), *self._leaving.values()):
+            if (sandbox := entry.sandbox) is not None and sandbox.id == sandbox_id:
+                self._bury(entry)
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Stop everything, also what is just starting, and wait for it."""
+        for entry in tuple(self._warm.values()):
+            if not entry.start.done():
+                entry.start.cancel()
+        await asyncio.gather(*(entry.start for entry in self._warm.values()), return_exceptions=True)
+        for entry in (*self._warm.values(), *self._leaving.values()):
+            self._bury(entry)
+        while self._stopping:
+            await asyncio.wait(self._stopping)
+
+    # ------------------------------------------------------------ inside
+
+    def _start(self, spec: SandboxSpec, deadline: float) -> _Entry:
+        if len(self._warm) >= self._most:
+            ready = [entry for entry in self._warm.values() if entry.sandbox is not None]
+            if ready:
+                self._retire([min(ready, key=lambda entry: entry.used)])
+        start = asyncio.create_task(self._opened(spec, deadline), name=f"open {spec.deployment} {spec.version}")
+        entry = self._warm[spec] = _Entry(spec, start, self._clock())
+        start.add_done_callback(lambda _: self._started(entry))
+        return entry
+
+    async def _opened(self, spec: SandboxSpec, deadline: float) -> Sandbox:
+        return await self._open(spec, deadline)
+
+    def _started(self, entry: _Entry) -> None:
+        """Watch for the death of what has come up; forget what has not."""
+        if (sandbox := entry.sandbox) is None:
+            self._forget(entry)
+            return
+        asyncio.get_running_loop().add_reader(sandbox.fileno(), self._bury, entry)
+
+    def _retire(self, entries: Iterable[_Entry]) -> None:
+        for entry in entries:
+            self._forget(entry)
+            if (sandbox := entry.sandbox) is None:
+                # Still starting: let those who wait have it; it goes when it was not used for a while.
+                entry.start.add_done_callback(lambda _, entry=entry: self._leave(entry))
+            else:
+                self._leave(entry)
+
+    def _leave(self, entry: _Entry) -> None:
+        if (sandbox := entry.sandbox) is not None:
+            self._leaving[sandbox.id] = entry
+            sandbox.retire()
+
+    def _bury(self, entry: _Entry) -> None:
+        """Forget a sandbox and free what it holds; whatever still lives in it is killed."""
+        self._forget(entry)
+        sandbox = entry.sandbox
+        if sandbox is None or entry.buried:
+            return
+        entry.buried = True
+        self._leaving.pop(sandbox.id, None)
+        asyncio.get_running_loop().remove_reader(sandbox.fileno())
+        self._gone(sandbox.id)
+        task = asyncio.create_task(self._stop(sandbox), name=f"stop {sandbox.id}")
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    async def _stop(self, sandbox: Sandbox) -> None:
+        try:
+            await sandbox.stop()
+        except OSError as error:
+            log.warning("sandbox %s could not be freed whole: %s", sandbox.id, error)
+
+    def _forget(self, entry: _Entry) -> None:
+        if self._warm.get(entry.spec) is entry:
+            del self._warm[entry.spec]

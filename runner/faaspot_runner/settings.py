@@ -1,0 +1,160 @@
+"""Every setting of a spot and its workers in one table: name, type, default, help.
+
+The fields of `Settings` are that table; it feeds the command line (`--data-dir`), the environment
+(`FAASPOT_SPOT_DATA_DIR`) and the tests. What was said nearest wins: argument, environment, default. The runner's sole
+reader of `os.environ`. The Redis password is never an argument: it comes by `FAASPOT_REDIS_PASSWORD` or from the file
+`keys/redis-password` in the data directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from faaspot_runner.contract import QUEUES
+
+PREFIX = "FAASPOT_SPOT_"
+PASSWORD_VARIABLE = "FAASPOT_REDIS_PASSWORD"  # noqa: S105 (the name of the variable, not a password)
+
+
+class SettingError(ValueError):
+    """A setting that cannot be taken; the text names it and says what it takes."""
+
+
+def _row(help: str, **bounds: float) -> dict[str, Any]:  # noqa: A002 (argparse's word)
+    return {"help": help, **bounds}
+
+
+def workers(text: str) -> dict[str, int]:
+    """Worker processes by queue from `sync=2,background=2,builds=1`. Raises ValueError."""
+    counts: dict[str, int] = {}
+    for part in filter(None, text.split(",")):
+        queue, _, count = part.partition("=")
+        if queue not in QUEUES:
+            raise ValueError(f"{queue!r} is not one of the queues {', '.join(QUEUES)}")
+        if not count.isdecimal() or int(count) > 64:
+            raise ValueError(f"{part!r} does not say how many workers, 0 to 64")
+        counts[queue] = int(count)
+    return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one spot runs with. Times in seconds."""
+
+    ip: str = field(default="127.0.0.1", metadata=_row("Address of this spot, its name in the API."))
+    data_dir: Path = field(
+        default=Path("~/.local/share/faaspot"), metadata=_row("Directory that the platform keeps everything in.")
+    )
+    redis_url: str = field(
+        default="redis://127.0.0.1:6379/0", metadata=_row("Redis, without its password: unix:///path or redis://host.")
+    )
+    workers: str = field(
+        default="sync=2,background=2,builds=1",
+        metadata=_row("Worker processes by queue: sync=2,background=2,builds=1."),
+    )
+    runtime: str = field(default="sandbox", metadata=_row("Runtime that every function is started in."))
+    allow_process: bool = field(
+        default=False, metadata=_row("Offer the runtime `process`, which isolates nothing: for development only.")
+    )
+    threads: int = field(
+        default=32, metadata=_row("Runs in flight at once in each sync and background worker.", least=1, most=1024)
+    )
+    build_threads: int = field(default=2, metadata=_row("Builds at once in each build worker.", least=1, most=64))
+    grace: float = field(default=30.0, metadata=_row("How long a stopping spot waits for what runs.", least=0))
+    cold_start_timeout: float = field(
+        default=60.0,
+        metadata=_row("How long a function's import may take before its run ends with `timeout`.", least=1),
+    )
+    sandbox_idle: float = field(
+        default=600.0, metadata=_row("After how long without a run a sandbox is taken down.", least=1)
+    )
+    sandboxes: int = field(
+        default=200, metadata=_row("How many sandboxes are kept warm; beyond it the least used goes.", least=1)
+    )
+    parent_pid: int = field(
+        default=0, metadata=_row("Process id of the supervisor: the spot dies with it. 0 for none.", least=0)
+    )
+    log_level: str = field(default="info", metadata=_row("debug, info, warning or error."))
+
+    @property
+    def worker_counts(self) -> dict[str, int]:
+        return workers(self.workers)
+
+    @property
+    def home(self) -> Path:
+        """The spot's own directory, emptied at its start."""
+        return self.data_dir / "spots" / self.ip
+
+    def redis_password(self, environ: Mapping[str, str] | None = None) -> str | None:
+        """From the environment, else from the data directory, else None. Read anew: the file may be written later."""
+        said = (os.environ if environ is None else environ).get(PASSWORD_VARIABLE)
+        path = self.data_dir / "keys" / "redis-password"
+        return said or (path.read_text().strip() if path.exists() else None)
+
+
+def read(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings from arguments and environment.
+
+    Raises SettingError for a value that cannot be taken; argparse leaves with status 2 for an unknown argument.
+    """
+    environ = os.environ if environ is None else environ
+    parser = argparse.ArgumentParser(prog="python -m faaspot_runner spot", allow_abbrev=False)
+    kinds = get_type_hints(Settings)
+    for row in fields(Settings):
+        flag = "--" + row.name.replace("_", "-")
+        if kinds[row.name] is bool:
+            parser.add_argument(flag, action="store_const", const="yes", help=row.metadata["help"])
+        else:
+            parser.add_argument(flag, help=f"{row.metadata['help']} Default: {row.default}.")
+    said = vars(parser.parse_args(argv))
+    values: dict[str, Any] = {}
+    for row in fields(Settings):
+        text = said[row.name] if said[row.name] is not None else environ.get(PREFIX + row.name.upper())
+        if text is not None:
+            values[row.name] = _value(row.name, kinds[row.name], text, row.metadata)
+    return _checked(Settings(**values))
+
+
+def _value(name: str, kind: type, text: str, bounds: Mapping[str, Any]) -> Any:
+    flag = "--" + name.replace("_", "-")
+    if kind is bool:
+        if text.lower() not in ("1", "0", "yes", "no", "true", "false", "on", "off", ""):
+            raise SettingError(f"{flag}: {text!r} is not yes or no")
+        return text.lower() in ("1", "yes", "true", "on")
+    try:
+        value = kind(text)
+    except ValueError:
+        raise SettingError(f"{flag}: {text!r} is not a number") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"{flag}: {text!r} is not a number of seconds")
+    if "least" in bounds and value < bounds["least"]:
+        raise SettingError(f"{flag}: {text} is too small, the least is {bounds['least']:g}")
+    if "most" in bounds and value > bounds["most"]:
+        raise SettingError(f"{flag}: {text} is too large, the most is {bounds['most']:g}")
+    return value
+
+
+def _checked(settings: Settings) -> Settings:
+    """The settings, paths made absolute. Raises SettingError for what no bound can say."""
+    try:
+        workers(settings.workers)
+    except ValueError as error:
+        raise SettingError(f"--workers: {error}") from None
+    try:
+        # The address names a directory: nothing but an address may come through.
+        ip_address(settings.ip)
+    except ValueError:
+        raise SettingError(f"--ip: {settings.ip!r} is not an IP address") from None
+    if settings.runtime == "process" and not settings.allow_process:
+        raise SettingError(
+            "--runtime process isolates nothing: say --allow-process too if this is a development machine"
+        )
+    values = {row.name: getattr(settings, row.name) for row in fields(Settings)}
+    return Settings(**{**values, "data_dir": settings.data_dir.expanduser().absolute()})
