@@ -1,0 +1,23 @@
+"""The composition root: settings in, a WSGI application out. Nothing else builds clients or stores for HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from faaspot_api import http
+
+if TYPE_CHECKING:
+    from faaspot_api.services import Services
+
+
+def application(services: Services, *, trusted_proxies: int = 0) -> Flask:
+    """The API over `services`. X-Forwarded-* headers are believed only from that many proxies in front."""
+    app = Flask("faaspot_api", static_folder=None)
+    http.register(app, services)
+    if trusted_proxies:
+        n = trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_port=n)  # type: ignore[method-assign]
+    return app

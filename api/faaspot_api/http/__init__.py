@@ -1,0 +1,70 @@
+"""The HTTP face: one blueprint for each noun, over services that know nothing of HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response
+from werkzeug.routing import BaseConverter
+
+from faaspot_api.http import (
+    deployments,
+    errors,
+    executions,
+    guard,
+    health,
+    later,
+    openapi,
+    runs,
+    spots,
+    tokens,
+    wire,
+)
+
+if TYPE_CHECKING:
+    from faaspot_api.services import Services
+
+NOUNS = (
+    deployments.routes,
+    runs.routes,
+    executions.routes,
+    spots.routes,
+    tokens.routes,
+    health.routes,
+)
+
+
+class _Application(BaseConverter):
+    """The application segment of faaspot 0.1.6's addresses."""
+
+    regex = wire.APPLICATION
+    part_isolating = True
+
+
+class _Member(BaseConverter):
+    """A function's name behind that segment."""
+
+    regex = wire.MEMBER
+    part_isolating = True
+
+
+def register(app: Flask, services: Services) -> None:
+    """Put the whole API on `app`."""
+    app.url_map.merge_slashes = False  # a `//` is an unknown address, not a redirect that loses method and body
+    app.url_map.converters |= {"application": _Application, "member": _Member}
+    errors.register(app)
+    open_endpoints = frozenset({"openapi.openapi_json"}).union(*(noun.open_endpoints() for noun in NOUNS))
+    guard.register(app, services.tokens, open_endpoints)
+    for noun in NOUNS:
+        app.register_blueprint(noun.blueprint(services))
+    app.register_blueprint(openapi.blueprint(NOUNS))
+    app.register_blueprint(later.blueprint())
+    app.after_request(_safe_headers)
+
+
+def _safe_headers(response: Response) -> Response:
+    """What a browser must never do with an answer: guess its type, keep it, show it in a frame, run it."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

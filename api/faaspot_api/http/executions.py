@@ -1,0 +1,89 @@
+"""Executions: records, pages of them, logs, cancelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+from flask import Response
+
+from faaspot_api.domain.model import Filter
+from faaspot_api.domain.names import is_execution_id, is_name
+from faaspot_api.errors import FieldError, Invalid, NotFound, TooLarge
+from faaspot_api.http import answers, reading, schemas, wire
+from faaspot_api.http.routes import Call, Routes
+
+routes = Routes("executions")
+
+NAMED = 100
+"""How many bad items of a bulk request an error names."""
+BULK_GET = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "array", "items": {"type": "string", "format": "uuid"}, "maxItems": schemas.MAX_BULK}
+            }
+        },
+    }
+}
+
+
+@routes.route("GET", "/executions/", list[schemas.Execution], query=schemas.ListExecutions)
+def list_executions(call: Call, query: schemas.ListExecutions) -> Response:
+    """Executions, newest first, a page at a time: the `Link` header leads to the next."""
+    wanted = Filter(
+        status=query.status,
+        deployment=query.deployment,
+        reason=query.reason,
+        since=query.since,
+        until=query.until,
+        ended=bool(query.include_completed),
+    )
+    if query.deployment is not None and not is_name(query.deployment):
+        return answers.value([])
+    page = call.services.executions.list(call.who, wanted, query.limit, query.cursor)
+    headers = {} if page.cursor is None else {"Link": f'<{_next(call, page.cursor)}>; rel="next"'}
+    return answers.text(answers.records(page.items), headers=headers)
+
+
+@routes.route("GET", "/executions/<uuid>", schemas.Execution, errors=(404,))
+def get_execution(call: Call, uuid: str) -> Response:
+    """The record of one execution."""
+    return answers.text(answers.record(call.services.executions.get(call.who, uuid)))
+
+
+@routes.route("POST", "/executions/bulk", list[schemas.Execution], errors=(404, 413), document=BULK_GET)
+def get_executions(call: Call) -> Response:
+    """The records of many executions, in the order of their ids."""
+    ids = wire.items(call.request, "tasks", reading.BULK_BODY)
+    if len(ids) > schemas.MAX_BULK:
+        raise TooLarge(f"At most {schemas.MAX_BULK} ids at a time; these are {len(ids)}.")
+    bad = [index for index, uuid in enumerate(ids) if not isinstance(uuid, str)]
+    if bad:
+        raise Invalid.fields(*(FieldError(field=f"[{n}]", message="must be an execution id") for n in bad[:NAMED]))
+    impossible = [uuid for uuid in ids if not is_execution_id(uuid)]
+    if impossible:
+        raise NotFound(f"Unknown executions: {', '.join(uuid[:100] for uuid in impossible[:NAMED])}")
+    return answers.text(answers.records(call.services.executions.get_bulk(call.who, ids)))
+
+
+@routes.route("DELETE", "/executions/<uuid>", schemas.Execution, errors=(404, 409))
+def cancel_execution(call: Call, uuid: str) -> Response:
+    """Cancel an execution that has not ended."""
+    return answers.text(answers.record(call.services.executions.cancel(call.who, uuid)))
+
+
+@routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404,), media="text/plain")
+def get_logs(call: Call, uuid: str, query: schemas.Logs) -> Response:
+    """What an execution wrote to stdout and stderr, in order."""
+    executions = call.services.executions
+    log: str | Iterator[str] = executions.follow(call.who, uuid) if query.follow else executions.logs(call.who, uuid)
+    chunks = (text.encode("utf-8", "backslashreplace") for text in ((log,) if isinstance(log, str) else log))
+    return Response(chunks, content_type="text/plain; charset=utf-8")
+
+
+def _next(call: Call, cursor: str) -> str:
+    """The same list from `cursor` on; without a host, which only the caller knows."""
+    asked = {name: said for name, said in reading.pairs(call.request.query_string).items() if name != "cursor"}
+    return f"{call.request.path}?{urlencode({**asked, 'cursor': cursor})}"

@@ -1,0 +1,27 @@
+"""Health, and the description of the API: what is open without a token."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from faaspot_api.errors import Unavailable
+from faaspot_api.http import answers, schemas
+from faaspot_api.http.routes import Call, Routes
+
+routes = Routes("health")
+
+
+@routes.route("GET", "/healthz", schemas.Health, open=True)
+def healthz(call: Call) -> Response:
+    """The process answers."""
+    return answers.value({"status": "ok"})
+
+
+@routes.route("GET", "/readyz", schemas.Ready, open=True)
+def readyz(call: Call) -> Response:
+    """Everything that a run needs is there."""
+    parts = call.services.health.ready()
+    missing = sorted(part for part, state in parts.items() if state != "ok")
+    if missing:
+        raise Unavailable(f"Not ready: {', '.join(missing)}.", retry_after=1, extra={"parts": parts})
+    return answers.value({"status": "ok", "parts": parts})

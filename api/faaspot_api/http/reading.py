@@ -1,0 +1,82 @@
+"""Reading a request's body: never more of it than its limit, and always as one kind of value.
+
+A declared length above the limit is refused before a byte is read; a chunked body is read up to the limit and no
+further. The connection closes after such an answer, since where the next request would start is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from flask import Request
+
+from faaspot_api.errors import FieldError, Invalid, TooLarge
+from faaspot_api.http import strict
+from faaspot_runner.contract import MAX_ARGS_BYTES
+
+MB = 1024 * 1024
+SMALL_BODY = 64 * 1024
+"""Bodies that hold a few short fields."""
+ARGS_BODY = MAX_ARGS_BYTES + 64 * 1024
+PACKAGE_BODY = 32 * MB
+"""A deployment: 4 MB of code, each byte at worst three when percent-encoded or six as JSON escapes."""
+BULK_BODY = 64 * MB
+MAX_FIELDS = 10_000
+"""Fields of one form or query."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """What a request says, by name. `typed`: it came as JSON; else every value is text."""
+
+    values: dict[str, Any]
+    typed: bool
+
+
+def read(request: Request, limit: int) -> bytes:
+    """The whole body. Raises TooLarge above `limit` bytes and Invalid if it breaks off."""
+    length = request.content_length
+    if length is not None and length > limit:
+        raise too_large("body", limit)
+    stream = request.environ["wsgi.input"]
+    try:
+        if length is not None:
+            data: bytes = stream.read(length)
+        elif request.environ.get("wsgi.input_terminated"):
+            data = stream.read(limit + 1)  # chunked: the server ends the stream where the body ends
+        else:
+            return b""
+    except (OSError, ValueError) as error:
+        raise Invalid.fields(FieldError(field="body", message=f"could not be read: {error}")) from error
+    if len(data) > limit:
+        raise too_large("body", limit)
+    if length is not None and len(data) < length:
+        strict.refuse("ended before its Content-Length")
+    return data
+
+
+def too_large(field: str, limit: int) -> TooLarge:
+    """The error for a body or field above `limit` bytes."""
+    size = f"{limit // MB} MB" if limit >= MB else f"{limit // 1024} KB"
+    return TooLarge(f"{field}: is larger than {size}", errors=(FieldError(field=field, message=f"at most {size}"),))
+
+
+def pairs(encoded: bytes, *, field: str = "query") -> dict[str, Any]:
+    """Fields of a query string or urlencoded form; a name that comes again makes a list. Raises Invalid."""
+    try:
+        found = parse_qsl(encoded.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except UnicodeDecodeError:
+        strict.refuse("is not UTF-8 text, percent-encoded", field=field)
+    except ValueError:
+        strict.refuse(f"has more than {MAX_FIELDS} fields", field=field)
+    fields: dict[str, Any] = {}
+    for name, value in found:
+        if name not in fields:
+            fields[name] = value
+        elif isinstance(fields[name], list):
+            fields[name].append(value)
+        else:
+            fields[name] = [fields[name], value]
+    return fields

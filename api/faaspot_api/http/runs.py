@@ -1,0 +1,201 @@
+"""Runs: in the background, awaited, many at once.
+
+The hot path of the platform: args stay the text that they came as, the output stays the text that the function's
+process made of it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import Response
+
+from faaspot_api.domain.model import Execution
+from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, RunFailed, TimedOut, TooLarge, Unavailable
+from faaspot_api.http import answers, reading, schemas, strict, wire
+from faaspot_api.http.routes import Call, Routes
+from faaspot_runner.contract import MAX_ARGS_BYTES
+
+routes = Routes("runs")
+
+MAX_WAIT = 900.0
+"""Seconds that `Prefer: wait` may hold a connection; more is cut to it, and the answer says so."""
+RETRY_AFTER = 5
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
+_ASYNC = re.compile(r"(?:^|[,\s])respond-async\s*(?:$|[,;])", re.IGNORECASE)
+
+RUN_ERRORS = (404, 409, 413, 429, 504)
+_ARGS = {"type": "object", "additionalProperties": True}
+_IN_BODY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _ARGS}}}}
+_IN_QUERY = {
+    "parameters": [
+        {
+            "name": "args",
+            "in": "query",
+            "style": "form",
+            "explode": True,
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait=N`: answer with the result if it ends within N seconds; `respond-async`: answer 202 at once.",
+    "schema": {"type": "string"},
+}
+_MANY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "array", "items": _ARGS, "maxItems": schemas.MAX_BULK}}},
+    }
+}
+
+
+@routes.route(
+    "POST",
+    "/deployments/<name>/rpc/",
+    {200: Any, 202: schemas.Changed},
+    query=None,
+    errors=RUN_ERRORS,
+    document={**_IN_BODY, "parameters": [_PREFER]},
+)
+def run(call: Call, name: str) -> Response:
+    """Run in the background; the answer is the execution's id, or with `Prefer: wait=N` the result."""
+    return _run(call, name)
+
+
+@routes.route(
+    ("GET", "PUT"),
+    "/deployments/<name>/rpc/",
+    schemas.ExecutionId,
+    query=None,
+    acts=True,
+    errors=RUN_ERRORS,
+    document=_IN_QUERY,
+)
+def run_by_query(call: Call, name: str) -> Response:
+    """Run in the background with the query as args, all of them text."""
+    return _run(call, name)
+
+
+@routes.route("POST", "/sync/deployments/<name>/rpc/", Any, query=None, errors=RUN_ERRORS, document=_IN_BODY)
+def run_sync(call: Call, name: str) -> Response:
+    """Run and wait; the answer is what `main` returned."""
+    return _run_sync(call, name)
+
+
+@routes.route(
+    ("GET", "PUT"),
+    "/sync/deployments/<name>/rpc/",
+    Any,
+    query=None,
+    acts=True,
+    errors=RUN_ERRORS,
+    document=_IN_QUERY,
+)
+def run_sync_by_query(call: Call, name: str) -> Response:
+    """Run and wait, with the query as args, all of them text."""
+    return _run_sync(call, name)
+
+
+@routes.route(
+    "POST", "/deployments/<name>/bulk_rpc/", list[schemas.ExecutionId], errors=(404, 409, 413, 429), document=_MANY
+)
+def run_bulk(call: Call, name: str) -> Response:
+    """Run many times in the background; the answer is a list of ids in the order of the args."""
+    _refuse_idempotency_key(call)
+    items = wire.items(call.request, "values", reading.BULK_BODY)
+    if len(items) > schemas.MAX_BULK:
+        raise TooLarge(f"At most {schemas.MAX_BULK} runs at a time; these are {len(items)}.")
+    return answers.value(call.services.executions.run_bulk(call.who, name, _texts(items)))
+
+
+def _run(call: Call, name: str) -> Response:
+    prefer = call.request.headers.get("Prefer", "")
+    args = _args(call)
+    wait = _WAIT.search(prefer)
+    if wait is not None:
+        seconds = min(float(wait[1]), MAX_WAIT)
+        execution, ended = call.services.executions.run_wait(call.who, name, args, seconds)
+        applied = f"wait={seconds:g}"
+        return _result(execution, applied) if ended else _accepted(call, execution, applied)
+    execution = call.services.executions.run(call.who, name, args)
+    if _ASYNC.search(prefer):
+        return _accepted(call, execution, "respond-async")
+    return answers.text(f'"{execution.uuid}"', headers={"Execution-Id": execution.uuid})
+
+
+def _run_sync(call: Call, name: str) -> Response:
+    wait = _WAIT.search(call.request.headers.get("Prefer", ""))
+    seconds = None if wait is None else min(float(wait[1]), MAX_WAIT)
+    execution, ended = call.services.executions.run_wait(call.who, name, _args(call), seconds)
+    if not ended:
+        raise TimedOut(
+            "The execution has not ended within the wait; it goes on, and its record stays.",
+            execution_id=execution.uuid,
+        )
+    return _result(execution, None if seconds is None else f"wait={seconds:g}")
+
+
+def _result(execution: Execution, applied: str | None) -> Response:
+    if execution.status != "Success":
+        raise failure(execution)
+    headers = {"Execution-Id": execution.uuid}
+    if applied is not None:
+        headers["Preference-Applied"] = applied
+    return answers.text(execution.output or "null", headers=headers)
+
+
+def _accepted(call: Call, execution: Execution, applied: str) -> Response:
+    prefix = call.request.path.split("/", 2)[1]
+    headers = {
+        "Execution-Id": execution.uuid,
+        "Location": f"/{prefix}/executions/{execution.uuid}",
+        "Preference-Applied": applied,
+    }
+    return answers.value({"uuid": execution.uuid}, status=202, headers=headers)
+
+
+def failure(execution: Execution) -> ApiError:
+    """What the caller of a sync run is told of an end that is no success."""
+    message, uuid, error = wire.failure_line(execution), execution.uuid, execution.error
+    match execution.reason:
+        case "cancelled":
+            return Conflict(message, code="cancelled", execution_id=uuid)
+        case "timeout":
+            return TimedOut(message, code="timeout", execution_id=uuid, error=error)
+        case "no_spot" | "worker_lost" as code:
+            return Unavailable(message, code=code, execution_id=uuid, error=error, retry_after=RETRY_AFTER)
+        case reason:
+            return RunFailed(message, code=reason, execution_id=uuid, error=error)
+
+
+def _args(call: Call) -> str:
+    _refuse_idempotency_key(call)
+    args = wire.run_args(call.request, reading.ARGS_BODY)
+    if len(args) > MAX_ARGS_BYTES or len(args.encode()) > MAX_ARGS_BYTES:
+        raise reading.too_large("args", MAX_ARGS_BYTES)
+    return args
+
+
+def _texts(items: list[Any]) -> list[str]:
+    """Each item's JSON text; all bad ones are named before anything is queued."""
+    bad = [
+        FieldError(field=f"[{index}]", message="must be a JSON object of parameters")
+        for index, item in enumerate(items)
+        if not isinstance(item, dict)
+    ]
+    if bad:
+        raise Invalid.fields(*bad[:100])
+    texts = [strict.dump(item) for item in items]
+    for index, text in enumerate(texts):
+        if len(text) > MAX_ARGS_BYTES // 4 and len(text.encode()) > MAX_ARGS_BYTES:
+            raise reading.too_large(f"[{index}]", MAX_ARGS_BYTES)
+    return texts
+
+
+def _refuse_idempotency_key(call: Call) -> None:
+    if "Idempotency-Key" in call.request.headers:
+        strict.refuse("is not supported yet; leave the header out", field="Idempotency-Key")

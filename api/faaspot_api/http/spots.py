@@ -1,0 +1,73 @@
+"""Spots: the worker hosts."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from faaspot_api.errors import FieldError, Invalid, NotFound
+from faaspot_api.http import answers, schemas, wire
+from faaspot_api.http.routes import Call, Routes, is_address
+
+routes = Routes("spots")
+
+
+@routes.route("GET", "/spots/", list[schemas.Spot])
+def list_spots(call: Call) -> Response:
+    """All spots that the token may see."""
+    return answers.value([answers.spot(spot) for spot in call.services.spots.list(call.who)])
+
+
+@routes.route("PUT", "/spots/", schemas.ExecutionId, body=schemas.AddSpot, errors=(409,))
+def add_spot(call: Call, body: schemas.AddSpot) -> Response:
+    """Add a spot on this machine; the answer is the id of the execution that does it."""
+    return answers.value(call.services.spots.add(call.who))
+
+
+@routes.route("PATCH", "/spots/", {200: dict | schemas.ExecutionId}, body=schemas.UpdateSpots, errors=(404, 409))
+def update_spots(call: Call, body: schemas.UpdateSpots) -> Response:
+    """Set the number of workers of a spot, or refresh addresses (then the answer is an execution id)."""
+    spots = call.services.spots
+    said = body.model_fields_set
+    if said == {"refresh_ip"}:
+        if body.refresh_ip != "all" and not is_address(body.refresh_ip):
+            raise NotFound("There is no spot with this address.")
+        return answers.value(spots.refresh(call.who, body.refresh_ip))
+    if said == {"min_workers", "max_workers"}:
+        if body.min_workers > body.max_workers:
+            raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
+        return answers.value(spots.update(call.who, body.min_workers, body.max_workers))
+    raise Invalid("Send min_workers and max_workers, or refresh_ip alone.")
+
+
+@routes.route("DELETE", "/spots/", schemas.ExecutionId, errors=(404, 409))
+def remove_any_spot(call: Call) -> Response:
+    """Drain and remove any one spot."""
+    return answers.value(call.services.spots.remove(call.who, None))
+
+
+@routes.route("GET", "/spots/<ip>", schemas.Spot, errors=(404,))
+def get_spot(call: Call, ip: str) -> Response:
+    """One spot."""
+    if is_address(ip):
+        return answers.value(answers.spot(call.services.spots.get(call.who, ip)))
+    if wire.lists_application(call.request, "nodes"):
+        return list_spots(call)
+    raise NotFound("There is no spot with this address.")
+
+
+@routes.route("DELETE", "/spots/<ip>", schemas.ExecutionId, errors=(404, 409))
+def remove_spot(call: Call, ip: str) -> Response:
+    """Drain and remove one spot."""
+    if is_address(ip):
+        return answers.value(call.services.spots.remove(call.who, ip))
+    if wire.lists_application(call.request, "nodes"):
+        return remove_any_spot(call)
+    raise NotFound("There is no spot with this address.")
+
+
+@routes.route("GET", "/spots/replace/<ip>", schemas.Changed, acts=True, errors=(404, 409))
+def replace_spot(call: Call, ip: str) -> Response:
+    """Add a spot, then drain and remove this one. A GET that acts: the published clients ask so."""
+    if not is_address(ip):
+        raise NotFound("There is no spot with this address.")
+    return answers.value(wire.changed(call.services.spots.replace(call.who, ip)))
