@@ -150,6 +150,14 @@ class ListExecutions(Request):
     since: Moment = left_out("Created at or after; UTC where no offset is said.")
     until: Moment = left_out("Created before.")
     include_completed: Flag = left_out("Also those that have ended.")
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str = left_out("Of the `next` link; opaque.", max_length=1000)
+
+
+class Logs(Request):
+    """How to read a log."""
+
+    follow: Flag = left_out("Stream it until the execution has ended.")
 
 
 class Empty(Request):
