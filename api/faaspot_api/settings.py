@@ -117,6 +117,13 @@ class Settings:
         default="",
         metadata=_row("SQLAlchemy URL of the database (default: SQLite in the data directory).", secret=True),
     )
+    database_sync: str = field(
+        default="NORMAL",
+        metadata=_row(
+            "SQLite's `synchronous`: FULL also survives a power cut, and costs a sync to disk for each commit.",
+            choices=("NORMAL", "FULL"),
+        ),
+    )
     redis_url: str = field(
         default="",
         metadata=_row(

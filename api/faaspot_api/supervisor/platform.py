@@ -169,8 +169,9 @@ async def _or_failed(work: Coroutine[Any, Any, None], *children: Child) -> None:
     """Wait for `work`; raises CannotStartError as soon as one of `children` is known never to work."""
     task = asyncio.create_task(work)
     failures = {child.failed for child in children}
+    either: set[asyncio.Future[Any]] = {task, *failures}
     try:
-        await asyncio.wait({task, *failures}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise CannotStartError(next(failure.result() for failure in failures if failure.done()))
         task.result()
