@@ -1,0 +1,1 @@
+"""The `fas` command: the platform from a shell. Imports the client library only."""

@@ -114,9 +114,12 @@ def _verification(profile: Profile, url: str) -> ssl.SSLContext | bool:
     if profile.ssl_certificate is None:
         return True
     try:
-        return ssl.create_default_context(cafile=profile.ssl_certificate)
+        context = ssl.create_default_context(cafile=profile.ssl_certificate)
     except OSError as error:  # ssl.SSLError is one, too
         raise ConfigError(f"Cannot use the certificate {profile.ssl_certificate}: {error}") from error
+    # The given certificate is trusted itself, be it self-signed or one that an authority issued.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _arguments(request: Request, timeout: float) -> dict[str, Any]:

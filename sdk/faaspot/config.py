@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from faaspot.errors import ConfigError, FaaspotError, NoProfile
+from faaspot.errors import ConfigError, NoProfile
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -250,9 +250,7 @@ def _starting_point(store: Profiles, named: str | None, address: str | None) -> 
 def _url(address: str, found: Profile) -> str:
     """A full URL of `https://host`, `host:port` or `host`."""
     if "://" in address:
-        parts = urlsplit(address)
-        if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-            raise ConfigError(f"{address!r} is not the address of a platform", hint="Say it as https://HOST:PORT.")
+        _parts_of(address)
         return address.rstrip("/")
     try:
         parts = urlsplit(f"//{address}")
@@ -273,6 +271,8 @@ def _profile(name: str, values: Any) -> Profile:
 def _checked(name: str, profile: Profile, values: Mapping[str, Any]) -> Profile:
     """`profile` with the values that are given; `ConfigError` names what cannot be taken."""
     given = {key: value for key, value in values.items() if value is not None}
+    if "://" in str(given.get("host", "")):
+        given = {**_parts_of(str(given["host"])), **{key: value for key, value in given.items() if key != "host"}}
     if "port" in given:
         given["port"] = _port(name, given["port"])
     for key in ("host", "protocol", "username", "password", "token", "ssl_certificate"):
@@ -284,6 +284,21 @@ def _checked(name: str, profile: Profile, values: Mapping[str, Any]) -> Profile:
         return replace(profile, **given)
     except TypeError:
         raise ConfigError(f"A profile has only these fields: {', '.join(f.name for f in fields(Profile))}") from None
+
+
+def _parts_of(url: str) -> dict[str, Any]:
+    """Host, protocol and port of a URL, as other FaaSpot clients read them; one with a path is kept whole."""
+    wrong = ConfigError(f"{url!r} is not the address of a platform", hint="Say it as https://HOST:PORT.")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise wrong
+    if parts.path.strip("/"):
+        return {"host": url}
+    return {"host": parts.hostname, "protocol": parts.scheme, "port": port or DEFAULT_PORTS[parts.scheme]}
 
 
 def _port(name: str, value: Any) -> int | None:
@@ -302,6 +317,3 @@ def _known(found: Mapping[str, Profile]) -> str:
     if not found:
         return NoProfile.hint or ""
     return f"Known profiles: {', '.join(sorted(found))}."
-
-
-__all__ = ["FaaspotError", "Profile", "Profiles", "replace_file", "resolve"]

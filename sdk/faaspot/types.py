@@ -137,25 +137,39 @@ class Settings(Record):
 
 
 class Deployment(Record):
-    """A named function package with its current version. `code` is plain text, also where the wire encodes it."""
+    """A named function package with its current version.
+
+    `code` (plain text, though the wire encodes it) and `lock` are only in the answer of `get`, not of `list`. Of a
+    context only the keys are ever shown. `build` is the execution that built the newest version.
+    """
 
     name = Field[str]()
+    owner = Field[str]()
     code = Field[str]()
     requirements = Field[str]()
+    context_keys = Field[list[str]]()
     version = Field[int]()
     status = Field[BuildStatus]()
     reason = Field[str | None]()
+    build = Field[str | None]()
+    environment = Field[str | None]()
     lock = Field[str | None]()
     settings = Nested(Settings)
+    runner_url = Field[str]()
     created = Field[str]()
+    updated = Field[str]()
 
 
 class Version(Record):
-    """An immutable revision of a deployment."""
+    """An immutable revision of a deployment; `code` and `lock` only where one version was asked for."""
 
     version = Field[int]()
     code = Field[str]()
     requirements = Field[str]()
+    context_keys = Field[list[str]]()
+    build = Field[str | None]()
+    lock = Field[str | None]()
+    environment = Field[str | None]()
     status = Field[BuildStatus]()
     reason = Field[str | None]()
     settings = Nested(Settings)
@@ -163,14 +177,20 @@ class Version(Record):
 
 
 class Spot(Record):
-    """A worker host."""
+    """A worker host. `pythons`: minor version to full version; `limits`: the grade, "cgroup" or "rlimit"."""
 
     ip = Field[str]()
     created = Field[str]()
+    last_seen = Field[str]()
     status = Field[str]()
     runtimes = Field[list[str]]()
+    pythons = Field[dict[str, str]]()
     networks = Field[list[str]]()
+    limits = Field[str]()
+    workers = Field[dict[str, int]]()
     running = Field[int]()
+    sandboxes = Field[int]()
+    problems = Field[list[str]]()
 
 
 class Token(Record):

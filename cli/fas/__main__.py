@@ -1,0 +1,5 @@
+"""`python -m fas`."""
+
+from fas.app import main
+
+main()

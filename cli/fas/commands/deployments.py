@@ -1,0 +1,312 @@
+"""`fas deployments`: create, update, run and all that is done with a named function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fas import output, progress
+from fas import parameters as params
+from fas.command import FAILED, Group, State, pass_state
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SAMPLES = ("hello", "fib", "ping", "hello_world", "get_content", "sleep")
+
+
+@click.group(cls=Group)
+def deployments() -> None:
+    """Named function packages: create, run, update, roll back."""
+
+
+# ---------------------------------------------------------------- options
+
+
+def package_options(command: F) -> F:
+    """The files of a deployment."""
+    for option in reversed(
+        (
+            click.option("-r", "--requirements-file", metavar="FILE", help="pip requirements, one line each."),
+            click.option("-c", "--context-file", metavar="FILE", help='Secrets: lines of key = "value", or JSON.'),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def settings_options(command: F) -> F:
+    """The settings of a deployment; what is left out has the platform's default, or stays."""
+    for option in reversed(
+        (
+            click.option("--timeout", type=float, metavar="SECONDS", help="How long a run may take."),
+            click.option("--memory", type=int, metavar="MB", help="How much memory a run may use."),
+            click.option("--pids", type=int, metavar="N", help="How many processes and threads a run may have."),
+            click.option("--tmp", type=int, metavar="MB", help="How much a run may write to /tmp."),
+            click.option("--network", type=click.Choice(["none", "internet"]), help="What a run may reach."),
+            click.option("--python", metavar="VERSION", help="Which Python, for example 3.12."),
+            click.option("--runtime", metavar="NAME", help="Where it runs, for example sandbox."),
+            click.option(
+                "--sdist/--no-sdist", default=None, help="Build packages that have no wheel, inside a sandbox."
+            ),
+            click.option("--concurrency", type=int, metavar="N", help="How many runs at a time on each spot."),
+            click.option("--retries", type=int, metavar="N", help="How many more attempts after a failure."),
+            click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run."),
+            click.option("--description", metavar="TEXT", help="A text for people."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def wait_option(what: str) -> Callable[[F], F]:
+    """``--wait``."""
+    return click.option("-w", "--wait", is_flag=True, help=f"Wait until {what}.")
+
+
+def parameter_options(text: str) -> Callable[[F], F]:
+    """``-p`` and ``--args``; `text`: what one ``-p`` is."""
+
+    def add(command: F) -> F:
+        command = click.option(
+            "--args", "args_json", metavar="JSON|@FILE|-", help="Parameters as JSON, with types. - is stdin."
+        )(command)
+        return click.option("-p", "--parameters", multiple=True, metavar="KEY=VALUE", help=text)(command)
+
+    return add
+
+
+# ---------------------------------------------------------------- making and changing
+
+
+@deployments.command()
+@click.argument("name")
+@click.option("-f", "--file", required=True, metavar="FILE", help="Python source with main(args, context).")
+@package_options
+@settings_options
+@wait_option("its environment is built")
+@pass_state
+def create(
+    state: State,
+    /,
+    name: str,
+    file: str,
+    requirements_file: str | None,
+    context_file: str | None,
+    wait: bool,
+    **settings: Any,
+) -> None:
+    """Make a deployment of a file.
+
+    Prints the id of the build's execution; with --wait its last line, once it succeeded.
+    """
+    execution = state.client.deployments.create(name, file, requirements_file, context_file, **settings)
+    progress.told(state.client, execution, wait=wait, text=f"Building {name}", as_json=state.as_json)
+
+
+@deployments.command()
+@click.argument("name")
+@click.option("-f", "--file", metavar="FILE", help="Python source with main(args, context).")
+@package_options
+@click.option("-n", "--new-name", metavar="NAME", help="Rename it.")
+@settings_options
+@wait_option("the new version is ready")
+@pass_state
+def update(
+    state: State,
+    /,
+    name: str,
+    file: str | None,
+    requirements_file: str | None,
+    context_file: str | None,
+    new_name: str | None,
+    wait: bool,
+    **settings: Any,
+) -> None:
+    """Make a new version of a deployment from what is given; all else stays.
+
+    Prints what create prints. The old version runs until the new one is ready.
+    """
+    if all(each is None for each in (file, requirements_file, context_file, new_name, *settings.values())):
+        raise click.UsageError("Nothing to update: give a file, a new name or a setting.")
+    execution = state.client.deployments.update(name, file, requirements_file, context_file, new_name, **settings)
+    progress.told(state.client, execution, wait=wait, text=f"Updating {name}", as_json=state.as_json)
+
+
+@deployments.command()
+@click.argument("name")
+@wait_option("it is gone")
+@pass_state
+def delete(state: State, /, name: str, wait: bool) -> None:
+    """Delete a deployment; the records of its executions stay."""
+    execution = state.client.deployments.delete(name)
+    progress.told(state.client, execution, wait=wait, text=f"Deleting {name}", as_json=state.as_json)
+
+
+@deployments.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@wait_option("it is current")
+@pass_state
+def rollback(state: State, /, name: str, version: int, wait: bool) -> None:
+    """Make an earlier version current again, without a build."""
+    execution = state.client.deployments.rollback(name, version)
+    progress.told(state.client, execution, wait=wait, text=f"Rolling {name} back", as_json=state.as_json)
+
+
+# ---------------------------------------------------------------- reading
+
+
+@deployments.command("list")
+@pass_state
+def list_(state: State) -> None:
+    """List the deployments."""
+    found = state.client.deployments.list()
+    if state.as_json:
+        return output.value(found)
+    output.table(
+        ("name", "version", "status", "python", "requirements", "updated"),
+        (
+            (
+                each["name"],
+                each.get("version"),
+                each.get("status"),
+                each.settings.get("python"),
+                output.shortened(each.get("requirements", "").replace("\n", " ")),
+                each.get("updated"),
+            )
+            for each in found
+        ),
+    )
+    if not found:
+        output.note("There is none yet: `fas deployments create NAME --file FILE` makes one.")
+    return None
+
+
+@deployments.command()
+@click.argument("name")
+@pass_state
+def get(state: State, /, name: str) -> None:
+    """Show a deployment, its code last."""
+    _show(state, state.client.deployments.get(name))
+
+
+@deployments.command()
+@click.argument("name")
+@click.argument("number", type=int, required=False)
+@pass_state
+def versions(state: State, /, name: str, number: int | None) -> None:
+    """List the versions of a deployment, or show the one with that NUMBER."""
+    if number is not None:
+        return _show(state, state.client.deployments.version(name, number))
+    found = state.client.deployments.versions(name)
+    if state.as_json:
+        return output.value(found)
+    return output.table(
+        ("version", "status", "reason", "environment", "created"),
+        ([each.get(key) for key in ("version", "status", "reason", "environment", "created")] for each in found),
+    )
+
+
+def _show(state: State, record: dict[str, Any]) -> None:
+    if state.as_json:
+        return output.value(record)
+    shown = {**record, "lock": _packages(record["lock"])} if record.get("lock") else record
+    return output.pairs(shown, last=("code",))
+
+
+def _packages(lock: str) -> str:
+    """The packages of a lock; their hashes, for people, are noise."""
+    return ", ".join(re.findall(r"^([A-Za-z0-9][^\s;\\]*==[^\s;\\]+)", lock, re.MULTILINE)) or lock
+
+
+# ---------------------------------------------------------------- running
+
+
+@deployments.command()
+@click.argument("words", nargs=-1, metavar="NAME [KEY=VALUE]...")
+@parameter_options('A parameter, always a text. May be said again, or hold several: "a=1, b=2".')
+@wait_option("it has ended, and print what it returned")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this; the run goes on.")
+@click.option("-i", "--interval", hidden=True, help="Taken for the sake of old scripts.")
+@pass_state
+def run(
+    state: State,
+    /,
+    words: tuple[str, ...],
+    parameters: tuple[str, ...],
+    args_json: str | None,
+    wait: bool,
+    timeout: float | None,
+    interval: str | None,
+) -> None:
+    """Run a deployment.
+
+    Prints the bare id of the execution; with --wait what main returned: a text as it is, anything else as JSON.
+    """
+    name, more = params.named(words)
+    args = params.one(args_json, (*parameters, *more))
+    if not (wait or timeout is not None):
+        return progress.told(
+            state.client, state.client.deployments.run(name, args), wait=False, text="", as_json=state.as_json
+        )
+    with progress.shown(f"Running {name}"):
+        result = state.client.deployments.run(name, args, wait=True, timeout=timeout)
+    return output.value(result, state.as_json)
+
+
+@deployments.command()
+@click.argument("name")
+@parameter_options('The parameters of one run, as "a=1, b=2". Say it once for each run.')
+@wait_option("all have ended, and print what they returned, one line each")
+@pass_state
+def run_bulk(state: State, /, name: str, parameters: tuple[str, ...], args_json: str | None, wait: bool) -> None:
+    """Run a deployment many times: once for each -p, or for each item of --args.
+
+    Prints the ids of the executions, in the order asked for.
+    """
+    items = params.many(args_json, parameters)
+    if not items:
+        raise click.UsageError("Nothing to run: say -p for each run, or --args with a JSON list.")
+    with progress.shown(f"Running {name} {len(items)} times"):
+        results = state.client.deployments.run_bulk(name, items, wait=wait)
+    if state.as_json:
+        return output.value(results)
+    for each in results:
+        output.value(each)
+    return None
+
+
+# ---------------------------------------------------------------- samples
+
+
+def sample_options(command: F) -> F:
+    """One flag for each sample."""
+    for name in reversed(SAMPLES):
+        flag = f"--{name.replace('_', '-')}"
+        command = click.option(flag, "chosen", flag_value=name, help=f"Write {name}.py.")(command)
+    return command
+
+
+@deployments.command()
+@sample_options
+@pass_state
+def samples(state: State, /, chosen: str | None) -> None:
+    """Write a sample function into the current folder; it needs no requirements."""
+    if chosen is None:
+        raise click.UsageError("No action requested, need to select some sample..")
+    path = Path(f"{chosen}.py")
+    source = Path(__file__).parent.parent / "samples" / path.name
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(source.read_text("utf-8"))
+    except FileExistsError:
+        output.failure(f"File with name `{path}` already exists.", hint="Move it away, or go to another folder.")
+        raise click.exceptions.Exit(FAILED) from None
+    if state.as_json:
+        return output.value({"file": str(path)})
+    output.line(str(path))
+    return output.note(f"Try it: fas deployments create {chosen} --file {path} --wait")

@@ -1,0 +1,5 @@
+"""The smallest function."""
+
+
+def main(args, context):
+    return "Hello World"
