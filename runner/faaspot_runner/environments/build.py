@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import errno
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from faaspot_runner.contract import BuildOutcome, BuildRequest
+from faaspot_runner.environments import lock, staging
+from faaspot_runner.environments.assemble import assemble, manifest
+from faaspot_runner.environments.cache import FORMAT, Cache, publish
+from faaspot_runner.environments.errors import BuildError, LockError
+from faaspot_runner.environments.installer import Installer
+from faaspot_runner.environments.process import Patience, disk_full
 from faaspot_runner.sandbox.spec import Interpreter
+
+_NAME = re.compile(r"[0-9a-f]{32}")
+
+Log = Callable[[str], None]
 
 
 class Environments:
@@ -27,35 +41,123 @@ class Environments:
         environ: Mapping[str, str],
         uid: int | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._root = root
+        self._interpreters = interpreters
+        installer = Installer(workshop=cache / ("uv" if uid is None else f"uv-{uid}"), environ=environ, uid=uid)
+        self._cache = Cache(directory=cache, installer=installer)
+        self._locks = root / ".locks"
+        self._locks.mkdir(parents=True, exist_ok=True)
+        self._cache.prepare()
 
-    def build(
-        self, request: BuildRequest, log: Callable[[str], None], cancelled: Callable[[], bool], deadline: float
-    ) -> BuildOutcome:
+    def build(self, request: BuildRequest, log: Log, cancelled: Callable[[], bool], deadline: float) -> BuildOutcome:
         """Resolve the request's requirements and install what the lock says, unless it is already there.
 
         `log` gets whole lines without a line end, in order, from the calling thread. Raises BuildError.
         """
-        raise NotImplementedError
+        requirements = [line for line in request.requirements.split("\n") if line.strip()]
+        if not requirements:
+            return BuildOutcome(lock=None, environment=None)
+        interpreter = self._interpreter(request.python)
+        patience = Patience(deadline=deadline, cancelled=cancelled)
+        with _translated():
+            locked = self._resolve(requirements, interpreter, patience, log)
+            if not locked.packages:
+                log("No requirement applies to this Python: nothing to install")
+                return BuildOutcome(lock=None, environment=None)
+            name, reused = self._installed(locked, interpreter, patience, log)
+        packages = tuple(map(str, locked.packages))
+        return BuildOutcome(lock=locked.render(), environment=name, packages=packages, reused=reused)
 
     def ensure(self, lock_text: str, python: str, deadline: float) -> Path:
         """The published directory of this lock, installed anew from the lock alone if this spot does not have it.
 
         Raises BuildError, also for a text that is not a lock.
         """
-        raise NotImplementedError
+        try:
+            locked = lock.parse(lock_text)
+        except LockError as error:
+            raise BuildError(
+                f"The version's lock cannot be read: {error}. Update the deployment to build anew."
+            ) from error
+        with _translated():
+            name, _ = self._installed(locked, self._interpreter(python), Patience(deadline=deadline), _no_log)
+        return self.path(name)
 
     def path(self, name: str) -> Path:
         """Where the environment of this name is (or would be). Raises ValueError for what is no environment's name."""
-        raise NotImplementedError
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not the name of an environment: {name!r}")
+        return self._root / name
 
     def remove(self, name: str) -> None:
         """Take the environment away, after a build of it that is under way. Sandboxes that have it mounted keep it.
 
         Nothing happens if there is none. What needs it later installs it again from its lock.
         """
-        raise NotImplementedError
+        path = self.path(name)
+        with staging.locked(self._locks / name, wait=lambda: None):
+            staging.take_away(path)
+            (self._locks / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what killed builders left half-built; what a living process is building stays."""
-        raise NotImplementedError
+        for directory in (self._root, *self._cache.staging):
+            staging.sweep(directory)
+
+    def _interpreter(self, python: str) -> Interpreter:
+        try:
+            return self._interpreters[python]
+        except KeyError:
+            offered = ", ".join(self._interpreters) or "none"
+            raise BuildError(f"This spot has no CPython {python}. It has: {offered}.") from None
+
+    def _resolve(
+        self, requirements: Sequence[str], interpreter: Interpreter, patience: Patience, log: Log
+    ) -> lock.Lock:
+        count = "1 requirement" if len(requirements) == 1 else f"{len(requirements)} requirements"
+        log(f"Resolving {count} for CPython {interpreter.full_version}")
+        started = time.monotonic()
+        with self._cache.installer.job(interpreter, patience) as job:
+            packages = job.resolve(requirements)
+        log(f"Resolved {_count(packages)} in {time.monotonic() - started:.1f} s: {' '.join(map(str, packages))}")
+        return lock.Lock(packages=packages)
+
+    def _installed(self, locked: lock.Lock, interpreter: Interpreter, patience: Patience, log: Log) -> tuple[str, bool]:
+        """The name of the lock's environment, and whether it was there before."""
+        name = locked.environment_name(f"{FORMAT} {interpreter.identity}")
+        path = self._root / name
+        with staging.locked(self._locks / name, wait=patience.check):
+            if path.is_dir():
+                log(f"Environment {name} was already there, reused")
+                return name, True
+            started = time.monotonic()
+            self._install(locked, interpreter, path, patience)
+            log(f"Installed {_count(locked.packages)} in {time.monotonic() - started:.1f} s as environment {name}")
+            return name, False
+
+    def _install(self, locked: lock.Lock, interpreter: Interpreter, path: Path, patience: Patience) -> None:
+        skeleton = self._cache.skeleton(interpreter)
+        layers = self._cache.layers(locked.packages, interpreter, patience)
+        with staging.staged(self._root) as new:
+            assemble(new, (skeleton, *layers), manifest(locked, interpreter))
+            patience.check()
+            publish(new, path)
+
+
+def _count(packages: Sequence[lock.Package]) -> str:
+    return "1 package" if len(packages) == 1 else f"{len(packages)} packages"
+
+
+def _no_log(_: str) -> None:
+    """For whoever has nobody to tell."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The disk's refusals as build errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full() from error
+        raise BuildError(f"The spot could not keep the environment: {error.strerror or error}.") from error

@@ -40,9 +40,10 @@ print(json.dumps({
 def discover(environ: Mapping[str, str]) -> dict[str, Interpreter]:
     """Minor version ("3.11") -> interpreter: CPython 3.8+, the platform's own minor version first, then the newest.
 
-    `environ`: the platform's environment, for PATH, HOME and PYENV_ROOT. Looks on PATH, in /usr/bin, and at pyenv's versions, in this order, and takes the first of each minor version that
-    starts; what this process may not execute is left out. pyenv's come last even if PATH has them first: they are
-    built without profile-guided optimisation and run functions at about half the speed.
+    `environ`: the platform's environment, for PATH, HOME and PYENV_ROOT. Looks on PATH, in /usr/bin, and at pyenv's
+    versions, in this order, and takes the first of each minor version that starts; what this process may not execute
+    is left out. pyenv's come last even if PATH has them first: they are built without profile-guided optimisation
+    and run functions at about half the speed.
     """
     with ThreadPoolExecutor(max_workers=4) as pool:
         answers = pool.map(_ask, _candidates(environ))
