@@ -14,7 +14,7 @@ _EXECUTION = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can name a deployment or a token: it holds nothing that a path, a URL or a shell reads otherwise."""
+    """Whether `text` can name a deployment or a token; no path, URL or shell reads it as anything else."""
     return NAME.fullmatch(text) is not None
 
 

@@ -1,0 +1,194 @@
+"""Opening the database, its transactions, and its errors in the words of the API.
+
+SQLite: WAL, one writer at a time. Every writing transaction begins with BEGIN IMMEDIATE, because a read that turns
+into a write fails at once when another has written meanwhile, whatever the busy timeout. `synchronous=NORMAL` loses no
+committed record when a process or the platform is killed; a power cut may take the last moments' commits with it (the
+database stays whole). `FULL` syncs at each commit and survives that, too. Never put the file on a network filesystem.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Literal
+
+import structlog
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    NoSuchModuleError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from faaspot_api.errors import ApiError, Unavailable
+
+_log = structlog.get_logger(__name__)
+
+Transaction = Connection
+"""What the functions of the aggregates take; services pass it on and look no further."""
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+BUSY_SECONDS = 5.0
+"""How long a transaction waits for another writer before the caller gets 503."""
+POOL = 16
+POOL_MORE = 112
+"""Connections kept, and made on demand for a burst; each waiting thread of the web may need one for an instant."""
+
+
+class BadDatabaseError(ValueError):
+    """A database URL that cannot be used; the text says what to do."""
+
+
+class Store:
+    """The database. One for a process, made after any fork; used from any thread."""
+
+    def __init__(self, url: str, *, synchronous: Synchronous = "NORMAL", busy_seconds: float = BUSY_SECONDS) -> None:
+        self._busy = busy_seconds
+        self.engine = _open(_checked(url), synchronous, busy_seconds)
+        self._writer = self.engine.execution_options(write=True)
+        self._one_writer = Lock() if self.engine.dialect.name == "sqlite" else None
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A transaction that only reads: one consistent view. Raises Unavailable."""
+        with _translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """A transaction that writes: commits at the end, rolls back on any exception. Raises Unavailable."""
+        with _translated(), self._turn(), self._writer.begin() as connection:
+            yield connection
+
+    def ping(self) -> None:
+        """Answers, or raises Unavailable that says why."""
+        with self.read() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Threads of this process queue here for SQLite's one writer: its own waiting is by sleeping, and unfair."""
+        if self._one_writer is None:
+            yield
+        elif self._one_writer.acquire(timeout=self._busy):
+            try:
+                yield
+            finally:
+                self._one_writer.release()
+        else:
+            raise _busy()
+
+
+def hold(transaction: Transaction, number: int) -> None:
+    """Let only one transaction at a time past this `number` until it ends. On SQLite a writer is alone anyway."""
+    if transaction.dialect.name == "postgresql":
+        transaction.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+def _checked(text_url: str) -> URL:
+    try:
+        url = make_url(text_url)
+    except ArgumentError:
+        raise BadDatabaseError("the database URL is malformed; give sqlite:///PATH or postgresql://...") from None
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise BadDatabaseError(f"the database {url.drivername!r} is not supported; give sqlite or postgresql")
+    return url
+
+
+def _open(url: URL, synchronous: Synchronous, busy: float) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url, synchronous, busy)
+    try:
+        return create_engine(
+            url,
+            pool_size=POOL,
+            max_overflow=POOL_MORE,
+            pool_timeout=busy,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": max(2, round(busy)), "options": _postgres_options(busy)},
+        )
+    except (ModuleNotFoundError, NoSuchModuleError):
+        raise BadDatabaseError("PostgreSQL needs psycopg: pip install 'faaspot[postgres]'") from None
+
+
+def _postgres_options(busy: float) -> str:
+    """A lock or a statement that takes too long is a 503, not a thread that hangs."""
+    return f"-c lock_timeout={round(busy * 1000)} -c statement_timeout=30000 -c timezone=UTC"
+
+
+def _open_sqlite(url: URL, synchronous: Synchronous, busy: float) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=POOL,
+        max_overflow=POOL_MORE,
+        pool_timeout=busy,
+        connect_args={"timeout": busy, "check_same_thread": False},
+    )
+
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves; the driver's own comes too late
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The database's troubles as the API's; what is a defect of ours (a bad statement or value) stays what it is."""
+    try:
+        yield
+    except (IntegrityError, DataError, ProgrammingError):
+        raise
+    except (DatabaseError, PoolTimeout) as error:
+        raise translate(error) from error
+    except sqlite3.Error as error:  # from PRAGMA, outside SQLAlchemy
+        raise _away(str(error)) from error
+
+
+def translate(error: SQLAlchemyError) -> ApiError:
+    """What a failing database means for the caller."""
+    original: Any = getattr(error, "orig", None)
+    name = getattr(original, "sqlite_errorname", None) or ""
+    state = getattr(original, "sqlstate", None) or ""
+    if name == "SQLITE_FULL" or state == "53100":
+        return Unavailable(
+            "The disk that holds the records is full; free some space and try again.",
+            code="storage_full",
+            retry_after=30,
+        )
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or state in ("55P03", "40001", "40P01"):
+        return _busy()
+    return _away(str(original or error))
+
+
+def _busy() -> Unavailable:
+    return Unavailable(
+        "The database is busy with another writer; try again in a moment.", code="storage_unavailable", retry_after=2
+    )
+
+
+def _away(why: str) -> Unavailable:
+    """The cause is for the operator: it may name hosts and paths."""
+    _log.warning("database_unavailable", why=why.strip().partition("\n")[0])
+    return Unavailable("The database cannot be used now; try again.", code="storage_unavailable", retry_after=5)

@@ -1,0 +1,324 @@
+"""The executions: one row each, and the only statements that write or read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
+
+from faaspot_api.domain.model import Execution, Filter
+from faaspot_api.domain.states import State
+from faaspot_api.store.engine import Transaction
+from faaspot_api.store.moments import from_micros, maybe, to_micros
+from faaspot_api.store.tables import executions
+from faaspot_runner.contract import TERMINAL, Kind, Reason, Status
+
+C = executions.c
+CHUNK = 1000
+"""Ids in one statement: databases bound the number of parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose executions are seen: all, those that `owner` asked for, those of `deployment_owner`'s deployments."""
+
+    owner: str | None = None
+    deployment_owner: str | None = None
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExecution:
+    """A row to be. Times in microseconds; `args`, `output` and `error` are JSON texts; `queue` as in the contract."""
+
+    uuid: str
+    kind: Kind
+    name: str
+    owner: str
+    queue: str
+    token: str
+    created: int
+    status: Status = "Pending"
+    attempt: int = 1
+    cancelling: bool = False
+    started: int | None = None
+    ended: int | None = None
+    expires: int | None = None
+    waits_for: str | None = None
+    deployment: str | None = None
+    deployment_id: str | None = None
+    deployment_owner: str | None = None
+    version: int | None = None
+    version_id: str | None = None
+    reason: Reason | None = None
+    logs_truncated: bool = False
+    output: str | None = None
+    args: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracked:
+    """What recorder and reconciler look at; without the parts that can be megabytes."""
+
+    seq: int
+    uuid: str
+    state: State
+    created: int
+    started: int | None
+    expires: int | None
+    name: str
+    owner: str
+    queue: str
+    waits_for: str | None
+    deployment_id: str | None
+    version: int | None
+    version_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The end of a row. `timings` and `usage` without their empty values; `output` and `error` are JSON texts."""
+
+    seq: int
+    status: Status
+    reason: Reason | None
+    started: int | None
+    ended: int
+    spot: str | None
+    output: str | None
+    error: str | None
+    logs_truncated: bool
+    timings: dict[str, Any]
+    usage: dict[str, Any]
+
+
+_INSERT = insert(executions)
+_START = (
+    update(executions)
+    .where(C.seq == bindparam("row"))
+    .values(status="Started", started=bindparam("at"), spot=bindparam("where"))
+)
+_RETRY = (
+    update(executions)
+    .where(C.seq == bindparam("row"))
+    .values(
+        status="Pending",
+        attempt=bindparam("next_attempt"),
+        token=bindparam("next_token"),
+        started=None,
+        spot=None,
+    )
+)
+_END = update(executions).where(C.seq == bindparam("row"))
+_RECORD = select(*(C[name] for name in Execution.__slots__))
+_TRACKED_COLUMNS = (
+    C.seq, C.uuid, C.kind, C.status, C.attempt, C.token, C.cancelling, C.created, C.started, C.expires,
+    C.name, C.owner, C.queue, C.waits_for, C.deployment_id, C.version, C.version_id,
+)  # fmt: skip
+_TRACKED = select(*_TRACKED_COLUMNS)
+_OPEN = C.ended.is_(None)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def add(transaction: Transaction, rows: Sequence[NewExecution]) -> None:
+    """Insert new rows, in order."""
+    transaction.execute(_INSERT, [asdict(row) for row in rows])
+
+
+def mark_started(transaction: Transaction, rows: Iterable[tuple[int, int, str]]) -> None:
+    """(seq, microseconds, spot) of attempts that have begun."""
+    _many(transaction, _START, [{"row": seq, "at": at, "where": spot} for seq, at, spot in rows])
+
+
+def mark_retried(transaction: Transaction, rows: Iterable[tuple[int, int, str]]) -> None:
+    """(seq, attempt, token) of rows that wait for another attempt."""
+    values = [{"row": seq, "next_attempt": attempt, "next_token": token} for seq, attempt, token in rows]
+    _many(transaction, _RETRY, values)
+
+
+def mark_ended(transaction: Transaction, endings: Iterable[Ending]) -> None:
+    """Write the ends of rows that had none."""
+    _many(transaction, _END, [_ending(ending) for ending in endings])
+
+
+def mark_cancelling(transaction: Transaction, seq: int) -> None:
+    """Someone has asked for the end of a running attempt."""
+    transaction.execute(update(executions).where(C.seq == seq).values(cancelling=True))
+
+
+def mark_ready(transaction: Transaction, build: str) -> None:
+    """Nothing waits for this build any more."""
+    transaction.execute(update(executions).where(C.waits_for == build).values(waits_for=None))
+
+
+def _many(transaction: Transaction, statement: Any, values: list[dict[str, Any]]) -> None:
+    if values:
+        transaction.execute(statement, values)
+
+
+def _ending(ending: Ending) -> dict[str, Any]:
+    return {
+        "row": ending.seq,
+        "status": ending.status,
+        "reason": ending.reason,
+        "started": ending.started,
+        "ended": ending.ended,
+        "spot": ending.spot,
+        "waits_for": None,
+        "output": ending.output,
+        "error": ending.error,
+        "logs_truncated": ending.logs_truncated,
+        "timings": json.dumps(ending.timings) if ending.timings else None,
+        "usage": json.dumps(ending.usage) if ending.usage else None,
+    }
+
+
+# ---------------------------------------------------------------- reading
+
+
+def get(transaction: Transaction, uuid: str, scope: Scope = EVERYTHING) -> Execution | None:
+    """The record, None if there is none in `scope`."""
+    row = transaction.execute(_scoped(_RECORD.where(C.uuid == uuid), scope)).one_or_none()
+    return None if row is None else _execution(row)
+
+
+def get_many(transaction: Transaction, uuids: Sequence[str], scope: Scope = EVERYTHING) -> dict[str, Execution]:
+    """The records that there are in `scope`, by id."""
+    found: dict[str, Execution] = {}
+    for chunk in _chunks(uuids):
+        for row in transaction.execute(_scoped(_RECORD.where(C.uuid.in_(chunk)), scope)):
+            found[row.uuid] = _execution(row)
+    return found
+
+
+def page(
+    transaction: Transaction, wanted: Filter, scope: Scope, limit: int, after: tuple[int, int] | None
+) -> tuple[tuple[Execution, ...], tuple[int, int] | None]:
+    """At most `limit` records, newest first, beginning past the key `after`; and the key of the next page."""
+    statement = _filtered(_scoped(_RECORD.add_columns(C.seq), scope), wanted)
+    if after is not None:
+        created, seq = after
+        statement = statement.where(C.created <= created, or_(C.created < created, C.seq < seq))
+    rows = transaction.execute(statement.order_by(C.created.desc(), C.seq.desc()).limit(limit + 1)).all()
+    last = rows[limit - 1] if len(rows) > limit else None
+    return tuple(_execution(row) for row in rows[:limit]), None if last is None else (last.created, last.seq)
+
+
+def tracked(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Tracked]:
+    """What there is of these, by id, held against other writers until the transaction ends."""
+    found: dict[str, Tracked] = {}
+    for chunk in _chunks(sorted(set(uuids))):
+        for row in transaction.execute(_TRACKED.where(C.uuid.in_(chunk)).order_by(C.seq).with_for_update()):
+            found[row.uuid] = _tracked(row)
+    return found
+
+
+def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> tuple[Tracked, ...]:
+    """At most `limit` rows that have not ended, oldest first, past the key `after` (created, seq)."""
+    created, seq = after
+    past = and_(C.created >= created, or_(C.created > created, C.seq > seq))
+    statement = _TRACKED.where(_OPEN, past).order_by(C.created, C.seq).limit(limit)
+    return tuple(_tracked(row) for row in transaction.execute(statement))
+
+
+def open_of_deployment(transaction: Transaction, deployment_id: str) -> tuple[Tracked, ...]:
+    """The rows of a deployment that have not ended, held against other writers."""
+    statement = _TRACKED.where(_OPEN, C.deployment_id == deployment_id).order_by(C.seq).with_for_update()
+    return tuple(_tracked(row) for row in transaction.execute(statement))
+
+
+def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
+    """The runs that wait for a build, in the order in which they came."""
+    return tuple(_tracked(row) for row in transaction.execute(_TRACKED.where(C.waits_for == build).order_by(C.seq)))
+
+
+def args_of(transaction: Transaction, uuids: Sequence[str]) -> dict[str, str | None]:
+    """The args of these, by id."""
+    found: dict[str, str | None] = {}
+    for chunk in _chunks(uuids):
+        for row in transaction.execute(select(C.uuid, C.args).where(C.uuid.in_(chunk))):
+            found[row.uuid] = row.args
+    return found
+
+
+def _chunks(uuids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(uuids), CHUNK):
+        yield uuids[start : start + CHUNK]
+
+
+def _scoped(statement: Select[Any], scope: Scope) -> Select[Any]:
+    if scope.owner is not None:
+        statement = statement.where(C.owner == scope.owner)
+    if scope.deployment_owner is not None:
+        statement = statement.where(C.deployment_owner == scope.deployment_owner)
+    return statement
+
+
+def _filtered(statement: Select[Any], wanted: Filter) -> Select[Any]:
+    """Says `ended IS [NOT] NULL` beside a status, too: that is the condition of the partial indexes."""
+    if wanted.deployment is not None:
+        statement = statement.where(C.deployment == wanted.deployment)
+    if wanted.reason is not None:
+        statement = statement.where(C.reason == wanted.reason)
+    if wanted.status is not None:
+        statement = statement.where(C.status == wanted.status, C.ended.is_not(None) if _ends(wanted.status) else _OPEN)
+    if wanted.status is None and wanted.reason is None and not wanted.ended:
+        statement = statement.where(_OPEN)
+    if wanted.since is not None:
+        statement = statement.where(C.created >= to_micros(wanted.since))
+    if wanted.until is not None:
+        statement = statement.where(C.created < to_micros(wanted.until))
+    return statement
+
+
+def _ends(status: Status) -> bool:
+    return status in TERMINAL
+
+
+def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
+    return Execution(
+        uuid=row.uuid,
+        name=row.name,
+        deployment=row.deployment,
+        version=row.version,
+        kind=row.kind,
+        status=row.status,
+        reason=row.reason,
+        output=row.output,
+        error=json.loads(row.error) if row.error else None,
+        args=row.args,
+        created=from_micros(row.created),
+        started=maybe(row.started),
+        ended=maybe(row.ended),
+        spot=row.spot,
+        attempt=row.attempt,
+        timings=json.loads(row.timings) if row.timings else {},
+        usage=json.loads(row.usage) if row.usage else {},
+        logs_truncated=row.logs_truncated,
+        owner=row.owner,
+    )
+
+
+def _tracked(row: Row[*tuple[Any, ...]]) -> Tracked:
+    return Tracked(
+        seq=row.seq,
+        uuid=row.uuid,
+        state=State(kind=row.kind, status=row.status, attempt=row.attempt, token=row.token, cancelling=row.cancelling),
+        created=row.created,
+        started=row.started,
+        expires=row.expires,
+        name=row.name,
+        owner=row.owner,
+        queue=row.queue,
+        waits_for=row.waits_for,
+        deployment_id=row.deployment_id,
+        version=row.version,
+        version_id=row.version_id,
+    )

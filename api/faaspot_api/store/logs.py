@@ -1,0 +1,50 @@
+"""What executions wrote, kept once they have ended; and what happened to them on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import insert, select
+
+from faaspot_api.store.engine import Transaction
+from faaspot_api.store.tables import events, logs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened to an execution after it was accepted. `at`: microseconds."""
+
+    execution: str
+    at: int
+    attempt: int
+    what: str
+    detail: str | None = None
+
+
+def keep(transaction: Transaction, texts: dict[str, str]) -> None:
+    """Store the logs of executions that end in this transaction, by id; empty ones take no row."""
+    rows = [{"execution": uuid, "text": text.encode("utf-8", "surrogatepass")} for uuid, text in texts.items() if text]
+    if rows:
+        transaction.execute(insert(logs), rows)
+
+
+def log(transaction: Transaction, uuid: str) -> str:
+    """The kept log, "" if there is none."""
+    kept = transaction.execute(select(logs.c.text).where(logs.c.execution == uuid)).scalar_one_or_none()
+    return "" if kept is None else bytes(kept).decode("utf-8", "replace")
+
+
+def note(transaction: Transaction, happened: Sequence[Event]) -> None:
+    """Add to the event log."""
+    if happened:
+        transaction.execute(insert(events), [asdict(event) for event in happened])
+
+
+def history(transaction: Transaction, uuid: str) -> tuple[Event, ...]:
+    """What happened to an execution, in order."""
+    columns = events.c
+    rows = transaction.execute(select(events).where(columns.execution == uuid).order_by(columns.seq))
+    return tuple(
+        Event(execution=row.execution, at=row.at, attempt=row.attempt, what=row.what, detail=row.detail) for row in rows
+    )

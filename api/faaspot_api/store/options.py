@@ -1,0 +1,23 @@
+"""Small values that the platform remembers, JSON by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+
+from faaspot_api.store.engine import Transaction
+from faaspot_api.store.tables import options
+
+
+def read(transaction: Transaction, name: str) -> Any:
+    """What was written under `name`, None if nothing was."""
+    value = transaction.execute(select(options.c.value).where(options.c.name == name)).scalar_one_or_none()
+    return None if value is None else json.loads(value)
+
+
+def write(transaction: Transaction, name: str, value: Any) -> None:
+    """Remember a JSON value in place of the old one."""
+    transaction.execute(delete(options).where(options.c.name == name))
+    transaction.execute(insert(options), {"name": name, "value": json.dumps(value)})
