@@ -1,4 +1,4 @@
-"""``python -m faaspot_api up | serve | recorder | migrate``: one process of the control plane each.
+"""``python -m faaspot_api up | gunicorn | recorder | migrate``: one process of the control plane each.
 
 `up` is what `fas up` starts; it starts the others. On a cluster they are run one by one.
 """
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "up":
         from faaspot_api.supervisor.up import up
 
-        return up(settings, ready_fd=given.ready_fd)
-    if given.command == "serve":
+        return up(settings, ready_fd=given.ready_fd, parent=given.parent_pid)
+    if given.command == "gunicorn":
         from faaspot_api.server import serve
 
         return serve(settings, given.fd)
@@ -45,11 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="run the whole platform on this machine", allow_abbrev=False)
     up.add_argument("--ready-fd", type=int, metavar="N", help="write one JSON line here when the platform is ready")
-    serve = commands.add_parser("serve", help="answer HTTP on an inherited socket", allow_abbrev=False)
-    serve.add_argument("--fd", type=int, required=True, metavar="N", help="descriptor of the listening socket")
+    up.add_argument("--parent-pid", type=int, metavar="P", help="stop when this process, our parent, has ended")
+    web = commands.add_parser("gunicorn", help="answer HTTP on an inherited socket", allow_abbrev=False)
+    web.add_argument("--fd", type=int, required=True, metavar="N", help="descriptor of the listening socket")
     recorder = commands.add_parser("recorder", help="apply events and reconcile", allow_abbrev=False)
     migrate = commands.add_parser("migrate", help="bring the database up to date", allow_abbrev=False)
-    for command in (up, serve, recorder, migrate):
+    for command in (up, web, recorder, migrate):
         add_arguments(command)
     return parser
 

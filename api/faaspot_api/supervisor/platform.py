@@ -73,7 +73,7 @@ class Platform:
             await migrated
         finally:
             migrated.cancel()
-        web = self._run("web", self._programs.web(self._socket.fileno()))
+        web = self._run("gunicorn", self._programs.web(self._socket.fileno()))
         recorder = self._run("recorder", self._programs.recorder())
         await _or_failed(_healthy(url), web, recorder)
         for ip in spots.addresses:
@@ -129,7 +129,7 @@ class Platform:
             self._serving.cancel()
             await asyncio.wait({self._serving})
         grace = self._settings.grace
-        web = asyncio.create_task(self._stop_child("web", grace + 2))
+        web = asyncio.create_task(self._stop_child("gunicorn", grace + 2))
         await asyncio.wait({web}, timeout=HEAD_START)
         await asyncio.gather(*(self.stop_spot(ip) for ip in list(self._spot_children)))
         await web
@@ -149,7 +149,7 @@ class Platform:
         child = self._children.pop(name, None)
         if child is not None:
             # Redis and the recorder keep what counts, and need no hastening: they are quick.
-            hasten = self._hasten if name == "web" else asyncio.Event()
+            hasten = self._hasten if name == "gunicorn" else asyncio.Event()
             await child.stop(seconds, hasten)
             child.log.close()
 

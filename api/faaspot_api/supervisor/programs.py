@@ -50,7 +50,7 @@ class Programs:
 
     def web(self, listener: int) -> Program:
         """The processes that answer HTTP, on the inherited socket."""
-        return self._service("web", "serve", "--fd", str(listener), descriptors=(listener,))
+        return self._service("gunicorn", "gunicorn", "--fd", str(listener), descriptors=(listener,))
 
     def recorder(self) -> Program:
         """The recorder and reconciler."""

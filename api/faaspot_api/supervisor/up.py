@@ -21,6 +21,7 @@ from faaspot_api.supervisor.directory import DataDirectory, data_directory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import say
 from faaspot_api.supervisor.platform import Platform
+from faaspot_api.supervisor.privileges import NotPreparedError, Plan, die_with_parent
 from faaspot_api.supervisor.programs import Programs
 
 CANNOT_START = 2
@@ -40,14 +41,24 @@ class Ready:
         return json.dumps(values).encode() + b"\n"
 
 
-def up(settings: Settings, *, ready_fd: int | None = None) -> int:
-    """Run the platform until a signal; the exit status: 0 stopped as told, 2 could not start (one line says why)."""
+def up(settings: Settings, *, ready_fd: int | None = None, parent: int | None = None) -> int:
+    """Run the platform until a signal; the exit status: 0 stopped as told, 2 could not start (one line says why).
+
+    `ready_fd` gets the line of `Ready`. The end of `parent`, our parent process, is such a signal, too.
+    """
     try:
+        if parent is not None:
+            stop_with_parent(parent)
         with ExitStack() as held:
             return _up(settings, ready_fd, held)
-    except CannotStartError as error:
+    except (CannotStartError, NotPreparedError) as error:
         say(str(error))
         return CANNOT_START
+
+
+def stop_with_parent(parent: int) -> None:
+    """Ask the kernel for a SIGTERM when `parent` dies. Raises NotPreparedError if it has already."""
+    die_with_parent(Plan(parent=parent, death_signal=signal.SIGTERM))
 
 
 def _up(settings: Settings, ready_fd: int | None, held: ExitStack) -> int:
