@@ -159,6 +159,7 @@ def _configuration(server: Embedded, password: str, fsync: str) -> str:
         f"dir {_quoted(server.directory)}",
         f"requirepass {password}",
         "daemonize no",
+        "set-proc-title no",
         "supervised no",
         'logfile ""',
         "loglevel notice",

@@ -36,7 +36,7 @@ CANNOT_RUN = 126
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a child is to run. `uid` None: as who we are. `needed`: absolute paths that `uid` must be able to reach."""
+    """How a child is to run. `uid` None: as who we are. `needed`: absolute paths `uid` must reach, if they exist."""
 
     parent: int
     death_signal: int = signal.SIGKILL
@@ -71,11 +71,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         die_with_parent(plan)
         if plan.uid is not None:
-            cover(covers(plan.uid, plan.needed))
+            needed = [path for path in plan.needed if os.path.lexists(path)]
+            cover(covers(plan.uid, needed))
             drop(plan.uid)
             # The kernel forgets the death signal when the uid changes.
             die_with_parent(plan)
-            check_reachable(plan.uid, plan.needed)
+            check_reachable(plan.uid, needed)
         allow_files()
         os.umask(0o077)
         os.chdir("/")
@@ -115,9 +116,7 @@ def covers(uid: int, needed: Iterable[str]) -> list[Cover]:
     """The topmost directories on the way to `needed` that `uid` cannot pass; none where it reaches everything."""
     trees: set[str] = set()
     links: dict[str, str] = {}
-    for path in needed:
-        if os.path.lexists(path):
-            trees.add(_follow(path, links))
+    trees.update(_follow(path, links) for path in needed if os.path.lexists(path))
     ways = [*trees, *links]
     closed = {top for way in ways if (top := _first_closed(uid, way)) is not None}
     return [_cover(top, trees, links) for top in sorted(closed)]
