@@ -49,7 +49,7 @@ REFUSED_PAUSE = 0.2
 """Seconds before a refused fork is tried again: what there was too much of may have ended."""
 
 
-class PlatformFailure(Exception):  # noqa: N818 (it is the platform's failure that is named, not an error's kind)
+class PlatformFailure(Exception):
     """The platform failed the run: there is no end to report, another attempt decides."""
 
 

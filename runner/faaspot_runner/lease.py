@@ -56,7 +56,8 @@ return {kept, redis.call('EXISTS', KEYS[2])}
 """
 
 Request = RunRequest | BuildRequest
-Ending = Literal["cancelled", "lost"]
+Ending = Literal["cancelled", "lost", "stopped"]
+"""Someone cancelled it; its lease is gone or could not be renewed; this worker has to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +205,11 @@ class Leases:
         for lease in self._all():
             if lease.request.execution_id == execution_id:
                 lease.end("cancelled")
+
+    def stop(self) -> None:
+        """Stop every run that is here."""
+        for lease in self._all():
+            lease.end("stopped")
 
     def renew(self) -> None:
         """Renew all leases in one round trip and look at the cancel keys. Raises redis.RedisError."""

@@ -56,7 +56,7 @@ class Reporter:
         return self._deliver(lambda: self._send(lease, event, reply, live, busy), lease.job)
 
     def dropped(self, lease: Lease, *, busy: bool) -> bool:
-        """Leave RQ's bookkeeping without an end: the lease runs out and the reconciler decides."""
+        """Leave without an end, and give the lease back unless it is another's by now: the reconciler decides."""
         return self._deliver(lambda: self._leave(lease, busy), lease.job)
 
     def _deliver(self, send: Callable[[], None], job: str) -> bool:
@@ -92,6 +92,8 @@ class Reporter:
     def _leave(self, lease: Lease, busy: bool) -> None:
         with self._redis.pipeline() as pipe:
             self._clear(pipe, lease, busy)
+            if lease.ending != "lost":
+                pipe.delete(lease_key(lease.request.execution_id, lease.request.attempt))
             pipe.execute()
 
     def _clear(self, pipe: redis.client.Pipeline, lease: Lease, busy: bool) -> None:

@@ -78,6 +78,9 @@ class Settings:
     sandboxes: int = field(
         default=200, metadata=_row("How many sandboxes are kept warm; beyond it the least used goes.", least=1)
     )
+    download_uid: int = field(
+        default=64_719, metadata=_row("Uid that downloads and unpacks packages, if the spot is root.", least=1)
+    )
     parent_pid: int = field(
         default=0, metadata=_row("Process id of the supervisor: the spot dies with it. 0 for none.", least=0)
     )
@@ -97,6 +100,11 @@ class Settings:
         said = (os.environ if environ is None else environ).get(PASSWORD_VARIABLE)
         path = self.data_dir / "keys" / "redis-password"
         return said or (path.read_text().strip() if path.exists() else None)
+
+
+def environment() -> dict[str, str]:
+    """The platform's environment, for what it finds programs, indexes and proxies by."""
+    return dict(os.environ)
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:

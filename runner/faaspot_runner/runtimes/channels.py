@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import select
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 from faaspot_runner.contract import SandboxSpec
@@ -45,6 +45,7 @@ class Channels:
         self._count = 0
         self._gone: set[str] = set()
         self._used: set[str] = set()
+        self._busy: Counter[str] = Counter()
 
     def acquire(
         self,
@@ -62,7 +63,7 @@ class Channels:
         if avoid is None and (warm := self._pop(spec)) is not None:
             return warm
         future = self._spot.acquire(spec, seconds, avoid)
-        on_stop(lambda: future.cancel())
+        on_stop(lambda: _cancel(future))
         try:
             # The spot keeps the deadline; the second on top is for its answer.
             offered = future.result(timeout=seconds + 1.0)
@@ -78,6 +79,7 @@ class Channels:
     def release(self, warm: Warm) -> None:
         """Keep the channel for the next run, or close it if its sandbox is gone or there are enough."""
         with self._lock:
+            self._busy[warm.sandbox] -= 1
             if warm.sandbox in self._gone:
                 closing = [warm]
             else:
@@ -92,6 +94,8 @@ class Channels:
 
     def discard(self, warm: Warm) -> None:
         """Close it: the zygote kills what still runs on it."""
+        with self._lock:
+            self._busy[warm.sandbox] -= 1
         warm.channel.close()
 
     def forget(self, sandbox: str) -> None:
@@ -111,16 +115,12 @@ class Channels:
             each.channel.close()
 
     def used(self) -> frozenset[str]:
-        """The sandboxes that were asked for since the last time."""
+        """The sandboxes that were used since the last time, or are in use."""
         with self._lock:
-            used = frozenset(self._used)
+            self._busy = +self._busy
+            used = frozenset(self._used | self._busy.keys())
             self._used.clear()
         return used
-
-    def use(self, sandbox: str) -> None:
-        """Count a sandbox as used; for runs that go on."""
-        with self._lock:
-            self._used.add(sandbox)
 
     def close(self) -> None:
         with self._lock:
@@ -143,14 +143,18 @@ class Channels:
                 if not line:
                     del self._idle[spec]
                 self._count -= 1
-                self._used.add(warm.sandbox)
             if not _hung_up(warm.channel):
+                self._take(warm.sandbox)
                 return warm
             warm.channel.close()
 
-    def _warm(self, spec: SandboxSpec, offered: Offered) -> Warm:
+    def _take(self, sandbox: str) -> None:
         with self._lock:
-            self._used.add(offered.sandbox)
+            self._used.add(sandbox)
+            self._busy[sandbox] += 1
+
+    def _warm(self, spec: SandboxSpec, offered: Offered) -> Warm:
+        self._take(offered.sandbox)
         return Warm(
             channel=Channel(offered.channel),
             spec=spec,
@@ -169,6 +173,10 @@ class Channels:
                 del self._idle[spec]
             self._count -= 1
         return closing
+
+
+def _cancel(future: Future[Offered]) -> None:
+    future.cancel()
 
 
 def _hung_up(channel: Channel) -> bool:

@@ -33,7 +33,10 @@ class DeploymentManager(ABC):
 
     @abstractmethod
     async def undeploy(self, name: str) -> None:
-        """Take the runtime down, then those that were only up for it. Unknown: nothing. In use: when the last user ends."""
+        """Take the runtime down, then those that were only up for it.
+
+        Unknown: nothing happens. In use by another runtime: it goes down after its last user.
+        """
 
     @abstractmethod
     async def undeploy_all(self) -> None:
@@ -154,8 +157,8 @@ class DefaultDeploymentManager(DeploymentManager):
         if config.wraps is not None and not connector.can_wrap:
             raise DeploymentDefinitionError(
                 config.name,
-                f"The runtime `{config.name}` wraps `{config.wraps}`, but the type `{config.type}` cannot wrap another. "
-                "Remove `wraps`, or choose a type that can.",
+                f"The runtime `{config.name}` wraps `{config.wraps}`, but the type `{config.type}` cannot wrap "
+                "another. Remove `wraps`, or choose a type that can.",
             )
 
     def _wrapped(self, config: DeploymentConfig) -> DeploymentConfig | None:

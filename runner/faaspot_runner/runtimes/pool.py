@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from faaspot_runner.connectors.base import Sandbox
 from faaspot_runner.contract import SandboxSpec
@@ -88,8 +89,9 @@ class SandboxPool:
     async def acquire(self, spec: SandboxSpec, deadline: float, avoid: str | None = None) -> Acquired:
         """The sandbox of a spec, started if need be, by `deadline` (`time.monotonic`).
 
-        `avoid`: id of a sandbox that failed the asker; if it is the one at hand it is retired for a new one. Raises SandboxError to all who waited for a start that failed, and TimeoutError if the deadline passes first;
-        the next asker tries again.
+        `avoid`: id of a sandbox that failed the asker; if it is the one at hand it is retired for a new one. Raises
+        SandboxError to all who waited for a start that failed, and TimeoutError if the deadline passes first; the
+        next asker tries again.
         """
         entry = self._warm.get(spec)
         if entry is not None and (sandbox := entry.sandbox) is not None:
@@ -104,7 +106,7 @@ class SandboxPool:
         first = entry is None
         if entry is None:
             entry = self._start(spec, deadline)
-        # The start belongs to all who wait for it: one whose worker dies, or whose own deadline is nearer, leaves alone.
+        # The start belongs to all who wait for it: one whose worker dies or whose deadline is nearer leaves alone.
         async with asyncio.timeout(deadline - time.monotonic()):
             sandbox = await asyncio.shield(entry.start)
         entry.used = self._clock()
@@ -175,13 +177,13 @@ class SandboxPool:
     def _retire(self, entries: Iterable[_Entry]) -> None:
         for entry in entries:
             self._forget(entry)
-            if (sandbox := entry.sandbox) is None:
+            if entry.sandbox is None:
                 # Still starting: let those who wait have it; it goes when it was not used for a while.
-                entry.start.add_done_callback(lambda _, entry=entry: self._leave(entry))
+                entry.start.add_done_callback(partial(self._leave, entry))
             else:
                 self._leave(entry)
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: _Entry, _: object = None) -> None:
         if (sandbox := entry.sandbox) is not None:
             self._leaving[sandbox.id] = entry
             sandbox.retire()

@@ -5,7 +5,7 @@
     worker -> spot  {"op": "acquire", "call": n, "spec": {..}, "seconds": s, "avoid": id | null}
                     {"op": "used", "sandboxes": [id, ..], "running": n}     every `USED_SECONDS`
                     {"op": "suspect", "sandbox": id}                        a death in it did not come: kill it whole
-    spot -> worker  {"op": "welcome", "cgroups": text | null}               once, first
+    spot -> worker  {"op": "welcome", "cgroups": text | null, "interpreters": [..]}    once, first
                     {"op": "acquired", "call": n, "sandbox": id, "cold": b, "start_ms": f, "import_ms": f, "log": ".."}
                                                                             + 1 descriptor: a channel to the zygote
                     {"op": "failed", "call": n, "reason": r | null, "error": {..}, "log": ".."}
@@ -25,13 +25,15 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from faaspot_runner.contract import LOG_CUT_MARK, Error, SandboxSpec
 from faaspot_runner.errors import SandboxError
+from faaspot_runner.sandbox.spec import Interpreter
 
 MAX_MESSAGE = 256 * 1024
 """Fits into a socket's default buffer, which bounds a message of this kind."""
@@ -44,7 +46,7 @@ class SpotGoneError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
-    """What the spot answers to `acquire`: a channel of its own to the zygote. `log`: the import's, for the first asker."""
+    """What the spot answers to `acquire`: a channel to the zygote. `log`: the import's, for the first asker only."""
 
     channel: socket.socket
     sandbox: str
@@ -88,6 +90,16 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return (json.loads(data), list(fds)) if data else None
 
 
+def welcome(cgroups: str | None, interpreters: Iterable[Interpreter]) -> dict[str, Any]:
+    """The spot's first message."""
+    told = [{**asdict(each), "executable": str(each.executable), "prefix": str(each.prefix)} for each in interpreters]
+    return {"op": "welcome", "cgroups": cgroups, "interpreters": told}
+
+
+def _interpreter(told: dict[str, Any]) -> Interpreter:
+    return Interpreter(**{**told, "executable": Path(told["executable"]), "prefix": Path(told["prefix"])})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """What a worker does with the spot's words; called from the client's own thread, must not block."""
@@ -113,6 +125,7 @@ class SpotClient:
         if first is None:
             raise SpotGoneError("the spot is gone")
         self.cgroups: str | None = first[0]["cgroups"]
+        self.interpreters = {each["version"]: _interpreter(each) for each in first[0]["interpreters"]}
 
     def listen(self, heard: Heard) -> None:
         """Begin to hear the spot, in a thread of its own."""

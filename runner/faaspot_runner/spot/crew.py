@@ -1,0 +1,142 @@
+"""The worker processes of a spot: started, restarted when they die, told what they must know, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+from faaspot_runner.spot.line import Line
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+STEADY_SECONDS = 30.0
+"""A worker that lived this long did not fail at its start: the next one comes without a pause."""
+KILL_SECONDS = 5.0
+"""How long a worker that was told to hurry may take before it is killed."""
+
+
+class Member:
+    """One worker process. `sandboxes`: what it was given channels to; `running`: its executions in flight."""
+
+    def __init__(self, name: str, queue: str, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self.queue = queue
+        self.process = process
+        self.line: Line
+        self.sandboxes: set[str] = set()
+        self.running = 0
+        self.asking: set[asyncio.Task[None]] = set()
+
+    def ask(self, work: Awaitable[None]) -> None:
+        """Do something for this worker; given up when it dies."""
+        task = asyncio.ensure_future(work)
+        self.asking.add(task)
+        task.add_done_callback(self.asking.discard)
+
+
+Hear = Callable[[Member, dict[str, Any]], None]
+Bury = Callable[[Member], Awaitable[None]]
+
+
+class Crew:
+    """All workers of a spot. `hear` gets their messages, `bury` cleans up after one that died."""
+
+    def __init__(self, name: str, arguments: Sequence[str], welcome: dict[str, Any], hear: Hear, bury: Bury) -> None:
+        self._name = name
+        self._arguments = arguments
+        self._welcome = welcome
+        self._hear = hear
+        self._bury = bury
+        self._members: set[Member] = set()
+        self._keeping: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        return sum(member.running for member in self._members)
+
+    def counts(self) -> dict[str, int]:
+        """Living workers by queue."""
+        counts: dict[str, int] = {}
+        for member in self._members:
+            counts[member.queue] = counts.get(member.queue, 0) + 1
+        return counts
+
+    def start(self, wanted: dict[str, int]) -> None:
+        """Keep that many workers of each queue running."""
+        for queue, count in wanted.items():
+            for number in range(1, count + 1):
+                self._keeping.append(asyncio.create_task(self._keep(queue, number), name=f"worker {queue} {number}"))
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a message to every worker."""
+        for member in tuple(self._members):
+            member.line.send(message)
+
+    async def stop(self, grace: float, hasten: asyncio.Event) -> None:
+        """Have all stop taking, wait up to `grace` for what runs (not at all once `hasten` is set), then end them."""
+        self._stopping = True
+        self._signal(signal.SIGTERM)
+        waiter: asyncio.Future[Any] = asyncio.create_task(hasten.wait())
+        ended: asyncio.Future[Any] = asyncio.gather(*self._keeping)
+        await asyncio.wait((waiter, ended), timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if not ended.done():
+            log.warning("%d executions still run after the grace, they are stopped", self.running)
+            self.tell({"op": "hurry"})
+            await asyncio.wait([ended], timeout=KILL_SECONDS)
+        self._signal(signal.SIGKILL)
+        await ended
+
+    def _signal(self, number: signal.Signals) -> None:
+        for member in self._members:
+            if member.process.returncode is None:
+                member.process.send_signal(number)
+
+    # ------------------------------------------------------------ one worker
+
+    async def _keep(self, queue: str, number: int) -> None:
+        pause = FIRST_PAUSE
+        while not self._stopping:
+            born = time.monotonic()
+            code = await self._live(f"{self._name}.{queue}.{number}.{uuid4().hex[:8]}", queue)
+            if self._stopping:
+                return
+            pause = FIRST_PAUSE if time.monotonic() - born > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
+            log.error("a %s worker ended with %s, another one starts in %.1f s", queue, code, pause)
+            await asyncio.sleep(pause)
+
+    async def _live(self, name: str, queue: str) -> int:
+        """One worker's life, from its start until all that it left is cleaned up; how it ended."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "faaspot_runner.worker", "--name", name, "--queue", queue),
+                *("--socket", str(theirs.fileno()), *self._arguments, "--parent-pid", str(os.getpid())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
+            )
+        member = Member(name, queue, process)
+        member.line = Line(ours, lambda message: self._hear(member, message))
+        self._members.add(member)
+        member.line.send(self._welcome)
+        if self._stopping:
+            process.terminate()
+        try:
+            return await process.wait()
+        finally:
+            self._members.discard(member)
+            member.line.close()
+            for task in member.asking:
+                task.cancel()
+            await self._bury(member)

@@ -1,0 +1,121 @@
+"""What a spot and the API say to each other through Redis: the heartbeat, and control messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from faaspot_runner.contract import CONTROL, SPOT_HEARTBEAT_SECONDS, SPOTS, Cancel, Release, SpotInfo, dump, load
+from faaspot_runner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REDIS_SECONDS = 5.0
+AWAY_SECONDS = 0.5
+
+
+def connect(settings: Settings) -> redis.asyncio.Redis:
+    """A client of the settings' Redis for the event loop."""
+    return redis.asyncio.Redis.from_url(
+        settings.redis_url,
+        password=settings.redis_password(),
+        socket_timeout=REDIS_SECONDS,
+        socket_connect_timeout=REDIS_SECONDS,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+
+
+class Heartbeat:
+    """Tells every `SPOT_HEARTBEAT_SECONDS` that the spot lives and what it offers. `made` keeps when it was created."""
+
+    def __init__(
+        self, client: redis.asyncio.Redis, ip: str, made: Path, info: Callable[[float, float], SpotInfo]
+    ) -> None:
+        """`info` makes the message from the time of creation and the present, both by Redis' clock."""
+        self._redis = client
+        self._ip = ip
+        self._made = made
+        self._info = info
+        self._now = asyncio.Event()
+
+    def beat(self) -> None:
+        """Tell at once."""
+        self._now.set()
+
+    async def run(self) -> None:
+        """For ever; lives through an absent Redis."""
+        while True:
+            self._now.clear()
+            try:
+                await self.tell()
+            except redis.RedisError as error:
+                log.warning("the heartbeat did not reach Redis: %s", error)
+            try:
+                async with asyncio.timeout(SPOT_HEARTBEAT_SECONDS):
+                    await self._now.wait()
+            except TimeoutError:
+                continue
+
+    async def tell(self) -> None:
+        """One heartbeat. Raises redis.RedisError."""
+        seconds, micros = await self._redis.time()
+        now = seconds + micros / 1e6
+        await self._redis.hset(SPOTS, self._ip, dump(self._info(self._created(now), now)))
+
+    def _created(self, now: float) -> float:
+        """When this spot was first seen; kept over restarts."""
+        try:
+            return float(json.loads(self._made.read_text())["created"])
+        except FileNotFoundError:
+            self._made.write_text(json.dumps({"created": now}))
+            return now
+
+
+class Control:
+    """Hears the API's control messages. What it misses while Redis is away is also a key: `missed` says to look."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        cancel: Callable[[str], None],
+        release: Callable[[Release], None],
+        missed: Callable[[], None],
+    ) -> None:
+        self._redis = client
+        self._cancel = cancel
+        self._release = release
+        self._missed = missed
+
+    async def run(self) -> None:
+        """For ever; subscribes anew when Redis was away."""
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(CONTROL)
+                    self._missed()
+                    while True:
+                        message = await pubsub.get_message(timeout=None)
+                        if message is not None:
+                            self._hear(message["data"])
+            except redis.RedisError as error:
+                log.warning("control messages wait, Redis is away: %s", error)
+            await asyncio.sleep(AWAY_SECONDS)
+
+    def _hear(self, text: bytes) -> None:
+        try:
+            message = load(text)
+        except ValueError as error:
+            log.error("a control message cannot be read: %s", error)
+            return
+        if isinstance(message, Cancel):
+            self._cancel(message.execution_id)
+        elif isinstance(message, Release):
+            self._release(message)

@@ -1,0 +1,357 @@
+"""The RQ worker of a spot: one queue, many executions in flight, no work horse.
+
+The main thread takes a wake-up out of the queue only when one of the threads is free to run it; a keeper thread renews
+the leases and does the housekeeping. RQ sees an ordinary worker (`rq info` tells queues, workers and counts), but
+decides nothing: no timeout, no retry, no job marked as failed. Started by the spot, with which it dies::
+
+    python -m faaspot_runner.worker --name N --queue Q --socket FD --parent-pid P [settings of the spot]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue, worker_registration
+from rq.serializers import JSONSerializer
+from rq.suspension import WORKERS_SUSPENDED
+from rq.utils import now, utcformat
+from rq.worker import BaseWorker, WorkerStatus
+
+from faaspot_runner import settings as settings_module
+from faaspot_runner.blobs import Blobs, Contexts
+from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunRequest, load
+from faaspot_runner.environments.build import Environments
+from faaspot_runner.execute import Executor, Means
+from faaspot_runner.keeper import Keeper
+from faaspot_runner.lease import Lease, Leases, Place, RedisClock, Request, job_key
+from faaspot_runner.lifeline import die_with, many_descriptors
+from faaspot_runner.report import LiveLogs, Reporter
+from faaspot_runner.runtimes.channels import Channels
+from faaspot_runner.runtimes.spot_socket import Heard, SpotClient, SpotGoneError
+from faaspot_runner.sandbox.cgroups import Cgroups
+from faaspot_runner.sandbox.spec import Interpreter
+from faaspot_runner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DEQUEUE_SECONDS = 1
+"""How long one wait for a wake-up takes at most; also how soon an idle worker hears that it shall stop."""
+REDIS_SECONDS = 5.0
+"""Socket timeout: a frozen Redis holds a thread no longer."""
+KEEPER_SECONDS = 2.0
+"""The same for the keeper, which must be back well before the leases run out."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+WORKER_TTL = 30
+"""RQ keeps the worker's hash for this long + 60 s after a heartbeat."""
+
+
+def connect(settings: Settings, timeout: float) -> redis.Redis:
+    """A client of the settings' Redis. A connection that a restart broke is made anew once, then errors are raised."""
+    return redis.Redis.from_url(
+        settings.redis_url,
+        password=settings.redis_password(),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        health_check_interval=0,
+    )
+
+
+class SpotWorker(BaseWorker):
+    """See the module. `runs` is what executes; `work` returns after a stop, when the last run has ended."""
+
+    def __init__(self, queue: str, *, name: str, connection: redis.Redis, runs: Runs, threads: int) -> None:
+        super().__init__([queue], name=name, connection=connection, worker_ttl=WORKER_TTL, serializer=JSONSerializer)
+        self._place = runs.place
+        self._runs = runs
+        self._threads = threads
+        self._free = threading.BoundedSemaphore(threads)
+        self._stopping = False
+        self._suspended = False
+
+    @property
+    def connection_timeout(self) -> int:
+        """RQ raises the socket's timeout to this; ours waits in short turns and keeps the short one."""
+        return 0
+
+    # ------------------------------------------------------------ taking
+
+    def work(self, *_: Any, **__: Any) -> bool:
+        """Take and run wake-ups until a signal or the spot's end. True if any was taken."""
+        signal.signal(signal.SIGTERM, self.request_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is the spot's to hear
+        self._announce()
+        taken = 0
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="run") as pool:
+            while not self._stopping:
+                if not self._free.acquire(timeout=DEQUEUE_SECONDS):
+                    continue
+                identifier = None if self._suspended else self._take()
+                if identifier is None:
+                    self._free.release()
+                    continue
+                taken += 1
+                pool.submit(self._serve, identifier)
+        self._leave()
+        return taken > 0
+
+    def request_stop(self, signum: int = 0, frame: object = None) -> None:
+        """Take no more. Only sets a flag: a lock that this very thread holds could not be had in a signal handler."""
+        self._stopping = True
+
+    def _take(self) -> str | None:
+        """The id of the next job, moved to the intermediate list until it is claimed."""
+        try:
+            moved = self.connection.blmove(self._place.waiting, self._place.intermediate, DEQUEUE_SECONDS)
+        except redis.RedisError as error:
+            log.warning("Redis is away, trying again: %s", error)
+            time.sleep(DEQUEUE_SECONDS)
+            return None
+        return moved.decode() if isinstance(moved, bytes) else moved
+
+    def _serve(self, identifier: str) -> None:
+        """One wake-up, in a thread."""
+        try:
+            self._runs.serve(identifier)
+        except redis.RedisError as error:
+            # Unclaimed it stands in the intermediate list, from which the keepers put it back.
+            log.warning("the wake-up %s was not taken up: %s", identifier, error)
+        except Exception:
+            # A defect of ours must not take the worker's other runs with it; the lease runs out, another attempt is
+            # made.
+            log.exception("the wake-up %s failed inside the platform", identifier)
+        finally:
+            self._free.release()
+
+    # ------------------------------------------------------------ what RQ sees
+
+    def _announce(self) -> None:
+        """Register, as soon as Redis is there."""
+        pause = FIRST_PAUSE
+        while not self._stopping:
+            try:
+                self.register_birth()  # type: ignore[no-untyped-call]
+                self.set_state(WorkerStatus.IDLE)
+                return
+            except redis.RedisError as error:
+                log.warning("Redis is away, trying again: %s", error)
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _leave(self) -> None:
+        try:
+            self.register_death()  # type: ignore[no-untyped-call]
+        except redis.RedisError as error:
+            log.warning("this worker stays registered until it expires: %s", error)
+
+    def beat(self, client: redis.Redis) -> None:
+        """The heartbeat of RQ, from the keeper's connection. A server that came back empty is told everything anew."""
+        self.last_heartbeat = now()
+        with client.pipeline() as pipe:
+            pipe.hset(self.key, "last_heartbeat", utcformat(self.last_heartbeat))
+            pipe.expire(self.key, self.worker_ttl + 60)
+            pipe.exists(WORKERS_SUSPENDED)
+            fresh, _, suspended = pipe.execute()
+        self._suspended = bool(suspended)
+        if fresh:
+            with client.pipeline() as pipe:
+                pipe.hset(self.key, mapping={**self.serialize(), "state": "busy" if self._runs.count else "idle"})
+                worker_registration.register(self, pipe)
+                pipe.execute()
+
+    def clean(self, client: redis.Redis) -> None:
+        """Have RQ forget the workers of this queue whose hash has expired."""
+        worker_registration.clean_worker_registry(Queue(self._place.queue, connection=client))
+
+
+class Runs:
+    """Wake-ups to ends: parse, claim, execute, report."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        place: Place,
+        leases: Leases,
+        executor: Executor,
+        reporter: Reporter,
+        live: LiveLogs,
+    ) -> None:
+        self._redis = client
+        self.place = place
+        self._leases = leases
+        self._executor = executor
+        self._reporter = reporter
+        self._live = live
+
+    @property
+    def count(self) -> int:
+        """How many are in flight."""
+        return len(self._leases)
+
+    def serve(self, identifier: str) -> None:
+        """One wake-up. Raises redis.RedisError if it could not be claimed; then it stays where it was."""
+        data = cast(bytes | None, self._redis.hget(job_key(identifier), "data"))
+        request = _parsed(identifier, data) if data is not None else None
+        if request is None:
+            self._drop(identifier)
+            return
+        lease = self._leases.take(request)
+        if lease is None:
+            log.info("%s is a duplicate wake-up", identifier)
+            return
+        try:
+            self._run(request, lease)
+        finally:
+            self._leases.drop(lease)
+
+    def _run(self, request: Request, lease: Lease) -> None:
+        live = self._live.open(request.execution_id)
+        ended = self._executor.run(request, lease, live)
+        followed = live.close()
+        busy = self.count > 1
+        if ended is None:
+            self._reporter.dropped(lease, busy=busy)
+            return
+        reply = isinstance(request, RunRequest) and request.reply
+        try:
+            self._reporter.ended(lease, ended.event, reply=reply, live=followed, busy=busy)
+        finally:
+            ended.settle()
+
+    def _drop(self, identifier: str) -> None:
+        """Take a wake-up away that has no job (its attempt has ended) or is none of ours."""
+        with self._redis.pipeline() as pipe:
+            pipe.lrem(self.place.intermediate, 1, identifier)
+            pipe.delete(job_key(identifier))
+            pipe.execute()
+
+
+def _parsed(identifier: str, data: bytes) -> Request | None:
+    """The request in a job's data: zlib of the JSON of [function, instance, [request text], keywords]."""
+    try:
+        _, _, (text,), _ = json.loads(zlib.decompress(data))
+        request = load(text)
+        if isinstance(request, RunRequest | BuildRequest):
+            return request
+        problem: object = f"a {type(request).__name__} is not for a worker"
+    except (ValueError, TypeError, zlib.error) as error:
+        problem = error
+    log.error("the job %s is not a request of this platform and is dropped: %s", identifier, problem)
+    return None
+
+
+# ---------------------------------------------------------------- the process
+
+
+def main(argv: Sequence[str]) -> int:
+    """The worker process. Ends with 0 after a stop."""
+    parser = argparse.ArgumentParser(prog="python -m faaspot_runner.worker", allow_abbrev=False)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--queue", required=True, choices=QUEUES)
+    parser.add_argument("--socket", required=True, type=int)
+    said, rest = parser.parse_known_args(argv)
+    settings = settings_module.read(rest)
+    die_with(settings.parent_pid)
+    many_descriptors()
+    logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s {said.name}: %(message)s")
+    logging.getLogger("rq").setLevel(logging.WARNING)
+    with socket.socket(fileno=said.socket) as sock:
+        try:
+            _serve(settings, said.name, said.queue, SpotClient(sock))
+        except SpotGoneError:
+            log.warning("the spot is gone, so is this worker")
+    return 0
+
+
+def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
+    """Put the parts together and work."""
+    client, keeper_client = connect(settings, REDIS_SECONDS), connect(settings, KEEPER_SECONDS)
+    place = Place(queue=queue, worker=name)
+    clock = RedisClock()
+    leases = Leases(client, place, settings.ip, clock)
+    channels = Channels(spot)
+    cgroups = Cgroups.described(spot.cgroups) if spot.cgroups else None
+    slots = cgroups.slots(name) if cgroups else None
+    hurry = threading.Event()
+    live = LiveLogs(client)
+    blobs = Blobs(settings.data_dir / "blobs")
+    executor = Executor(
+        Means(
+            spot=settings.ip,
+            clock=clock,
+            client=spot,
+            channels=channels,
+            slots=slots,
+            blobs=blobs,
+            contexts=Contexts(blobs, settings.data_dir / "keys" / "spot.key"),
+            environments=environments(settings, spot.interpreters),
+            cold_start_timeout=settings.cold_start_timeout,
+        )
+    )
+    runs = Runs(client, place, leases, executor, Reporter(client, place, hurry.wait), live)
+    wait_for(client)
+    threads = settings.build_threads if queue == QUEUE_BUILDS else settings.threads
+    worker = SpotWorker(queue, name=name, connection=client, runs=runs, threads=threads)
+    keeper = Keeper(keeper_client, worker, leases, channels, spot, clock, place)
+
+    def gone(sandbox: str) -> None:
+        channels.forget(sandbox)
+        if slots:
+            slots.forget(sandbox)
+
+    def hasten() -> None:
+        worker.request_stop()
+        hurry.set()
+        leases.stop()
+
+    spot.listen(Heard(cancel=leases.cancel, look=keeper.look, gone=gone, hurry=hasten, ended=hasten))
+    keeper.start()
+    worker.work()
+    keeper.stop()
+    live.close()
+    channels.close()
+    if slots:
+        slots.close()
+
+
+def environments(settings: Settings, interpreters: Mapping[str, Interpreter]) -> Environments:
+    """The environments of the settings' data directory."""
+    return Environments(
+        settings.data_dir / "environments",
+        settings.data_dir / "cache",
+        interpreters,
+        environ=settings_module.environment(),
+        uid=settings.download_uid if os.geteuid() == 0 else None,
+    )
+
+
+def wait_for(client: redis.Redis) -> None:
+    """Return when Redis answers."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            client.ping()
+            return
+        except redis.RedisError as error:
+            log.warning("Redis is away, trying again: %s", error)
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
