@@ -26,6 +26,10 @@ class Record(dict[str, Any]):
 
     __slots__ = ()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """An attribute that is set would not be in the dict, so it cannot be."""
+        raise AttributeError(f"the attributes of a {type(self).__name__} are read-only")
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({super().__repr__()})"
 

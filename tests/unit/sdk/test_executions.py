@@ -1,0 +1,165 @@
+"""Executions: records, pages, waits, logs; the waits by scripted answers, so without a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from faaspot import AsyncFaaspot, Faaspot, executions
+from faaspot.errors import AlreadyEnded, BuildFailed, ConnectionFailed, NotFound, RunError, WaitTimeout
+from tests.unit.sdk.played import Played, answer
+from tests.unit.sdk.served import Served
+
+ECHO = "def main(args, context):\n    return args\n"
+ENDLESS = "def main(args, context):\n    pass  # never ends\n"
+
+
+def record(status: str, **more: Any) -> Any:
+    return answer(body={"uuid": "u-1", "status": status, **more})
+
+
+@pytest.fixture
+def endless(faaspot: Faaspot) -> str:
+    faaspot.deployments.create("endless", code=ENDLESS)
+    return str(faaspot.deployments.run("endless"))
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def test_a_wait_looks_at_once_and_then_with_growing_pauses() -> None:
+    played = Played(executions.until_ended("u-1"), *[record("Pending")] * 3, record("Started"), record("Success"))
+
+    assert played.value.status == "Success"
+    assert played.pauses == sorted(played.pauses)
+    assert played.pauses[0] == executions.FIRST_POLL
+    assert {request.path for request in played.requests} == {"executions/u-1"}
+
+
+def test_pauses_do_not_grow_for_ever() -> None:
+    played = Played(executions.until_ended("u-1"), *[record("Pending")] * 40, record("Cancelled"))
+
+    assert max(played.pauses) == executions.LONGEST_POLL
+
+
+def test_a_wait_outlives_a_platform_that_is_starting_again() -> None:
+    away = [*[ConnectionFailed("refused")] * 4, *[answer(502, content=b"<h1>")] * 4]
+    played = Played(executions.until_ended("u-1"), record("Started"), *away, record("Success"))
+
+    assert played.value.status == "Success"
+
+
+def test_a_wait_for_what_is_unknown_ends_at_once() -> None:
+    with pytest.raises(NotFound):
+        Played(executions.until_ended("u-1"), answer(404, {"message": "unknown", "error_code": "not_found"}))
+
+
+def test_a_limited_wait_says_that_the_run_goes_on() -> None:
+    with pytest.raises(WaitTimeout, match="goes on") as caught:
+        Played(executions.until_ended("u-1", timeout=0), record("Started"))
+    assert caught.value.execution_id == "u-1"
+
+
+def test_the_result_of_a_failure_is_its_error() -> None:
+    failed = record("Failure", reason="build_failed", error={"type": "X", "message": "no wheel", "traceback": None})
+
+    with pytest.raises(BuildFailed, match="no wheel"):
+        Played(executions.result("u-1"), failed)
+    assert Played(executions.result("u-1"), record("Success", output=[1])).value == [1]
+
+
+def test_many_are_waited_for_together_and_the_first_failure_is_raised() -> None:
+    first = {"uuid": "a", "status": "Success", "output": 1}
+    pending = answer(body=[first, {"uuid": "b", "status": "Started"}])
+    done = answer(body=[first, {"uuid": "b", "status": "Success", "output": 2}])
+    failed = answer(body=[first, {"uuid": "b", "status": "Failure", "output": "why"}])
+
+    played = Played(executions.results(["a", "b"]), pending, done)
+
+    assert played.value == [1, 2]
+    assert json.loads(played.requests[0].payload) == ["a", "b"]
+    with pytest.raises(RunError, match="why"):
+        Played(executions.results(["a", "b"]), failed)
+
+
+# ---------------------------------------------------------------- over the wire
+
+
+def test_one_or_several_are_got_by_id_or_by_record(faaspot: Faaspot) -> None:
+    faaspot.deployments.create("echo", code=ECHO)
+    ids = faaspot.deployments.run_bulk("echo", [{"n": 1}, {"n": 2}])
+
+    first = faaspot.executions.get(ids[0])
+
+    assert (first["status"], first.status, first["output"]) == ("Success", "Success", {"n": 1})
+    assert faaspot.executions.get(first) == first
+    assert [each.output for each in faaspot.executions.get(ids)] == [{"n": 1}, {"n": 2}]
+    assert faaspot.executions.get_bulk(tuple(ids)) == faaspot.executions.get(ids)
+    with pytest.raises(NotFound, match="nothing"):
+        faaspot.executions.get_bulk([*ids, "nothing"])
+
+
+def test_a_list_leaves_out_what_has_ended_unless_asked(faaspot: Faaspot, endless: str) -> None:
+    assert [each.uuid for each in faaspot.executions.list()] == [endless]
+    assert len(faaspot.executions.list(include_completed=True)) == 2
+    assert [each.kind for each in faaspot.executions.list(status="Success")] == ["build"]
+    assert faaspot.executions.list(deployment="other") == []
+    assert faaspot.executions.list(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
+    assert len(faaspot.executions.list(True, since="2000-01-01 00:00:00+00:00")) == 2
+
+
+def test_pages_are_followed_as_far_as_the_limit(faaspot: Faaspot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executions, "PAGE", 10)
+    faaspot.deployments.create("echo", code=ECHO)
+    ids = faaspot.deployments.run_bulk("echo", [{"n": n} for n in range(35)])
+
+    assert [each.uuid for each in faaspot.executions.list(True, limit=25)] == ids[::-1][:25]
+    assert [each.uuid for each in faaspot.executions.iterate(deployment="echo")][:35] == ids[::-1]
+    assert len(list(faaspot.executions.iterate())) == 36
+
+
+def test_cancel_gives_the_record_and_what_has_ended_cannot_be(faaspot: Faaspot, endless: str) -> None:
+    assert faaspot.executions.cancel(endless)["status"] == "Cancelled"
+    assert faaspot.executions.wait(endless).reason == "cancelled"
+    with pytest.raises(AlreadyEnded):
+        faaspot.executions.cancel(endless)
+
+
+def test_logs_whole_and_as_they_grow(faaspot: Faaspot, endless: str) -> None:
+    assert faaspot.executions.logs(endless).startswith("first line\nsecond line")
+    assert "".join(faaspot.executions.follow(endless)) == "first line\nsecond line\n"
+    with pytest.raises(NotFound):
+        faaspot.executions.logs("00000000-0000-0000-0000-000000000000")
+    with pytest.raises(NotFound):
+        list(faaspot.executions.follow("00000000-0000-0000-0000-000000000000"))
+
+
+def test_the_async_client_does_all_of_it(platform: Served) -> None:
+    async def talk() -> list[Any]:
+        async with AsyncFaaspot(host=platform.url, token=platform.token) as faaspot:
+            await faaspot.deployments.create("endless", code=ENDLESS)
+            execution = await faaspot.deployments.run("endless")
+            looks = faaspot.executions()
+            seen: list[Any] = [
+                (await looks.get(execution)).status,
+                len(await looks.get([execution])),
+                len(await looks.get_bulk([execution])),
+                len(await looks.list()),
+                len([each async for each in looks.iterate()]),
+                (await looks.logs(execution)).splitlines()[0],
+                "".join([piece async for piece in looks.follow(execution)]).splitlines()[0],
+            ]
+            with pytest.raises(WaitTimeout):
+                await looks.wait(execution, timeout=0)
+            await looks.cancel(execution)
+            with pytest.raises(RunError):
+                await looks.result(execution)
+            with pytest.raises(NotFound):
+                _ = [piece async for piece in looks.follow("00000000-0000-0000-0000-000000000000")]
+            return seen
+
+    assert asyncio.run(talk()) == ["Started", 1, 1, 1, 2, "first line", "first line"]
