@@ -1,30 +1,297 @@
-"""How much memory a run takes, looked at from outside, where no cgroup counts it (the `rlimit` grade)."""
+"""How much memory a run takes, looked at from outside, where no cgroup counts it (the `rlimit` grade).
+
+Everything that a hostile run can make the kernel hold is charged: pages of every process, page tables, kernel stacks,
+mappings, files in its tmpfs, and what lies in pipes and sockets, at their maximum where it cannot be read.
+All of a run's processes descend from the init of its pid namespace: orphans are handed to it.
+"""
 
 from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+MEGABYTE = 2**20
+FREE_DESCRIPTORS = 32
+"""Pipes and sockets that are not charged, each: what subprocesses, pools and event loops need."""
+THREAD_BYTES = 32 * 1024
+"""Kernel stack and task of one thread."""
+MAPPING_BYTES = 512
+"""What the kernel keeps for one mapping, with its share of tree nodes and reverse maps."""
+MAPPINGS_EVERY = 8
+"""Polls between two counts of the mappings, which cost more to read than all else."""
+MAPPINGS_READ = MEGABYTE
+"""Text read of a list of mappings. A longer one counts as `MAPPINGS_MOST`, the kernel's own limit."""
+MAPPINGS_MOST = 65_536
+PIPE_BYTES = 16 * mmap.PAGESIZE
+SYSCTL_DEFAULTS = {
+    "fs/pipe-user-pages-soft": 16384,
+    "fs/pipe-max-size": MEGABYTE,
+    "net/core/wmem_default": 212_992,
+    "net/core/wmem_max": 212_992,
+}
+
+_STATUS = re.compile(rb"^(RssAnon|RssShmem|VmPTE|VmSwap|Threads):\s+(\d+)", re.MULTILINE)
+_PSS = re.compile(rb"^(Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+)", re.MULTILINE)
+_MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) (\S+) (\d+)", re.MULTILINE)
+_QUEUES = re.compile(rb" ([0-9A-F]{8}):([0-9A-F]{8}) \d\d:[0-9A-F]{8} ")
 
 
 class MemoryWatch:
     """Adds up what a run's process tree costs the host. Poll it every 20 to 50 ms and kill the run above its limit."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, fixed_buffers: bool = False) -> None:
         """`pid`: the run's init (pid 1 of its pid namespace) as this process sees it.
 
-        Raises PermissionError if its descriptors cannot be counted: such a run must not start.
+        `fixed_buffers`: the run cannot enlarge pipes and sockets (its seccomp filter takes F_SETPIPE_SZ and SO_SNDBUF
+        from it), so each is charged its default size and not its maximum.
+
+        Raises ProcessLookupError if it is gone. Raises PermissionError or FileNotFoundError if its descriptors or
+        children cannot be counted: such a run must not start.
         """
-        raise NotImplementedError
+        self._pid = pid
+        self._fixed_buffers = fixed_buffers
+        self._init = -1
+        try:
+            # The directory stays that of this process when its number is used again.
+            self._init = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            _read(f"/proc/{pid}/task/{pid}/children")
+            os.listdir(f"/proc/{pid}/fd")
+        except (FileNotFoundError, ProcessLookupError) as error:
+            self.close()
+            if os.path.exists(f"/proc/{pid}/task/{pid}"):
+                raise FileNotFoundError(f"/proc/{pid} does not tell its children: CONFIG_PROC_CHILDREN") from error
+            raise ProcessLookupError(f"process {pid} is gone") from error
+        except PermissionError:
+            self.close()
+            raise
+        self._tasks = 0
+        self._peak = 0.0
+        self._cpu_ms = 0.0
+        self._polls = 0
+        self._mappings = 0
+
+    def __enter__(self) -> MemoryWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the process' directory."""
+        if self._init >= 0:
+            os.close(self._init)
+            self._init = -1
 
     def charged_mb(self, limit_mb: int) -> float:
-        """Megabytes charged now; 0.0 when the run is gone. Exact only above `limit_mb`, below it a quick upper bound."""
-        raise NotImplementedError
+        """Megabytes charged now; 0.0 when the run is gone. Exact only above `limit_mb`, below it a quick upper bound.
+
+        The bound counts a page that processes share, from the zygote or among each other, once for each of them.
+        """
+        processes = list(self._processes())
+        if not processes:
+            self._tasks = 0
+            return 0.0
+        if self._polls % MAPPINGS_EVERY == 0:
+            self._mappings = sum(_mappings(pid) for pid in processes)
+        self._polls += 1
+        kernel = self._buffers(processes) + self._mappings * MAPPING_BYTES
+        files = self._tmpfs()
+        total = kernel + files + self._resident(processes)
+        if total > limit_mb * MEGABYTE:
+            total = kernel + files + _proportional(processes)
+        megabytes = total / MEGABYTE
+        self._peak = max(self._peak, megabytes)
+        return megabytes
 
     def tasks(self) -> int:
         """Processes and threads of the run, as of the last `charged_mb`."""
-        raise NotImplementedError
+        return self._tasks
 
     def peak_mb(self) -> float:
         """The highest sum seen so far."""
-        raise NotImplementedError
+        return self._peak
 
     def cpu_ms(self) -> float:
-        """Processor time seen so far; read it once more before the kill."""
-        raise NotImplementedError
+        """Processor time of the living and of those that were waited for; the last value once the run is gone."""
+        ticks = 0
+        for pid in self._processes():
+            fields = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+        self._cpu_ms = max(self._cpu_ms, ticks * 1000 / os.sysconf("SC_CLK_TCK"))
+        return self._cpu_ms
+
+    def _processes(self) -> Iterator[int]:
+        """The init and all that descend from it. A process that is born or dies meanwhile may be missed this time."""
+        try:
+            os.stat("stat", dir_fd=self._init)
+        except OSError:
+            return
+        pending, seen = [self._pid], {self._pid}
+        while pending:
+            pid = pending.pop()
+            yield pid
+            for task in _entries(f"/proc/{pid}/task"):
+                born = {int(child) for child in _read(f"/proc/{pid}/task/{task}/children").split()}
+                pending.extend(born - seen)
+                seen |= born
+
+    def _resident(self, processes: Iterable[int]) -> int:
+        """Bytes of memory and kernel stacks by the processes' own counters."""
+        kilobytes = tasks = 0
+        for pid in processes:
+            values = {name: int(value) for name, value in _STATUS.findall(_read(f"/proc/{pid}/status"))}
+            tasks += values.pop(b"Threads", 0)
+            kilobytes += sum(values.values())
+        self._tasks = tasks
+        return kilobytes * 1024 + tasks * THREAD_BYTES
+
+    def _buffers(self, processes: Iterable[int]) -> int:
+        """Bytes that may lie in pipes and sockets."""
+        pipes: set[str] = set()
+        for pid in processes:
+            if _descriptors(pid) > FREE_DESCRIPTORS:
+                pipes.update(name for name in _links(f"/proc/{pid}/fd") if name.startswith("pipe:"))
+        return _pipe_bytes(len(pipes) - FREE_DESCRIPTORS, fixed=self._fixed_buffers) + _socket_bytes(
+            f"/proc/{self._pid}/net", fixed=self._fixed_buffers
+        )
+
+    def _tmpfs(self) -> int:
+        """Bytes in the run's /tmp and /dev/shm. They are mounts in a read-only root: no path leads astray."""
+        used, devices = 0, _our_devices()
+        for place in ("root/tmp", "root/dev/shm"):
+            try:
+                directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._init)
+            except OSError:  # gone, or a run without a root of its own
+                continue
+            try:
+                device = os.fstat(directory).st_dev
+                if device not in devices:
+                    sizes = os.fstatvfs(directory)
+                    used += (sizes.f_blocks - sizes.f_bfree) * sizes.f_frsize
+                    devices = devices | {device}
+            finally:
+                os.close(directory)
+        return used
+
+
+def _proportional(processes: Iterable[int]) -> int:
+    """Bytes of memory with each shared page counted once among those that share it.
+
+    Shared memory without a name is charged here; with a name it lies in a tmpfs, which is charged as such.
+    """
+    anonymous = shared = tables = 0
+    unnamed: dict[bytes, int] = {}
+    for pid in processes:
+        values = {name: int(value) * 1024 for name, value in _PSS.findall(_read(f"/proc/{pid}/smaps_rollup"))}
+        anonymous += values.get(b"Pss_Anon", 0) + values.get(b"SwapPss", 0)
+        shared += values.get(b"Pss_Shmem", 0)
+        status = {name: int(value) for name, value in _STATUS.findall(_read(f"/proc/{pid}/status"))}
+        tables += status.get(b"VmPTE", 0) * 1024 + status.get(b"Threads", 0) * THREAD_BYTES
+        if values.get(b"Pss_Shmem"):
+            for start, end, offset, device, inode in _MAPPING.findall(_read(f"/proc/{pid}/maps")):
+                if device == _unnamed_device():
+                    size = int(offset, 16) + int(end, 16) - int(start, 16)
+                    unnamed[inode] = max(unnamed.get(inode, 0), size)
+    return anonymous + tables + min(shared, sum(unnamed.values()))
+
+
+def _pipe_bytes(count: int, *, fixed: bool) -> int:
+    """The most that so many pipes can hold: each its maximum, until the user's allowance makes new ones small."""
+    if count <= 0:
+        return 0
+    allowance = _setting("fs/pipe-user-pages-soft") * mmap.PAGESIZE
+    most = count * (PIPE_BYTES if fixed else _setting("fs/pipe-max-size"))
+    return min(most, allowance + count * 2 * mmap.PAGESIZE) if allowance else most
+
+
+def _socket_bytes(net: str, *, fixed: bool) -> int:
+    """What the sockets of a network namespace can hold, those in flight inside other sockets too.
+
+    The namespace is the sandbox's: concurrent runs of one deployment are charged each other's.
+    """
+    used = re.search(rb"sockets: used (\d+)", _read(f"{net}/sockstat"))
+    if used is None or int(used[1]) <= FREE_DESCRIPTORS:
+        return 0
+    queued = 0
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        # Twice the bytes: the kernel keeps small packets in larger buffers.
+        queued += 2 * sum(int(sent, 16) + int(got, 16) for sent, got in _QUEUES.findall(_read(f"{net}/{protocol}")))
+    unix = _read(f"{net}/unix").count(b"\n") - 1 - FREE_DESCRIPTORS
+    # The sender of a packet pays for it, and may pass its allowance by one packet. SO_SNDBUF doubles what is asked for.
+    each = 2 * _setting("net/core/wmem_default" if fixed else "net/core/wmem_max")
+    return queued + max(unix, 0) * each
+
+
+def _mappings(pid: int) -> int:
+    """How many mappings a process has."""
+    text = _read(f"/proc/{pid}/maps", MAPPINGS_READ)
+    return MAPPINGS_MOST if len(text) >= MAPPINGS_READ else text.count(b"\n")
+
+
+def _descriptors(pid: int) -> int:
+    """How many descriptors a process has open. The size of the directory tells since Linux 6.2."""
+    try:
+        return os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def _links(directory: str) -> Iterator[str]:
+    for name in _entries(directory):
+        try:
+            yield os.readlink(f"{directory}/{name}")
+        except OSError:
+            continue
+
+
+def _entries(directory: str) -> list[str]:
+    """The names in a /proc directory; none if its process is gone."""
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _read(path: str, most: int = 16 * MEGABYTE) -> bytes:
+    """The bytes of a /proc file, at most so many; none if its process is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # a zombie's files refuse everyone but root
+        return b""
+    try:
+        parts = []
+        while most > 0 and (part := os.read(descriptor, min(most, 65536))):
+            parts.append(part)
+            most -= len(part)
+        return b"".join(parts)
+    except ProcessLookupError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _setting(name: str) -> int:
+    """A sysctl, which this process reads once. Where it is not shown, the kernel's default."""
+    path = Path("/proc/sys") / name
+    return int(path.read_text()) if path.exists() else SYSCTL_DEFAULTS[name]
+
+
+@cache
+def _our_devices() -> frozenset[int]:
+    """File systems of this process: a run that shares them (no root of its own) is not charged for them."""
+    return frozenset(os.stat(place).st_dev for place in ("/", "/tmp", "/dev/shm") if os.path.isdir(place))  # noqa: S108
+
+
+@cache
+def _unnamed_device() -> bytes:
+    """The device, as /proc/PID/maps writes it, on which the kernel keeps shared memory without a name."""
+    with mmap.mmap(-1, mmap.PAGESIZE):
+        for line in _read("/proc/self/maps").splitlines():
+            if line.endswith(b"/dev/zero (deleted)"):
+                return line.split()[3]
+    return b""
