@@ -1,0 +1,193 @@
+"""One run, in the process that was forked for it: first isolate and warm, then wait for work, run `main`, answer, end."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from typing import Any
+
+from . import syscalls, values, wire
+from .loader import Main, describe, run
+
+CHANNEL = 3
+"""The descriptor of the run's one channel; 0, 1 and 2 are beside it and nothing else of ours."""
+_TMPFS = syscalls.MS_NOSUID | syscalls.MS_NODEV
+
+
+class Config:
+    """What the host says at the start about every run; see `sandbox.launch`."""
+
+    def __init__(self, start: dict[str, Any]) -> None:
+        self.isolated = bool(start["isolated"])
+        self.uid: int | None = start["uid"]
+        self.tmp_mb = int(start["tmp_mb"])
+        self.rlimits = [(int(kind), int(soft), int(hard)) for kind, soft, hard in start["rlimits"]]
+        self.filter = bytes.fromhex(start["filter"])
+        self.code = str(start["code"])
+        self.packages: str | None = start["packages"]
+
+
+def live(config: Config, main: Main, control: socket.socket, others: int) -> None:
+    """The whole life of a run's process. `others`: processes that count for the same uid already. Never returns."""
+    try:
+        if config.isolated:
+            isolate(config)
+        else:
+            os.setsid()
+        _limit(config, others)
+        _reseed()
+        _warm()
+        wire.send(control, {"op": "prepared"})
+    except OSError as error:
+        wire.send(control, {"op": "broken", "errno": error.errno or 0, "message": str(error)})
+        os._exit(1)
+    _run(main, *_await_work(control))
+    os._exit(0)
+
+
+def isolate(config: Config) -> None:
+    """Own mounts, ipc and /tmp; then no privilege any more. The pid namespace is new since the fork."""
+    syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
+    syscalls.mount("proc", "/proc", "proc", _TMPFS | syscalls.MS_NOEXEC, "subset=pid")
+    room = "size=%dm,nr_inodes=%d,mode=1777" % (config.tmp_mb, config.tmp_mb * 64 + 256)
+    syscalls.mount("tmpfs", "/tmp", "tmpfs", _TMPFS, room)
+    syscalls.mount("tmpfs", "/dev/shm", "tmpfs", _TMPFS | syscalls.MS_NOEXEC, room)
+    os.chdir("/tmp")
+    drop(config.uid)
+    syscalls.load_filter(config.filter)
+    _check()
+
+
+def drop(uid: int | None) -> None:
+    """Give up every capability for good and, if one is said, become that uid. Bounding set first: it needs the others."""
+    for cap in syscalls.ZYGOTE_CAPS:
+        syscalls.prctl(syscalls.PR_CAPBSET_DROP, cap)
+    if uid is not None:
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    syscalls.capset(())
+    # A changed uid makes a process undumpable, and its own /proc/self root's; of its own it may read everything.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+
+
+def _check() -> None:
+    """Look at what must hold rather than trust that every call did what it said."""
+    with open("/proc/self/status", "rb") as file:
+        status = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+    held = [status[key].strip() for key in (b"CapEff", b"CapPrm", b"CapBnd", b"CapAmb")]
+    if (
+        status[b"Seccomp"].strip() != b"2"
+        or status[b"NoNewPrivs"].strip() != b"1"
+        or any(int(caps, 16) for caps in held)
+    ):
+        raise OSError(1, "the process kept privileges: %s" % held)
+
+
+def _limit(config: Config, others: int) -> None:
+    """The run's own limits. What the zygote has already is not the run's to pay for: its data, its processes."""
+    extra = {resource.RLIMIT_DATA: _data_bytes(), resource.RLIMIT_NPROC: others}
+    for kind, soft, hard in config.rlimits:
+        more, (_, most) = extra.get(kind, 0), resource.getrlimit(kind)
+        soft, hard = (value if value < 0 else value + more for value in (soft, hard))
+        if most != resource.RLIM_INFINITY and (hard < 0 or hard > most):
+            hard = most
+        resource.setrlimit(kind, (hard if 0 <= hard < soft else soft, hard))
+
+
+def _data_bytes() -> int:
+    """Private writable memory of this process, as RLIMIT_DATA counts it."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[5]) * resource.getpagesize()
+
+
+def _reseed() -> None:
+    """Random states that the import made would be the same in every run. `random` itself is reseeded by the fork."""
+    ssl = sys.modules.get("_ssl")
+    if ssl is not None:
+        ssl.RAND_add(os.urandom(32), 32.0)
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _warm() -> None:
+    """Go the way of a run once: its page faults are paid before the request comes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(wire.frame(b'{"args":{"a":[1,2.5,"x"]},"context":{},"environ":{"A":"b"},"result_limit":99}'))
+        request = json.loads(wire.read_frame(theirs))
+        os.environ.update(request["environ"])
+        del os.environ["A"]
+        theirs.sendall(answer(_echo, request, time.process_time()))
+        ours.recv(4096)
+
+
+def _echo(args: Any, context: Any) -> Any:
+    return [args, context]
+
+
+def _await_work(control: socket.socket) -> tuple[socket.socket, dict[str, Any]]:
+    """Wait to be given a run; afterwards the run's channel is the only descriptor of ours."""
+    got = wire.receive(control, 64)
+    if got is None:
+        os._exit(0)
+    _, fds = got
+    result, log, *groups = fds
+    for group in groups:
+        os.write(group, b"0")
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    control.detach()
+    os.dup2(result, CHANNEL, inheritable=False)
+    wire.close(fds)
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL)
+    return channel, json.loads(wire.read_frame(channel))
+
+
+def _run(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
+    zone = os.environ.get("TZ")
+    os.environ.clear()
+    os.environ.update(request["environ"])
+    if os.environ.get("TZ") != zone:
+        time.tzset()
+    data = answer(main, request, time.process_time())
+    _flush()
+    channel.sendall(data)
+
+
+def answer(main: Main, request: dict[str, Any], cpu: float) -> bytes:
+    """Call `main`; the frame to send back."""
+    limit = request["result_limit"]
+    try:
+        value = run(main, request["args"], request["context"])
+    except BaseException as error:  # the user's code may raise anything, sys.exit included
+        return _failure("error", describe(error))
+    try:
+        output = values.encode(value)
+    except values.Unserialisable as error:
+        return _failure("unserialisable", {"type": "Unserialisable", "message": str(error), "traceback": None})
+    except BaseException as error:  # so may the methods of what it returned
+        return _failure("error", describe(error))
+    if len(output) > limit:
+        text = "the result is %d bytes of JSON, the limit is %d" % (len(output), limit)
+        return _failure("limit", {"type": "ResultTooLarge", "message": text, "traceback": None})
+    usage = (time.process_time() - cpu) * 1000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return wire.frame(b'{"ok":true,"cpu_ms":%.3f,"max_memory_mb":%.3f,"output":%b}' % (*usage, output))
+
+
+def _failure(reason: str, error: dict[str, Any]) -> bytes:
+    return wire.frame(json.dumps({"ok": False, "reason": reason, "error": error}).encode())
+
+
+def _flush() -> None:
+    """Everything printed is in the log before the result is out: the process is killed as soon as it is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001,S110 (the user may have put anything there, or closed it)
+            pass
+    syscalls.flush_stdio()

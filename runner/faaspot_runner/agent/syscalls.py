@@ -1,0 +1,145 @@
+"""The few system calls that Python 3.8 has no word for. Thin: one function a call, OSError on failure."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+SECCOMP_MODE_FILTER = 2
+
+CAP_SETGID = 6
+CAP_SETUID = 7
+CAP_SETPCAP = 8
+CAP_SYS_ADMIN = 21
+ZYGOTE_CAPS = (CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN)
+"""What a zygote keeps, in its own user namespace, to make the namespaces of its runs."""
+
+_NUMBERS = {
+    "x86_64": {"close_range": 436, "pidfd_open": 434, "pidfd_send_signal": 424},
+    "aarch64": {"close_range": 436, "pidfd_open": 434, "pidfd_send_signal": 424},
+}
+_CAP_VERSION_3 = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _Program(ctypes.Structure):
+    """`struct sock_fprog`."""
+
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def check(result: int, what: str) -> int:
+    """The result of a call, or OSError with the call's name if it failed."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, "%s: %s" % (what, os.strerror(code)))
+    return result
+
+
+def number(name: str) -> int:
+    """The number of a system call here. Raises OSError(ENOSYS) on a machine that this program does not know."""
+    try:
+        return _NUMBERS[platform.machine()][name]
+    except KeyError:
+        raise OSError(38, "%s: unknown on %s" % (name, platform.machine())) from None
+
+
+def call(name: str, *args: int) -> int:
+    """A system call by name; every argument is passed as a long."""
+    return check(int(_libc.syscall(ctypes.c_long(number(name)), *[ctypes.c_long(arg) for arg in args])), name)
+
+
+def prctl(option: int, *args: int) -> int:
+    """`prctl(2)`."""
+    longs = [ctypes.c_ulong(arg) for arg in (*args, 0, 0, 0, 0)[:4]]
+    return check(int(_libc.prctl(ctypes.c_int(option), *longs)), "prctl %d" % option)
+
+
+def unshare(flags: int) -> None:
+    """`unshare(2)`."""
+    check(int(_libc.unshare(ctypes.c_int(flags))), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """`setns(2)`."""
+    check(int(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind))), "setns")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    """`mount(2)`."""
+    result = _libc.mount(
+        source.encode(),
+        target.encode(),
+        kind.encode() if kind else None,
+        ctypes.c_ulong(flags),
+        options.encode() or None,
+    )
+    check(int(result), "mount %s" % target)
+
+
+def capset(caps: tuple[int, ...], ambient: bool = False) -> None:
+    """Have exactly these capabilities (all below 32), inheritable too with `ambient`, and clear the ambient set."""
+    bits = sum(1 << cap for cap in caps)
+    header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)(bits, bits, bits if ambient else 0, 0, 0, 0)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    check(int(_libc.capset(header, data)), "capset")
+
+
+def load_filter(program: bytes) -> None:
+    """Put a seccomp program (8 bytes an instruction) on this thread and all it makes. Needs no_new_privs."""
+    fprog = _Program(len(program) // 8, program)
+    check(
+        int(_libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(fprog), 0, 0)),
+        "seccomp filter",
+    )
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of the process, close-on-exec."""
+    return call("pidfd_open", pid, 0)
+
+
+def pidfd_kill(pidfd: int) -> None:
+    """SIGKILL; nothing if it is dead already."""
+    try:
+        call("pidfd_send_signal", pidfd, 9, 0, 0)
+    except ProcessLookupError:
+        pass
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """Close every descriptor from `first` to `last`."""
+    call("close_range", first, last, 0)
+
+
+def flush_stdio() -> None:
+    """Write out what C code has put into stdout."""
+    _libc.fflush(None)

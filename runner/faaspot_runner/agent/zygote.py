@@ -1,0 +1,256 @@
+"""The zygote: holds the user's imported module, keeps a child ready, hands it the next run, tells of its end.
+
+One thread, one poll loop. A client is a channel of a worker (or of the spot); when it closes, its runs are killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any, Callable
+
+from . import child, syscalls, wire
+from .loader import Main
+
+MOST_SPARES = 4
+IDLE_MS = 5_000
+"""After this long without anything to do, spares beyond the first are given up."""
+
+
+class Child:
+    """A forked process: a spare until it has an `id` and a `client`."""
+
+    def __init__(self, pid: int, pidfd: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.control: socket.socket | None = control
+        self.id: str | None = None
+        self.client: socket.socket | None = None
+        self.broken: dict[str, Any] | None = None
+
+
+class Zygote:
+    """The loop. `control`: the spot's channel; the sandbox ends with it."""
+
+    def __init__(self, config: child.Config, main: Main, control: socket.socket) -> None:
+        self._config = config
+        self._main = main
+        self._control = control
+        self._clients: set[socket.socket] = set()
+        self._children: dict[int, Child] = {}
+        self._spares: list[Child] = []
+        self._wanted = 1
+        self._retired = False
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if config.isolated else -1
+        self._add_client(control)
+
+    def serve(self) -> None:
+        """Until the spot goes away, or after `retire` the last run has ended."""
+        while not (self._retired and not self._children):
+            hungry = len(self._spares) < self._wanted and not self._retired
+            events = self._poll.poll(0 if hungry else IDLE_MS)
+            for fd, _ in events:
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler()
+            if not events:
+                self._idle(hungry)
+
+    def _idle(self, hungry: bool) -> None:
+        """Nobody waits: the time to fork ahead, or after a while to give up what is too much."""
+        if hungry:
+            try:
+                self._spares.append(self._fork())
+            except OSError:
+                self._wanted = 0  # the next run tries again, and is told why if it fails, too
+            return
+        self._wanted = min(self._wanted, 1)
+        for spare in self._spares[1:]:
+            syscalls.pidfd_kill(spare.pidfd)
+
+    # ------------------------------------------------------------ clients
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, select.POLLIN)
+
+    def _forget(self, fd: int) -> None:
+        del self._handlers[fd]
+        self._poll.unregister(fd)
+
+    def _add_client(self, client: socket.socket) -> None:
+        client.setblocking(False)
+        self._clients.add(client)
+        self._watch(client.fileno(), lambda: self._hear(client))
+
+    def _hear(self, client: socket.socket) -> None:
+        try:
+            got = wire.receive(client, 64)
+        except BlockingIOError:
+            return
+        except (OSError, wire.WireError):
+            got = None
+        if got is None:
+            self._drop_client(client)
+            return
+        message, fds = got
+        if message["op"] == "run" and len(fds) >= 2:
+            self._start_run(client, str(message.get("id")), fds)
+        elif message["op"] == "connect" and len(fds) == 1:
+            self._add_client(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[0]))
+        elif message["op"] == "retire":
+            self._retire()
+            wire.close(fds)
+        else:
+            wire.close(fds)
+
+    def _drop_client(self, client: socket.socket) -> None:
+        if client is self._control:
+            os._exit(0)
+        self._forget(client.fileno())
+        self._clients.discard(client)
+        for one in self._children.values():
+            if one.client is client:
+                one.client = None
+                syscalls.pidfd_kill(one.pidfd)
+        client.close()
+
+    def _retire(self) -> None:
+        self._retired = True
+        for spare in self._spares:
+            syscalls.pidfd_kill(spare.pidfd)
+
+    @staticmethod
+    def _tell(client: socket.socket | None, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """A client that does not read, or is gone, misses it: we never wait for one."""
+        if client is not None:
+            try:
+                wire.send(client, message, fds)
+            except OSError:
+                pass
+
+    # ------------------------------------------------------------ runs
+
+    def _start_run(self, client: socket.socket, id: str, fds: list[int]) -> None:
+        """Hand the run to a spare; without one, fork now and keep more of them from here on."""
+        try:
+            if self._retired:
+                raise OSError(errno.ESHUTDOWN, "the sandbox takes no new runs")
+            if not self._spares:
+                self._wanted = min(self._wanted + 1, MOST_SPARES)
+                self._spares.append(self._fork())
+            chosen = self._spares.pop(0)
+            assert chosen.control is not None
+            wire.send(chosen.control, {"op": "go"}, fds)
+            chosen.id, chosen.client = id, client
+            self._tell(client, {"op": "forked", "id": id}, (chosen.pidfd,))
+        except OSError as error:
+            self._tell(client, {"op": "refused", "id": id, "errno": error.errno or 0, "message": str(error)})
+        finally:
+            wire.close(fds)
+
+    def _fork(self) -> Child:
+        """A new process in a pid namespace of its own. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                pid = self._fork_isolated() if self._config.isolated else os.fork()
+            except OSError:
+                ours.close()
+                raise
+            if pid == 0:
+                self._become_child(theirs)
+        one = Child(pid, syscalls.pidfd_open(pid), ours)
+        self._children[one.pidfd] = one
+        self._watch(one.pidfd, lambda: self._bury(one))
+        self._watch(ours.fileno(), lambda: self._hear_child(one))
+        return one
+
+    def _fork_isolated(self) -> int:
+        """Fork into a new pid namespace by `os.fork`, so that every fork handler runs: of Python, libc and libraries."""
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+        finally:
+            if os.getpid() != 1:  # the child is 1 of its own; this process never is, see sandbox.launcher
+                syscalls.setns(self._own_pid_namespace, syscalls.CLONE_NEWPID)
+        return pid
+
+    def _become_child(self, control: socket.socket) -> None:
+        """In the child: close what is the zygote's, keep what the user's import has opened."""
+        own = [*self._handlers, self._own_pid_namespace] if self._config.isolated else [*self._handlers]
+        os.dup2(control.fileno(), child.CHANNEL, inheritable=False)
+        for fd in {*own, control.detach()} - {child.CHANNEL}:
+            os.close(fd)
+        try:
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, child.CHANNEL)
+            child.live(self._config, self._main, channel, len(self._children) + 2)
+        finally:
+            os._exit(1)
+
+    def _hear_child(self, one: Child) -> None:
+        assert one.control is not None
+        try:
+            got = wire.receive(one.control)
+        except (OSError, wire.WireError):
+            got = None
+        if got is not None:
+            message, _ = got
+            if message["op"] == "broken":
+                one.broken = message
+                self._wanted = 0
+            return
+        self._forget(one.control.fileno())
+        one.control.close()
+        one.control = None
+
+    def _bury(self, one: Child) -> None:
+        """It is dead, and with it everything in its pid namespace."""
+        while one.control is not None:
+            self._hear_child(one)
+        self._forget(one.pidfd)
+        os.close(one.pidfd)
+        del self._children[one.pidfd]
+        if one in self._spares:
+            self._spares.remove(one)
+        try:
+            _, status, usage = os.wait4(one.pid, 0)
+        except ChildProcessError:  # something of the user's import has reaped it
+            status, usage = 0, None
+        if not self._config.isolated:
+            self._kill_group(one.pid)
+        if one.broken is not None:
+            self._tell(one.client, dict(one.broken, op="refused", id=one.id))
+            return
+        message = {"op": "exited", "id": one.id, "status": status}
+        if usage is not None:
+            message["cpu_ms"] = (usage.ru_utime + usage.ru_stime) * 1000
+            message["max_memory_mb"] = usage.ru_maxrss / 1024
+        self._tell(one.client, message)
+
+    @staticmethod
+    def _kill_group(pid: int) -> None:
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float]:
+    """The user's `main` and how many milliseconds its import took. Raises LoadError."""
+    started = time.monotonic()
+    if config.packages is not None:
+        import site
+
+        site.addsitedir(config.packages)
+    main = load(config.code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return main, (time.monotonic() - started) * 1000

@@ -1,0 +1,300 @@
+"""The launcher process: forks sandboxes. It holds the spot's privileges and never runs what a user wrote.
+
+One launcher a spot, single-threaded, so that it may fork at any time. It reads requests from its spot and answers each
+with the new sandbox's init; when the spot goes away, it ends, and every sandbox with it.
+
+Inside a sandbox: init (this program, forked; pid 1, holds nothing, waits) and the program (an interpreter with the
+agent; pid 2). The zygote is not pid 1, because libraries take an unchanged getpid for "not forked": its runs are
+always pid 1 of their own namespaces, and would draw the same random numbers as the zygote.
+
+::
+
+    spot -> launcher   {"op": "launch", "fds": [names]} + descriptors; the one named "plan" holds the Plan as JSON
+    launcher -> spot   {"op": "launched", "pid": n} + pidfd   |   {"op": "failed", "errno": n, "message": ...}
+    spot               moves the pid into its cgroup, then writes one byte into the pipe "go"
+    sandbox -> spot    on "control": {"op": "failed", ...} if it could not be set up, then whatever the program says
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from faaspot_runner.agent import syscalls as kernel
+from faaspot_runner.agent import wire
+from faaspot_runner.sandbox import mounts, namespaces
+from faaspot_runner.sandbox.syscalls import clone, sethostname
+
+NAMESPACES = kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+MOST_FDS = 16
+PARENT_CHECK_MS = 1000
+PROGRAM_FDS = ("null", "log", "log", "control")
+"""What the program gets as 0, 1, 2 and 3; Plan.more follows."""
+CONTROL = PROGRAM_FDS.index("control")
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to launch. Descriptors that come with it: control, log, go, filter (the seccomp program), and as needed net
+    (a network namespace), `file:PATH` (its contents go there), and those of `more`, which the program gets from 4 on.
+
+    `uid_map`: None for an ordinary user. `libraries`: names in /python/lib that the system's loader must find.
+    `rlimits`: (resource, soft, hard) for the program.
+    """
+
+    uid_map: str | None
+    binds: list[list[str]]
+    files: dict[str, str]
+    links: dict[str, str]
+    tmp_mb: int
+    argv: list[str]
+    environ: dict[str, str]
+    executable: str
+    rlimits: list[list[int]]
+    libraries: list[str] = field(default_factory=list)
+    more: list[str] = field(default_factory=list)
+
+
+class Stage(Exception):
+    """Which step of the set-up failed, and how."""
+
+    def __init__(self, stage: str, error: OSError) -> None:
+        super().__init__(f"{stage}: {error.strerror or error}")
+        self.stage = stage
+        self.errno = error.errno or 0
+
+
+def main() -> NoReturn:
+    """Serve the spot on descriptor 3 until it goes away."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3)
+    os.set_inheritable(3, False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the spot's to handle, and its end is ours
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for an init: the spot watches its pidfd
+    parent = os.getppid()
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    while os.getppid() == parent:
+        if not poll.poll(PARENT_CHECK_MS):
+            continue
+        got = wire.receive(sock, MOST_FDS)
+        if got is None:
+            break
+        _serve(sock, *got)
+    os._exit(0)
+
+
+def _serve(sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    named = dict(zip(message["fds"], fds, strict=True))
+    try:
+        pid = _launch(Plan(**json.loads(_contents(named.pop("plan")))), named)
+        pidfd = kernel.pidfd_open(pid)
+    except OSError as error:
+        wire.send(sock, {"op": "failed", "errno": error.errno or 0, "message": str(error)})
+        return
+    finally:
+        wire.close(fds)
+    wire.send(sock, {"op": "launched", "pid": pid}, [pidfd])
+    os.close(pidfd)
+
+
+def _launch(plan: Plan, fds: dict[str, int]) -> int:
+    """Fork the init of a new sandbox; it waits for its maps and the spot's go. Raises OSError."""
+    self_fd = kernel.pidfd_open(os.getpid())
+    maps_read, maps_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = _clone(fds.get("net"))
+        if pid == 0:
+            os.close(maps_write)
+            _init(plan, fds, maps_read, self_fd)
+        try:
+            namespaces.write_maps(pid, plan.uid_map)
+            with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+                file.write("1000")
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        os.write(maps_write, b"m")
+        return pid
+    finally:
+        wire.close([self_fd, maps_read, maps_write])
+
+
+def _clone(net: int | None) -> int:
+    """Clone into new namespaces, but into that network if there is one: it belongs to the host's user namespace."""
+    if net is None:
+        return clone(NAMESPACES | kernel.CLONE_NEWNET)
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    kernel.setns(net, kernel.CLONE_NEWNET)
+    try:
+        return clone(NAMESPACES)
+    finally:
+        # In the child, too, this is only the copy of the launcher's descriptor; but it stays where it is.
+        if os.getpid() != 1:
+            kernel.setns(own, kernel.CLONE_NEWNET)
+        os.close(own)
+
+
+# ---------------------------------------------------------------- inside
+
+
+def _init(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn:
+    """The life of a sandbox's pid 1: build the place, start the program, wait for its end."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if os.read(maps, 1) and os.read(fds["go"], 1):
+            program = _set_up(plan, fds, launcher)
+            _let_go(fds["control"])
+            _wait(program)
+    except Stage as failure:
+        _report(fds["control"], failure)
+    finally:
+        os._exit(0)
+
+
+def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
+    """Everything between the clone and the program, whose pid it returns. Raises Stage."""
+    stage = "start"
+    try:
+        stage = "mount namespace"
+        mounts.make_private()
+        stage = "bind mounts"
+        files = {path: data.encode() for path, data in plan.files.items()}
+        files.update({name[5:]: _contents(fd) for name, fd in fds.items() if name.startswith("file:")})
+        opened = mounts.open_binds([*mounts.system_binds(), *((source, target) for source, target in plan.binds)])
+        opened += mounts.open_devices()
+        stage = "uid change"
+        _become_owner(plan.uid_map is not None)
+        _die_with(launcher)
+        stage = "cgroup namespace"
+        kernel.unshare(kernel.CLONE_NEWCGROUP)
+        stage = "hostname"
+        sethostname("sandbox")
+        if "net" not in fds:
+            stage = "loopback network"
+            _loopback_up()
+        stage = "root file system"
+        mounts.build_root(opened, files, plan.links, plan.libraries, plan.tmp_mb)
+        stage = "program"
+        filter_program = _contents(fds["filter"])
+        pid = os.fork()
+        if pid == 0:
+            _exec(plan, fds, filter_program)
+    except OSError as error:
+        raise Stage(stage, error) from None
+    return pid
+
+
+def _contents(fd: int) -> bytes:
+    """The whole file of a descriptor, from its start whatever its position is."""
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _become_owner(mapped: bool) -> None:
+    """From the spot's uid to the sandbox's own throw-away one. An ordinary user is it already."""
+    if mapped:
+        os.setgroups([])
+        os.setresgid(namespaces.ROOT_INSIDE, namespaces.ROOT_INSIDE, namespaces.ROOT_INSIDE)
+        os.setresuid(namespaces.ROOT_INSIDE, namespaces.ROOT_INSIDE, namespaces.ROOT_INSIDE)
+
+
+def _die_with(launcher: int) -> None:
+    """After the last change of uid, which clears it. A launcher that died before is seen by its pidfd."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([launcher], [], [], 0)[0]:
+        raise OSError(errno.ESRCH, "the launcher is gone")
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack_from("16xH", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[0]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+def _exec(plan: Plan, fds: dict[str, int], filter_program: bytes) -> NoReturn:
+    """In the program's process: give up what it must not have, then become it."""
+    stage, control = "privileges", fds["control"]
+    try:
+        os.setsid()
+        _keep_caps()
+        for kind, soft, hard in plan.rlimits:
+            resource.setrlimit(kind, (soft, hard))
+        os.umask(0o022)
+        stage = "descriptors"
+        os.chdir("/tmp")  # noqa: S108 (the sandbox's own)
+        _arrange([os.open("/dev/null", os.O_RDWR), *(fds[name] for name in (*PROGRAM_FDS[1:], *plan.more))])
+        control = CONTROL
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        stage = "seccomp filter"
+        kernel.load_filter(filter_program)
+        stage = f"start of {plan.executable}"
+        os.execve(plan.executable, plan.argv, plan.environ)
+    except OSError as error:
+        _report(control, Stage(stage, error))
+    finally:
+        os._exit(127)
+
+
+def _report(control: int, failure: Stage) -> None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, control)
+    error = {"type": "SandboxError", "message": str(failure), "traceback": None}
+    wire.send(sock, {"op": "failed", "stage": failure.stage, "errno": failure.errno, "error": error})
+
+
+def _keep_caps() -> None:
+    """Only what a zygote needs; ambient, because an ordinary user's do not survive the exec otherwise."""
+    for cap in range(64):
+        if cap not in kernel.ZYGOTE_CAPS and _in_bounding_set(cap):
+            kernel.prctl(kernel.PR_CAPBSET_DROP, cap)
+    kernel.capset(kernel.ZYGOTE_CAPS, ambient=True)
+    for cap in kernel.ZYGOTE_CAPS:
+        kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_RAISE, cap)
+
+
+def _in_bounding_set(cap: int) -> bool:
+    try:
+        return kernel.prctl(kernel.PR_CAPBSET_READ, cap) == 1
+    except OSError:  # beyond the last capability of this kernel
+        return False
+
+
+def _arrange(fds: list[int]) -> None:
+    """Make them 0, 1, 2 ... and close everything else. Copied up first, so that none is overwritten."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for fd in fds]
+    for number, fd in enumerate(high):
+        os.dup2(fd, number)
+    kernel.close_range(len(high))
+
+
+def _let_go(control: int) -> None:
+    """The init keeps nothing but the channel (as 3): no capability, and nobody may look into its memory."""
+    _arrange([control] * (CONTROL + 1))
+    for number in range(CONTROL):
+        os.close(number)
+    kernel.capset(())
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def _wait(program: int) -> None:
+    """Bury orphans until the program ends and tell how. The kernel then kills what is left in the namespace."""
+    while True:
+        pid, status = os.wait()
+        if pid == program:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, CONTROL)
+            wire.send(sock, {"op": "ended", "status": status})
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

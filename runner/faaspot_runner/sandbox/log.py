@@ -1,0 +1,58 @@
+"""What a run writes to stdout and stderr: one pipe, read to the end, kept up to a limit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from faaspot_runner.contract import LOG_CUT_MARK
+
+_CHUNK = 65536
+
+
+class RunLog:
+    """What the run writes, its first bytes kept; the rest is read and dropped, so that the writer never waits for us."""
+
+    def __init__(self, limit: int, on_log: Callable[[bytes], None] | None) -> None:
+        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.read_end, False)
+        # A pipe is its maker's: without this nobody inside could open /dev/stdout.
+        os.fchmod(self.write_end, 0o622)
+        self._kept = bytearray()
+        self._limit = limit
+        self._dropped = 0
+        self._on_log = on_log
+
+    def drain(self, most: int = 16 * _CHUNK) -> bool:
+        """Take what is there, at most that much. False at the end of the pipe."""
+        while most > 0:
+            try:
+                data = os.read(self.read_end, _CHUNK)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            most -= len(data)
+            kept = data[: self._limit - len(self._kept)]
+            self._dropped += len(data) - len(kept)
+            if kept:
+                self._kept += kept
+                if self._on_log is not None:
+                    self._on_log(kept)
+        return True
+
+    def text(self) -> tuple[str, bool]:
+        """The log and whether it was cut. NUL, which not every database can hold in a text, becomes U+FFFD."""
+        text = self._kept.decode("utf-8", "replace").replace("\0", "\ufffd")
+        if self._dropped:
+            text += LOG_CUT_MARK.format(dropped=self._dropped)
+        return text, bool(self._dropped)
+
+    def close_write_end(self) -> None:
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+    def close(self) -> None:
+        self.close_write_end()
+        os.close(self.read_end)

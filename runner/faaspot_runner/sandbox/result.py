@@ -1,0 +1,104 @@
+"""What a run sends back, judged as what it is: bytes from hostile code that should be strict JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from faaspot_runner.contract import Error, Reason
+
+ENVELOPE_BYTES = 256 * 1024
+"""What a frame may have beyond the result itself: the error of a failed run."""
+MESSAGE_CHARS = 4_000
+TRACEBACK_CHARS = 48_000
+_OUTPUT = b'"output":'
+
+
+class Malformed(Exception):
+    """Not what the agent would send; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The end of a run as it told it itself, or as it was seen. `output`: strict JSON text, if `reason` is None."""
+
+    reason: Reason | Literal["refused", "lost"] | None = None
+    output: str | None = None
+    error: Error | None = None
+    cpu_ms: float = 0.0
+    max_memory_mb: float = 0.0
+
+
+def parse(frame: bytes, most: int) -> Result:
+    """The result in a frame; `most` is the largest output in bytes. Raises Malformed."""
+    if frame.startswith(b'{"ok":true,'):
+        return _success(frame, most)
+    message = _object(frame)
+    if message.get("ok") is not False or message.get("reason") not in ("error", "unserialisable", "limit"):
+        raise Malformed("the process sent what is not a result")
+    return Result(reason=message["reason"], error=bounded_error(message.get("error")))
+
+
+def _success(frame: bytes, most: int) -> Result:
+    """The output's text is taken as it is, once it is known to be strict JSON: it may be large."""
+    head, mark, tail = frame.partition(_OUTPUT)
+    if not mark or not tail.endswith(b"}"):
+        raise Malformed("the process sent what is not a result")
+    usage = _object(head + _OUTPUT + b"null}")
+    output = tail[:-1]
+    if len(output) > most:
+        return Result(reason="limit", error=too_large(most))
+    _loaded(output)
+    return Result(
+        output=output.decode(), cpu_ms=number(usage.get("cpu_ms")), max_memory_mb=number(usage.get("max_memory_mb"))
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    message = _loaded(data)
+    if not isinstance(message, dict):
+        raise Malformed("the process sent what is not a result")
+    return message
+
+
+def _loaded(data: bytes) -> Any:
+    try:
+        value = json.loads(data.decode(), parse_constant=_no_constant)
+        if b"\\ud" in data or b"\\uD" in data:
+            # An escaped lone surrogate passes the parser, but no encoder after it.
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise Malformed("the result is nested too deeply") from None
+    except ValueError as error:
+        raise Malformed(f"the result is not strict JSON: {error}") from None
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def bounded_error(error: Any) -> Error:
+    """An `Error` from what a sandbox said, whatever it said; text that UTF-8 and databases can hold."""
+    fields = error if isinstance(error, dict) else {}
+    trace = fields.get("traceback")
+    return Error(
+        type=_text(fields.get("type", "Error"), 200),
+        message=_text(fields.get("message", ""), MESSAGE_CHARS),
+        traceback=_text(trace, TRACEBACK_CHARS) if trace is not None else None,
+    )
+
+
+def too_large(most: int) -> Error:
+    """The error of a result beyond its limit."""
+    return Error(type="ResultTooLarge", message=f"the result is larger than the limit of {most} bytes of JSON")
+
+
+def number(value: Any) -> float:
+    """A plausible quantity, else 0."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e12 else 0.0
+
+
+def _text(value: Any, most: int) -> str:
+    return str(value)[:most].encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
