@@ -14,7 +14,6 @@ import redis
 from rq import Queue as RqQueue
 from rq.job import Job
 from rq.serializers import JSONSerializer
-from tests.redis_servers import RedisServer, running_redis
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import LOG_START, Attempt, Queue
@@ -33,6 +32,7 @@ from faaspot_runner.contract import (
     SpotInfo,
     SpotRequest,
 )
+from tests.redis_servers import RedisServer, running_redis
 
 Request = RunRequest | BuildRequest | SpotRequest
 SPEC = SandboxSpec(version_id="v1", deployment="hello", version=1, runtime="sandbox", python="3.11", code="c0de")

@@ -6,18 +6,18 @@ RQ carries the jobs and decides nothing: no timeout, no result, no retry of its 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import redis
+import structlog
 from rq import Queue as RqQueue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from faaspot_api.queue import clients
 from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
-from faaspot_api.queue.clients import as_text, slices, translated
+from faaspot_api.queue.clients import TAKEN, as_text, slices, translated
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -54,10 +54,8 @@ CHUNK_BYTES = 16 * 1024 * 1024
 SCAN = 10_000
 """Ids of a queue's list that are read at once."""
 HEALTH_KEY = "faaspot:health"
-TAKEN = SUPERVISOR + ":taken"
-"""Spot requests the supervisor is working on."""
 _FOREVER = -1
-_log = logging.getLogger("faaspot.queue")
+_log = structlog.get_logger(__name__)
 
 
 class RedisQueue:
@@ -274,7 +272,7 @@ def _spot(text: bytes) -> SpotInfo | None:
     try:
         return load_spot(text)
     except ValueError as error:
-        _log.warning("a spot's heartbeat cannot be read: %s", error)
+        _log.warning("a spot's heartbeat cannot be read", error=str(error))
         return None
 
 
@@ -282,7 +280,7 @@ def _load(text: bytes | str) -> Message | None:
     try:
         return load(text)
     except ValueError as error:
-        _log.warning("a message in Redis cannot be read: %s", error)
+        _log.warning("a message in Redis cannot be read", error=str(error))
         return None
 
 

@@ -1,12 +1,10 @@
-"""The recorder's and the supervisor's side of Redis: events to read once, spot requests to take once.
+"""The recorder's side of Redis: what spots report, each event read until it is acknowledged.
 
-Both hand out what is left from a predecessor that died in the middle before anything new, so whatever is done with
-an event or a request must be idempotent.
+What a predecessor had read when it died comes before anything new, so applying an event must be idempotent.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +13,14 @@ from typing import Any, cast
 import redis
 
 from faaspot_api.queue import clients
-from faaspot_api.queue.clients import SLICE_SECONDS, as_text, slices, translated
-from faaspot_api.queue.rq import TAKEN
+from faaspot_api.queue.clients import SLICE_SECONDS, as_text, translated
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
-    LEASE_DONE,
-    LEASE_DONE_SECONDS,
     PREFIX,
     REPORTS,
     REPORTS_GROUP,
-    SPOTS,
-    SUPERVISOR,
     RunEnded,
     RunStarted,
-    SpotRequest,
-    dump,
-    lease_key,
     load,
 )
 
@@ -41,7 +31,6 @@ CONSUMER = "recorder"
 """One name for every recorder: what a dead one had read is its successor's at once, with no idle time to wait for."""
 
 Event = RunStarted | RunEnded
-_log = logging.getLogger("faaspot.queue")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,88 +108,6 @@ class ReportStream:
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
-
-
-class SpotRequests:
-    """What the API asks of the supervisor, each taken once and kept until it is done."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._redis = client
-
-    @classmethod
-    def open(cls, url: str, password: str | None) -> SpotRequests:
-        """The requests of the Redis at `url`; nothing is sent yet."""
-        return cls(clients.open_client(url, password))
-
-    def left_over(self) -> list[SpotRequest]:
-        """Requests that a predecessor took and did not finish, oldest first. Raises Unavailable."""
-        with translated():
-            texts = self._redis.lrange(TAKEN, 0, -1)
-        return [request for text in reversed(texts) if (request := self._request(text))]
-
-    def take(self, seconds: float) -> SpotRequest | None:
-        """The oldest request; blocks at most `seconds` for one. Raises Unavailable."""
-        for wait in slices(seconds):
-            with translated():
-                text = self._redis.blmove(SUPERVISOR, TAKEN, wait, "LEFT", "LEFT")  # type: ignore[arg-type]
-            if text is not None:
-                return self._request(text)
-        return None
-
-    def hold(self, request: SpotRequest, seconds: float) -> bool:
-        """Take the lease of the attempt, or take it over; False if its end was reported. Raises Unavailable."""
-        key = lease_key(request.execution_id, request.attempt)
-        with translated():
-            if self._is_done(self._redis.get(key)):
-                return False
-            self._redis.set(key, request.token, ex=math.ceil(seconds))
-        return True
-
-    def finish(self, request: SpotRequest, *events: Event) -> None:
-        """Report `events`, mark the attempt done and forget the request, all or nothing. Raises Unavailable."""
-        with translated(), self._redis.pipeline() as pipe:
-            for event in events:
-                pipe.xadd(REPORTS, {"event": dump(event)})
-            pipe.set(lease_key(request.execution_id, request.attempt), LEASE_DONE, ex=LEASE_DONE_SECONDS)
-            pipe.lrem(TAKEN, 0, dump(request))
-            pipe.execute()
-
-    def report(self, event: Event) -> None:
-        """Put one event on the reports stream. Raises Unavailable."""
-        with translated():
-            self._redis.xadd(REPORTS, {"event": dump(event)})
-
-    def forget(self, addresses: Sequence[str]) -> None:
-        """Take spots out of the list of those that exist. Raises Unavailable."""
-        if addresses:
-            with translated():
-                self._redis.hdel(SPOTS, *addresses)
-
-    def online(self) -> frozenset[str]:
-        """Addresses that have registered. Raises Unavailable."""
-        with translated():
-            return frozenset(as_text(address) for address in self._redis.hkeys(SPOTS))
-
-    def close(self) -> None:
-        self._redis.close()
-
-    def _request(self, text: bytes | str) -> SpotRequest | None:
-        try:
-            request = load(text)
-        except ValueError as error:
-            request, problem = None, str(error)
-        else:
-            problem = "not a spot request"
-        if isinstance(request, SpotRequest):
-            return request
-        _log.error("a request to the supervisor is thrown away: %s", problem)
-        with translated():
-            self._redis.lrem(TAKEN, 0, as_text(text))
-        return None
-
-    @staticmethod
-    def _is_done(value: bytes | str | None) -> bool:
-        return value is not None and as_text(value) == LEASE_DONE
 
 
 def _report(identifier: bytes | str, fields: dict[bytes, bytes]) -> Report:

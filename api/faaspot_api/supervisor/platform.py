@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue import embedded
 from faaspot_api.queue.embedded import Embedded
-from faaspot_api.queue.stream import SpotRequests
+from faaspot_api.queue.requests import SpotRequests
 from faaspot_api.supervisor.children import Child, Program
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.errors import CannotStartError
@@ -66,7 +66,7 @@ class Platform:
         migrated = asyncio.create_task(self._migrate(token))
         try:
             await self._start_redis()
-            self._requests = SpotRequests.open(self._settings.redis, self._settings.redis_secret())
+            self._requests = SpotRequests.open(self._settings, say)
             spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self)
             # A spot needs Redis alone: it comes up while the database is brought up to date.
             await spots.start()

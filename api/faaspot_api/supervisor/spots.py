@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from faaspot_api.errors import Unavailable
-from faaspot_api.queue.stream import SpotRequests
+from faaspot_api.queue.requests import SpotRequests
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.logs import say
 from faaspot_runner.contract import Error, RunEnded, RunStarted, SpotRequest

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from tests.platforms import eventually
-from tests.redis_servers import running_redis
 
 from faaspot_api.queue import embedded
 from faaspot_api.queue.clients import open_client
+from tests.platforms import eventually
+from tests.redis_servers import running_redis
 
 
 def mode(path: Path) -> int:

@@ -1,0 +1,128 @@
+"""The recorder process: what spots report becomes records; what was lost is found again.
+
+One thread reads the reports stream in batches and hands them to the recorder service; only when its transaction is
+committed is an event taken out of the stream, so a recorder that is killed leaves its batch to the next one. A second
+thread makes the reconciler's passes. Both live through absences of Redis and of the database.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from faaspot_api.errors import Unavailable
+from faaspot_api.queue.stream import Event, Report, ReportStream
+
+BATCH = 256
+BATCH_BYTES = 16 * 1024 * 1024
+"""What a batch should stay below: the next one's length goes by the size of the last one's events."""
+WAIT_SECONDS = 0.5
+"""Of one read; as long as a signal may go unnoticed."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+TRIES = 5
+"""Failures that are nobody's absence after which an event is moved aside."""
+DRAIN_SECONDS = 8.0
+"""How long a stopping recorder goes on applying what still comes in."""
+
+Apply = Callable[[Sequence[Event]], None]
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Applies the stream's events until `stop` is set and the stream is empty."""
+
+    stream: ReportStream
+    apply: Apply
+    stop: threading.Event
+    _count: int = BATCH
+    _failures: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Returns when stopped. Nothing of what it meets ends it earlier."""
+        pause = FIRST_PAUSE
+        while not self.stop.is_set():
+            if self._step(WAIT_SECONDS) is not None:
+                pause = FIRST_PAUSE
+            else:
+                self.stop.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._step(0.001) and time.monotonic() < deadline:
+            pass
+
+    def _step(self, seconds: float) -> int | None:
+        """One batch; how many events it had, None if it could not be dealt with now."""
+        try:
+            reports = self.stream.read(self._count, seconds)
+            if reports:
+                self._take(reports)
+        except Unavailable as error:
+            _log.warning("events wait", reason=error.message)
+        except Exception:  # noqa: BLE001 (the process's outer loop: it logs and goes on)
+            _log.exception("events wait: a defect")
+        else:
+            return len(reports)
+        self.stream.read_again()
+        return None
+
+    def _take(self, reports: Sequence[Report]) -> None:
+        self._count = _next_count(reports)
+        for report in reports:
+            if report.event is None:
+                self._bury(report, report.problem)
+        good = [report for report in reports if report.event is not None]
+        try:
+            self._apply(good)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (tried again one by one, then by the outer loop)
+            # One event spoils the batch: find it, so that the others go through.
+            _log.warning("a batch could not be applied, now one by one", error=repr(error))
+            for report in good:
+                self._apply_one(report)
+
+    def _apply(self, reports: Sequence[Report]) -> None:
+        if reports:
+            self.apply([report.event for report in reports if report.event is not None])
+            self.stream.acknowledge(reports)
+
+    def _apply_one(self, report: Report) -> None:
+        try:
+            self._apply([report])
+        except Unavailable:
+            raise
+        except Exception as error:
+            failures = self._failures.get(report.id, 0) + 1
+            self._failures[report.id] = failures
+            if failures < TRIES:
+                raise
+            self._bury(report, repr(error))
+
+    def _bury(self, report: Report, reason: str) -> None:
+        _log.error("an event was moved aside", id=report.id, reason=reason)
+        self.stream.bury(report, reason)
+        self._failures.pop(report.id, None)
+
+
+def reconcile(make_pass: Callable[[], object], seconds: float, stop: threading.Event) -> None:
+    """Make a pass at once and then one every `seconds`, until `stop` is set."""
+    while True:
+        try:
+            make_pass()
+        except Unavailable as error:
+            _log.warning("reconciling waits", reason=error.message)
+        except Exception:  # noqa: BLE001 (the thread's outer loop: it logs and goes on)
+            _log.exception("reconciling waits: a defect")
+        if stop.wait(seconds):
+            return
+
+
+def _next_count(reports: Sequence[Report]) -> int:
+    """How many events the next batch may have, so that its size stays bounded when results are large."""
+    average = sum(len(report.text) for report in reports) / len(reports)
+    return max(1, min(BATCH, int(BATCH_BYTES / max(1.0, average))))
