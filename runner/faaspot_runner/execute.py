@@ -229,56 +229,19 @@ class _Run(_Story):
     # ------------------------------------------------------------ the run itself
 
     def _drive(self, warm: Warm, frame: bytes) -> Ended | None:
-        """Run it in the sandbox; whatever happens, the channel and the slot are given back or closed."""
-        slots = self._means.slots if self._spec.runtime == "sandbox" else None
-        stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        slot = None
+        """Run it in the sandbox. What it occupied is given back after its end was reported, or at once without one."""
+        seat = _Seat(self._means, warm, self._lease)
+        event = None
         try:
-            slot = slots.acquire(self._spec.limits, sandbox=warm.sandbox) if slots else None
             if warm.log:
                 self._live.write(warm.log.encode("utf-8", "replace"))
             began = time.monotonic()
-            self._lease.on_stop(lambda: os.eventfd_write(stop, 1))
-            outcome = run_once(
-                warm.channel,
-                frame,
-                id=self._run.execution_id,
-                limits=self._spec.limits,
-                deadline=began + self._spec.limits.timeout,
-                slot=slot,
-                cancelled=stop,
-                on_log=self._live.write,
-                log_limit=MAX_LOG_BYTES - len(warm.log.encode("utf-8", "replace")),
-            )
-        except BaseException:
-            self._means.channels.discard(warm)
-            if slots and slot:
-                slots.release(slot)
-            raise
-        finally:
-            self._lease.on_stop(None)
-            os.close(stop)
-
-        def settle() -> None:
-            if not warm.channel.settle():
-                log.error("a process of %s does not die, its sandbox %s is killed", self._lease.job, warm.sandbox)
-                self._means.client.suspect(warm.sandbox)
-            if slots and slot:
-                slots.release(slot)
-            if outcome.reason in ("refused", "lost"):
-                self._means.channels.discard(warm)
-            else:
-                self._means.channels.release(warm)
-
-        try:
+            outcome = seat.run(frame, began + self._spec.limits.timeout, self._live.write)
             event = self._judge(warm, outcome, began)
-        except PlatformFailure:
-            settle()
-            raise
-        if event is None:
-            settle()
-            return None
-        return Ended(event=event, settle=settle)
+        finally:
+            if event is None:
+                seat.settle()
+        return Ended(event=event, settle=seat.settle) if event else None
 
     def _judge(self, warm: Warm, outcome: Outcome, began: float) -> RunEnded | None:
         """What the outcome means for the record."""
@@ -306,6 +269,56 @@ class _Run(_Story):
             timings=timings,
             usage=Usage(max_memory_mb=outcome.max_memory_mb, cpu_ms=outcome.cpu_ms),
         )
+
+
+class _Seat:
+    """What one run occupies in a sandbox: a channel and, in the cgroup grade, a slot."""
+
+    def __init__(self, means: Means, warm: Warm, lease: Lease) -> None:
+        self._means = means
+        self._warm = warm
+        self._lease = lease
+        self._reusable = False
+        self._slots = means.slots if warm.spec.runtime == "sandbox" else None
+        try:
+            self._slot = self._slots.acquire(warm.spec.limits, sandbox=warm.sandbox) if self._slots else None
+        except OSError:
+            means.channels.release(warm)
+            raise
+
+    def run(self, frame: bytes, deadline: float, on_log: Callable[[bytes], None]) -> Outcome:
+        """One `run_once`; the lease's word stops it."""
+        stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lease.on_stop(lambda: os.eventfd_write(stop, 1))
+        try:
+            outcome = run_once(
+                self._warm.channel,
+                frame,
+                id=self._lease.request.execution_id,
+                limits=self._warm.spec.limits,
+                deadline=deadline,
+                slot=self._slot,
+                cancelled=stop,
+                on_log=on_log,
+                log_limit=MAX_LOG_BYTES - len(self._warm.log.encode("utf-8", "replace")),
+            )
+        finally:
+            self._lease.on_stop(None)
+            os.close(stop)
+        self._reusable = outcome.reason not in ("refused", "lost")
+        return outcome
+
+    def settle(self) -> None:
+        """Wait for the death of what was killed, then give the slot and the channel back."""
+        if not self._warm.channel.settle():
+            log.error("a process of %s does not die, sandbox %s is killed", self._lease.job, self._warm.sandbox)
+            self._means.client.suspect(self._warm.sandbox)
+        if self._slots and self._slot:
+            self._slots.release(self._slot)
+        if self._reusable:
+            self._means.channels.release(self._warm)
+        else:
+            self._means.channels.discard(self._warm)
 
 
 class _Build(_Story):

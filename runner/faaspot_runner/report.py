@@ -138,6 +138,7 @@ class LiveLog:
         with self._lock:
             data = b"".join(self._parts)
             self._parts.clear()
+            self.sent = self.sent or bool(data)
             return data
 
     def close(self) -> bool:
@@ -204,5 +205,3 @@ class LiveLogs:
                 pipe.execute()
         except redis.RedisError as error:
             log.warning("a part of %d live logs was not sent: %s", len(taken), error)
-        for live, _ in taken:
-            live.sent = True

@@ -32,11 +32,11 @@ def _server() -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def valkey(_server: Valkey) -> Iterator[Valkey]:
+def valkey(_server: Valkey) -> Valkey:
     """A server without any keys; tests that kill or freeze one start their own."""
     with _server.client() as client:
         client.flushall()
-    yield _server
+    return _server
 
 
 @pytest.fixture
