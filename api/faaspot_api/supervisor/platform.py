@@ -50,6 +50,11 @@ class Platform:
 
     # ------------------------------------------------------------ up
 
+    def _say(self, text: str) -> None:
+        """Tell a person what happens to a child; a start that fails has one line of its own."""
+        if self._serving is not None:
+            say(text)
+
     async def start(self, token: str, url: str) -> None:
         """Returns when /healthz answers and the wanted spots have registered. Raises CannotStartError."""
         try:
@@ -159,7 +164,7 @@ class Platform:
         return child
 
     def _make(self, name: str, program: Program) -> Child:
-        child = Child(program, ChildLog(self._directory.logs / f"{name}.log"), say)
+        child = Child(program, ChildLog(self._directory.logs / f"{name}.log"), self._say)
         if not name.startswith("spot-"):
             self._children[name] = child
         return child
