@@ -185,7 +185,8 @@ class RedisQueue:
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
         """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
         line = self._lines[queue]
-        with translated(), self._redis.pipeline() as pipe:
+        # No transaction: the job is saved before it is pushed, and one that was only saved is said again.
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.sadd(RqQueue.redis_queues_keys, line.key)
             identifiers = [self._push(line, request, pipe) for request in requests]
             saved = pipe.execute()[1::2]
