@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from faaspot_runner.contract import BuildOutcome, BuildRequest
 from faaspot_runner.environments import lock, staging
 from faaspot_runner.environments.assemble import assemble, manifest
-from faaspot_runner.environments.cache import FORMAT, Cache, publish
+from faaspot_runner.environments.cache import FORMAT, Cache, flush, publish
 from faaspot_runner.environments.errors import BuildError, LockError
-from faaspot_runner.environments.installer import Installer
+from faaspot_runner.environments.installer import Installer, NoWheelError
 from faaspot_runner.environments.process import Patience, disk_full
+from faaspot_runner.environments.sdist import RunCommand, SandboxedBuilds
+from faaspot_runner.sandbox.launch import run_command
 from faaspot_runner.sandbox.spec import Interpreter
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -29,6 +31,7 @@ class Environments:
     `root`: where they are published, `cache`: of downloads, package layers and skeletons; on one filesystem.
     `uid`: an ordinary uid for downloads and unpacking when the platform is root; it need not exist in passwd.
     `environ`: the platform's environment, from which uv is given indexes, proxies and certificates, nothing else.
+    `run_command`: for source distributions; a spot that has cgroups fills them in by `functools.partial`.
     Deadlines are `time.monotonic()` seconds. Every method may block on the disk, `build` and `ensure` on the network.
     """
 
@@ -40,13 +43,17 @@ class Environments:
         *,
         environ: Mapping[str, str],
         uid: int | None = None,
+        run_command: RunCommand = run_command,
     ) -> None:
         self._root = root
         self._interpreters = interpreters
         installer = Installer(workshop=cache / ("uv" if uid is None else f"uv-{uid}"), environ=environ, uid=uid)
         self._cache = Cache(directory=cache, installer=installer)
+        self._sources = cache / "sources"
+        self._sandboxed = SandboxedBuilds(directory=self._sources, installer=installer, run_command=run_command)
         self._locks = root / ".locks"
-        self._locks.mkdir(parents=True, exist_ok=True)
+        for directory in (self._locks, self._sources):
+            directory.mkdir(parents=True, exist_ok=True)
         self._cache.prepare()
 
     def build(self, request: BuildRequest, log: Log, cancelled: Callable[[], bool], deadline: float) -> BuildOutcome:
@@ -60,7 +67,7 @@ class Environments:
         interpreter = self._interpreter(request.python)
         patience = Patience(deadline=deadline, cancelled=cancelled)
         with _translated():
-            locked = self._resolve(requirements, interpreter, patience, log)
+            locked = self._resolve(requirements, interpreter, request.sdist, patience, log)
             if not locked.packages:
                 log("No requirement applies to this Python: nothing to install")
                 return BuildOutcome(lock=None, environment=None)
@@ -101,7 +108,7 @@ class Environments:
 
     def sweep(self) -> None:
         """Remove what killed builders left half-built; what a living process is building stays."""
-        for directory in (self._root, *self._cache.staging):
+        for directory in (self._root, self._sources, *self._cache.staging):
             staging.sweep(directory)
 
     def _interpreter(self, python: str) -> Interpreter:
@@ -112,15 +119,23 @@ class Environments:
             raise BuildError(f"This spot has no CPython {python}. It has: {offered}.") from None
 
     def _resolve(
-        self, requirements: Sequence[str], interpreter: Interpreter, patience: Patience, log: Log
+        self, requirements: Sequence[str], interpreter: Interpreter, sdist: bool, patience: Patience, log: Log
     ) -> lock.Lock:
+        """Wheels if there are any that fit together, else source distributions where they are allowed."""
         count = "1 requirement" if len(requirements) == 1 else f"{len(requirements)} requirements"
         log(f"Resolving {count} for CPython {interpreter.full_version}")
         started = time.monotonic()
-        with self._cache.installer.job(interpreter, patience) as job:
-            packages = job.resolve(requirements)
-        log(f"Resolved {_count(packages)} in {time.monotonic() - started:.1f} s: {' '.join(map(str, packages))}")
-        return lock.Lock(packages=packages)
+        try:
+            with self._cache.installer.job(interpreter, patience) as job:
+                locked = lock.Lock(packages=job.resolve(requirements))
+        except NoWheelError as error:
+            if not sdist:
+                raise
+            log(f"No wheel of {', '.join(error.packages)}: resolving with source distributions, in a sandbox")
+            packages = self._sandboxed.resolve(requirements, interpreter, patience, log)
+            locked = lock.Lock(packages=packages, sdist=True)
+        log(f"Resolved {_count(locked)} in {time.monotonic() - started:.1f} s: {' '.join(map(str, locked.packages))}")
+        return locked
 
     def _installed(self, locked: lock.Lock, interpreter: Interpreter, patience: Patience, log: Log) -> tuple[str, bool]:
         """The name of the lock's environment, and whether it was there before."""
@@ -131,28 +146,37 @@ class Environments:
                 log(f"Environment {name} was already there, reused")
                 return name, True
             started = time.monotonic()
-            self._install(locked, interpreter, path, patience)
-            log(f"Installed {_count(locked.packages)} in {time.monotonic() - started:.1f} s as environment {name}")
+            self._install(locked, interpreter, path, patience, log)
+            log(f"Installed {_count(locked)} in {time.monotonic() - started:.1f} s as environment {name}")
             return name, False
 
-    def _install(self, locked: lock.Lock, interpreter: Interpreter, path: Path, patience: Patience) -> None:
+    def _install(self, locked: lock.Lock, interpreter: Interpreter, path: Path, patience: Patience, log: Log) -> None:
         skeleton = self._cache.skeleton(interpreter)
-        layers = self._cache.layers(locked.packages, interpreter, patience)
-        with staging.staged(self._root) as new:
+        with contextlib.ExitStack() as stack:
+            if locked.sdist:
+                # Built code may be anything: its files are this environment's alone, no other shares them.
+                log("Installing in a sandbox")
+                built = stack.enter_context(staging.staged(self._root))
+                self._sandboxed.install(locked.packages, interpreter, patience, log, built)
+                flush(self._root)
+                layers: tuple[Path, ...] = (built,)
+            else:
+                layers = self._cache.layers(locked.packages, interpreter, patience)
+            new = stack.enter_context(staging.staged(self._root))
             assemble(new, (skeleton, *layers), manifest(locked, interpreter))
             patience.check()
             publish(new, path)
 
 
-def _count(packages: Sequence[lock.Package]) -> str:
-    return "1 package" if len(packages) == 1 else f"{len(packages)} packages"
+def _count(locked: lock.Lock) -> str:
+    return "1 package" if len(locked.packages) == 1 else f"{len(locked.packages)} packages"
 
 
 def _no_log(_: str) -> None:
     """For whoever has nobody to tell."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """The disk's refusals as build errors."""
     try:

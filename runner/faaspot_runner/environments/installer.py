@@ -15,8 +15,9 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from faaspot_runner.environments import bytecode, lock
+from faaspot_runner.environments import lock
 from faaspot_runner.environments.errors import BuildError, LockError
+from faaspot_runner.environments.inside import bytecode
 from faaspot_runner.environments.process import Confinement, Finished, Patience, disk_full, run
 from faaspot_runner.environments.staging import staged
 from faaspot_runner.sandbox.spec import Interpreter
@@ -45,6 +46,8 @@ _NO_WHEEL = re.compile(
     r"Wheels are required for `([^`]+)`|(?:^|\s)([A-Za-z0-9._-]+)(==\S+)? (?:has|have) no (?:usable )?wheels",
     re.MULTILINE,
 )
+_DEFAULT_INDEX = re.compile(r"^--index-url (\S+)$", re.MULTILINE)
+_EXTRA_INDEX = re.compile(r"^--extra-index-url (\S+)$", re.MULTILINE)
 _NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded")
 _EXPLANATION_CHARACTERS = 4000
 
@@ -120,6 +123,14 @@ class Job:
             return lock.parse_entries(finished.stdout)
         except LockError as error:
             raise BuildError(f"The resolver's answer cannot be taken: {error}") from error
+
+    def indexes(self) -> tuple[str, ...]:
+        """The addresses of the package indexes that uv would ask, in its order, wherever they were configured."""
+        arguments = ["compile", "--emit-index-url", "--no-header", self._file("nothing.txt", "")]
+        finished = self._uv(arguments)
+        if finished.status != 0:
+            raise self._failure(finished)
+        return tuple(_EXTRA_INDEX.findall(finished.stdout) + _DEFAULT_INDEX.findall(finished.stdout))
 
     def install(self, packages: Sequence[lock.Package], name: str, *, offline: bool) -> None:
         """Unpack exactly these wheels into a new prefix `name` in the job's directory."""
