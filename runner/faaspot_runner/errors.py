@@ -53,7 +53,7 @@ class SandboxError(RunnerError):
         self.log = log
 
 
-class FeatureMissing(SandboxError):  # noqa: N818 (says what it is)
+class FeatureMissing(SandboxError):
     """This machine lacks something that isolation needs. Another attempt here will fail as well."""
 
     def __init__(self, feature: str, what_to_do: str) -> None:

@@ -1,7 +1,8 @@
-"""One run, in the process that was forked for it: first isolate and warm, then wait for work, run `main`, answer, end."""
+"""One run, in the process that was forked for it: isolate and warm, wait for work, run `main`, answer, end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -38,6 +39,7 @@ def live(config: Config, main: Main, control: socket.socket, others: int) -> Non
             isolate(config)
         else:
             os.setsid()
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
         _limit(config, others)
         _reseed()
         _warm()
@@ -63,7 +65,7 @@ def isolate(config: Config) -> None:
 
 
 def drop(uid: int | None) -> None:
-    """Give up every capability for good and, if one is said, become that uid. Bounding set first: it needs the others."""
+    """Give up every capability for good and become that uid, if one is said. The bounding set first: it needs one."""
     for cap in syscalls.ZYGOTE_CAPS:
         syscalls.prctl(syscalls.PR_CAPBSET_DROP, cap)
     if uid is not None:
@@ -164,13 +166,13 @@ def answer(main: Main, request: dict[str, Any], cpu: float) -> bytes:
     limit = request["result_limit"]
     try:
         value = run(main, request["args"], request["context"])
-    except BaseException as error:  # the user's code may raise anything, sys.exit included
+    except BaseException as error:  # noqa: BLE001 (the user's code may raise anything, sys.exit included)
         return _failure("error", describe(error))
     try:
         output = values.encode(value)
     except values.Unserialisable as error:
         return _failure("unserialisable", {"type": "Unserialisable", "message": str(error), "traceback": None})
-    except BaseException as error:  # so may the methods of what it returned
+    except BaseException as error:  # noqa: BLE001 (so may the methods of what it returned)
         return _failure("error", describe(error))
     if len(output) > limit:
         text = "the result is %d bytes of JSON, the limit is %d" % (len(output), limit)
@@ -186,8 +188,7 @@ def _failure(reason: str, error: dict[str, Any]) -> bytes:
 def _flush() -> None:
     """Everything printed is in the log before the result is out: the process is killed as soon as it is."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        # The user may have put anything there, or closed it.
+        with contextlib.suppress(Exception):
             stream.flush()
-        except Exception:  # noqa: BLE001,S110 (the user may have put anything there, or closed it)
-            pass
     syscalls.flush_stdio()

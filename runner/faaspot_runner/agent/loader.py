@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 Main = Callable[[Any, Any], Any]
 
@@ -29,9 +29,9 @@ def load(directory: str) -> Main:
     sys.argv = [_code_file]
     try:
         import main as module  # type: ignore[import-not-found]
-    except BaseException as error:  # the import may raise anything, sys.exit included
+    except BaseException as error:  # noqa: BLE001 (the import may raise anything, sys.exit included)
         raise LoadError(describe(error, "the import")) from None
-    main = getattr(module, "main", None)
+    main: Optional[Main] = getattr(module, "main", None)
     if not callable(main):
         raise LoadError(
             {"type": "TypeError", "message": "the code has no function main(args, context)", "traceback": None}
@@ -59,10 +59,7 @@ def describe(error: BaseException, what: str = "main") -> dict[str, Any]:
     """Type, message and traceback from the first line of the user's file on; all bounded."""
     import traceback
 
-    if isinstance(error, SystemExit):
-        message = "%s called sys.exit(%r)" % (what, error.code)
-    else:
-        message = _text(error)
+    message = "%s called sys.exit(%r)" % (what, error.code) if isinstance(error, SystemExit) else _text(error)
     kind = type(error)
     plain = kind.__module__ in ("builtins", "main")
     try:

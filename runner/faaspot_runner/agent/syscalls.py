@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -129,10 +130,8 @@ def pidfd_open(pid: int) -> int:
 
 def pidfd_kill(pidfd: int) -> None:
     """SIGKILL; nothing if it is dead already."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         call("pidfd_send_signal", pidfd, 9, 0, 0)
-    except ProcessLookupError:
-        pass
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:

@@ -5,6 +5,7 @@ One thread, one poll loop. A client is a channel of a worker (or of the spot); w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -131,14 +132,12 @@ class Zygote:
     def _tell(client: socket.socket | None, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         """A client that does not read, or is gone, misses it: we never wait for one."""
         if client is not None:
-            try:
+            with contextlib.suppress(OSError):
                 wire.send(client, message, fds)
-            except OSError:
-                pass
 
     # ------------------------------------------------------------ runs
 
-    def _start_run(self, client: socket.socket, id: str, fds: list[int]) -> None:
+    def _start_run(self, client: socket.socket, name: str, fds: list[int]) -> None:
         """Hand the run to a spare; without one, fork now and keep more of them from here on."""
         try:
             if self._retired:
@@ -149,10 +148,10 @@ class Zygote:
             chosen = self._spares.pop(0)
             assert chosen.control is not None
             wire.send(chosen.control, {"op": "go"}, fds)
-            chosen.id, chosen.client = id, client
-            self._tell(client, {"op": "forked", "id": id}, (chosen.pidfd,))
+            chosen.id, chosen.client = name, client
+            self._tell(client, {"op": "forked", "id": name}, (chosen.pidfd,))
         except OSError as error:
-            self._tell(client, {"op": "refused", "id": id, "errno": error.errno or 0, "message": str(error)})
+            self._tell(client, {"op": "refused", "id": name, "errno": error.errno or 0, "message": str(error)})
         finally:
             wire.close(fds)
 
@@ -174,7 +173,7 @@ class Zygote:
         return one
 
     def _fork_isolated(self) -> int:
-        """Fork into a new pid namespace by `os.fork`, so that every fork handler runs: of Python, libc and libraries."""
+        """Fork into a new pid namespace, by `os.fork`: the fork handlers of Python, libc and libraries all run."""
         syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
             pid = os.fork()
@@ -229,7 +228,7 @@ class Zygote:
         if one.broken is not None:
             self._tell(one.client, dict(one.broken, op="refused", id=one.id))
             return
-        message = {"op": "exited", "id": one.id, "status": status}
+        message: dict[str, Any] = {"op": "exited", "id": one.id, "status": status}
         if usage is not None:
             message["cpu_ms"] = (usage.ru_utime + usage.ru_stime) * 1000
             message["max_memory_mb"] = usage.ru_maxrss / 1024
@@ -237,10 +236,8 @@ class Zygote:
 
     @staticmethod
     def _kill_group(pid: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float]:

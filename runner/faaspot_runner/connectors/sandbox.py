@@ -15,7 +15,7 @@ from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.launch import BOOT_AGENT, Holdings, Launcher, enclose, memory_file, plan_for
+from faaspot_runner.sandbox.enclosure import BOOT_AGENT, Holdings, Launcher, enclose, memory_file, plan_for
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade, rlimits
 from faaspot_runner.sandbox.namespaces import USER_INSIDE
 from faaspot_runner.sandbox.network import Egress
@@ -54,7 +54,7 @@ class SandboxConnector(Connector):
         holdings = await asyncio.to_thread(self._hold, name, spec.limits, self._launcher)
         plan = plan_for(
             material.python,
-            boot=BOOT_AGENT,
+            program=BOOT_AGENT,
             pair=holdings.pair,
             environ=BASE_ENVIRON,
             rlimits=zygote_rlimits(spec.limits, grade),

@@ -14,7 +14,7 @@ from faaspot_runner.agent import wire
 from faaspot_runner.connectors.base import LOG_BYTES, Sandbox
 from faaspot_runner.contract import Error, Reason, SandboxSpec
 from faaspot_runner.errors import SandboxError
-from faaspot_runner.sandbox.launch import Enclosure, failed
+from faaspot_runner.sandbox.enclosure import Enclosure, failed
 from faaspot_runner.sandbox.result import bounded_error
 from faaspot_runner.sandbox.run import signal_name
 

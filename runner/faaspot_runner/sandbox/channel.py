@@ -49,7 +49,7 @@ class Channel:
         wire.send(self.socket, message, fds)
 
     def receive(self, most_fds: int = 0) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message, None at the channel's end. Raises BlockingIOError if there is none yet, WireError, OSError."""
+        """The next message, None at the end. Raises BlockingIOError if there is none yet, WireError, OSError."""
         return wire.receive(self.socket, most_fds)
 
     def dying(self, pidfd: int) -> None:

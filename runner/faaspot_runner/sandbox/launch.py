@@ -1,296 +1,291 @@
-"""Starts sandboxes from the spot's side: the launcher process, what goes into a sandbox, and its end."""
+"""Runs one command in a throw-away sandbox: what a build needs."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faaspot_runner
 from faaspot_runner.agent import wire
-from faaspot_runner.errors import FeatureMissing, SandboxError
-from faaspot_runner.sandbox.cgroup_tree import Group
-from faaspot_runner.sandbox.channel import DEATH_SECONDS
-from faaspot_runner.sandbox.launcher import Plan
-from faaspot_runner.sandbox.namespaces import UidPair, UidPairs
-from faaspot_runner.sandbox.network import NetworkLease
-from faaspot_runner.sandbox.spec import Interpreter
+from faaspot_runner.contract import Limits, Reason
+from faaspot_runner.errors import SandboxError
+from faaspot_runner.sandbox import seccomp
+from faaspot_runner.sandbox.cgroups import Cgroups
+from faaspot_runner.sandbox.enclosure import (
+    BOOT_COMMAND,
+    Enclosure,
+    Holdings,
+    Launcher,
+    enclose,
+    failed,
+    memory_file,
+    plan_for,
+)
+from faaspot_runner.sandbox.limits import rlimits
+from faaspot_runner.sandbox.log import RunLog
+from faaspot_runner.sandbox.memory import MemoryWatch
+from faaspot_runner.sandbox.namespaces import USER_INSIDE
+from faaspot_runner.sandbox.run import POLL_MEMORY_SECONDS, signal_name
+from faaspot_runner.sandbox.spec import BASE_ENVIRON, Bind, Interpreter
 
-AGENT = Path(faaspot_runner.__file__).parent / "agent"
-_BOOT = "import sys; sys.path.insert(0, {0!r}); from {1} import main; main()"
-BOOT_AGENT = _BOOT.format("/agent", "agent.__main__")
-BOOT_COMMAND = _BOOT.format("/agent", "agent.command")
-_LAUNCH_SECONDS = 10.0
-
-WHAT_TO_DO = {
-    "user namespace": "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-    "user.max_user_namespaces above 0; Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)",
-    "seccomp filter": "the kernel needs CONFIG_SECCOMP_FILTER",
-    "bind mounts": "the kernel must be 5.12 or newer (open_tree, mount_setattr)",
-    "cgroup namespace": "the kernel needs CONFIG_CGROUPS",
-}
-"""By stage of the set-up, for a refusal that another attempt will meet again."""
-_LACKING = frozenset({1, 22, 38, 95})  # EPERM, EINVAL, ENOSYS, EOPNOTSUPP
+OUR_PIDS = 8
+"""Processes of ours in a command's group: init and relay."""
+_CHUNK = 1 << 20
 
 
-class Launcher:
-    """The spot's launcher process, started at the first use and again if it died. One for each process that launches."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """How a command ended. `reason`: None if it left with status 0, else timeout, oom, signal, limit or error.
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
-        self._lock = asyncio.Lock()
-        self.pairs = UidPairs()
+    `log`: stdout and stderr, the first `log_limit` bytes, with a mark where it was cut. `code`: exit status, None if
+    it died of a signal. `problem`: one line about what went wrong.
+    """
 
-    async def launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
-        """Pid and pidfd of the init of a new sandbox, which waits for its go. Raises SandboxError."""
-        async with self._lock:
-            return await asyncio.to_thread(self._launch, plan, fds)
+    reason: Reason | None
+    code: int | None
+    log: str
+    log_truncated: bool = False
+    problem: str = ""
 
-    def close(self) -> None:
-        """End it, and every sandbox that it made. Harmless when repeated."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
 
-    def _launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
-        with memory_file(json.dumps(asdict(plan)).encode()) as text:
-            named = {"plan": text, **fds}
-            try:
-                got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
-            except OSError:
-                self.close()  # it died: a new one may do
-                got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
-        if got is None:
-            raise SandboxError("the launcher process died; the spot's log says why")
-        message, received = got
-        if message["op"] != "launched":
-            wire.close(received)
-            raise _failure("user namespace", message["errno"], f"user namespace: {message['message']}")
-        return message["pid"], received[0]
+async def run_command(
+    argv: Sequence[str],
+    *,
+    python: Interpreter,
+    limits: Limits,
+    timeout: float,
+    binds: Sequence[Bind] = (),
+    environment: Path | None = None,
+    environ: dict[str, str] | None = None,
+    output: int | None = None,
+    output_limit: int = 0,
+    relay: tuple[int, socket.socket] | None = None,
+    cgroups: Cgroups | None = None,
+    log_limit: int = 256 * 1024,
+) -> CommandResult:
+    """Run one command in a throw-away sandbox of profile `build`; all of it is dead when this returns.
 
-    def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
-        sock = self._socket or self._start()
-        wire.send(sock, message, fds)
-        return wire.receive(sock, 1)
+    Inside: the system's directories, the interpreter at `/python`, `binds` (read-only), `environment` at `/env`, a
+    writable /tmp of `limits.tmp` MB (also the working directory), no context, no network. uid 1000, no capabilities.
 
-    def _start(self) -> socket.socket:
-        """A process of its own, so that it is single-threaded and may fork. It sees none of our environment."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.settimeout(_LAUNCH_SECONDS)
-        boot = (
-            f"import os,sys; os.dup2({theirs.fileno()}, 3); sys.path.insert(0, {str(AGENT.parent.parent)!r}); "
-            "from faaspot_runner.sandbox.launcher import main; main()"
+    `output`: a host descriptor (a regular file, opened by the caller) that gets what the command writes to its
+    descriptor 3, at most `output_limit` bytes (beyond it: reason "limit"); a tar stream of what was built.
+    `relay`: (port, SOCK_SEQPACKET socket). 127.0.0.1:port inside the sandbox listens, and every accepted connection
+    comes out of the socket's other end as one message with one descriptor, an AF_INET stream socket: take it there by
+    `accept_relayed`. The socket itself goes into the sandbox and stays the caller's to close.
+    `environ`: variables beside PATH, HOME, TMPDIR, LANG, TZ.
+
+    Raises SandboxError if no sandbox came up, FeatureMissing among them. Cancelled, it kills everything first.
+    """
+    everything = {**BASE_ENVIRON, **(environ or {})}
+    start = {
+        "argv": list(argv),
+        "environ": everything,
+        "uid": USER_INSIDE if os.geteuid() == 0 else None,
+        "rlimits": rlimits(limits, "cgroup" if cgroups else "rlimit"),
+        "filter": seccomp.run_filter().hex(),
+        "relay": relay[0] if relay else None,
+    }
+    launcher = Launcher()
+    sink, sink_write = os.pipe2(os.O_CLOEXEC)
+    try:
+        holdings = await asyncio.to_thread(_hold, launcher, limits, cgroups)
+        plan = plan_for(
+            python,
+            program=BOOT_COMMAND,
+            pair=holdings.pair,
+            environ=everything,
+            rlimits=[],
+            tmp_mb=limits.tmp,
+            environment=environment,
+            binds=[(str(bind.source), bind.target) for bind in binds],
+            more=["output", "relay"] if relay else ["output"],
         )
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-E", "-S", "-c", boot],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={},
-                cwd="/",
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
+        with memory_file(seccomp.zygote_filter(counted=cgroups is not None)) as program:
+            fds = {"filter": program, "output": sink_write}
+            if relay:
+                fds["relay"] = relay[1].fileno()
+            enclosure = await enclose(launcher, plan, fds, holdings, start)
+        os.close(sink_write)
+        sink_write = -1
+        command = _Command(enclosure, sink, output, output_limit, log_limit)
+        try:
+            return await command.result(limits, timeout)
+        finally:
+            await command.stop()
+    finally:
+        os.close(sink)
+        if sink_write >= 0:
+            os.close(sink_write)
+        await asyncio.to_thread(launcher.close)
+
+
+def _hold(launcher: Launcher, limits: Limits, cgroups: Cgroups | None) -> Holdings:
+    held = Holdings()
+    try:
+        if os.geteuid() == 0:
+            held.pair = launcher.pairs.acquire()
+        if cgroups is not None:
+            held.group = cgroups.sandbox_group(
+                "b" + uuid.uuid4().hex, memory_mb=limits.memory, pids=limits.pids + OUR_PIDS
             )
-        self._socket = ours
-        return ours
+    except OSError as error:
+        held.free()
+        raise SandboxError(f"no room for a sandbox: {error}") from error
+    return held
 
 
-@dataclass(kw_only=True)
-class Holdings:
-    """What a sandbox holds beside its processes, to be freed after their death."""
+class _Command:
+    """A command under way: its log, its output, its end."""
 
-    pair: UidPair | None = None
-    group: Group | None = None
-    lease: NetworkLease | None = None
+    def __init__(self, enclosure: Enclosure, sink: int, output: int | None, output_limit: int, log_limit: int) -> None:
+        self._enclosure = enclosure
+        self._log = RunLog(log_limit, read_end=enclosure.log)
+        self._sink, self._output, self._left = sink, output, output_limit
+        self._loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        os.set_blocking(sink, False)
+        self._readers = {enclosure.log: self._drain, sink: self._copy, enclosure.control.fileno(): self._hear}
+        for fd, reader in self._readers.items():
+            self._loop.add_reader(fd, reader)
 
-    def free(self, dead: bool = True) -> bool:
-        """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
-        if self.group is not None and not self.group.remove():
-            dead = False
-        if self.lease is not None:
-            self.lease.release()
-        if self.pair is not None and dead:
-            self.pair.release()
-        return dead
-
-
-@dataclass(kw_only=True)
-class Enclosure:
-    """A launched sandbox as the kernel sees it. `control`: the channel to its program, `log`: read end of its output."""
-
-    pidfd: int
-    control: socket.socket
-    log: int
-    holdings: Holdings
-    _stopped: asyncio.Future[None] | None = field(default=None, init=False)
-
-    def alive(self) -> bool:
-        """Whether its init still lives."""
-        return self._stopped is None and not _readable_now(self.pidfd)
-
-    def kill(self) -> None:
-        """SIGKILL to its init: the kernel kills everything in its pid namespace."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+    async def result(self, limits: Limits, seconds: float) -> CommandResult:
+        """How it ended. Raises SandboxError if it never began."""
+        counted = self._enclosure.holdings.group is not None
+        watch = None if counted else asyncio.ensure_future(self._watch_memory(limits.memory))
+        try:
+            async with asyncio.timeout(seconds):
+                message = await asyncio.shield(self._end)
+        except TimeoutError:
+            message = _ended("timeout", f"it took longer than {seconds:.0f} s")
+        finally:
+            if watch is not None:
+                watch.cancel()
+        self._enclosure.kill()
+        self._drain()
+        if message.get("reason") is None:
+            while self._copy():
+                pass
+            # The last of the output may have been too much.
+            message = self._end.result() if self._left >= 0 else _ended("limit", "its output is larger than the limit")
+        return self._judged(message)
 
     async def stop(self) -> None:
-        """Kill, wait for the death, free everything. Harmless when repeated; all callers return at the end."""
-        if self._stopped is None:
-            self._stopped = asyncio.ensure_future(self._stop())
-        await asyncio.shield(self._stopped)
+        """Everything of it is dead and freed afterwards."""
+        for fd in list(self._readers):
+            self._forget(fd)
+        await self._enclosure.stop()
 
-    async def _stop(self) -> None:
-        self.kill()
-        dead = await readable(self.pidfd, DEATH_SECONDS)
-        await asyncio.to_thread(self.holdings.free, dead)
-        self.control.close()
-        os.close(self.log)
-        os.close(self.pidfd)
+    # ------------------------------------------------------------ what comes from inside
+
+    def _forget(self, fd: int) -> None:
+        if self._readers.pop(fd, None) is not None:
+            self._loop.remove_reader(fd)
+
+    def _finish(self, message: dict[str, Any]) -> None:
+        if not self._end.done():
+            self._end.set_result(message)
+
+    def _drain(self) -> None:
+        if not self._log.drain():
+            self._forget(self._enclosure.log)
+
+    def _copy(self) -> bool:
+        """Pass a piece of the output on. False when there is none for now, or none any more."""
+        try:
+            data = os.read(self._sink, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._forget(self._sink)
+            return False
+        self._left -= len(data)
+        if self._left < 0 or self._output is None:
+            self._finish(_ended("limit", "its output is larger than the limit"))
+            return False
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._output, view) :]
+        return True
+
+    def _hear(self) -> None:
+        try:
+            got = wire.receive(self._enclosure.control)
+        except BlockingIOError:
+            return
+        except (OSError, wire.WireError):
+            got = None
+        if got is None:
+            self._forget(self._enclosure.control.fileno())
+            self._finish(_ended("signal", "its sandbox died"))
+        elif got[0]["op"] in ("ended", "failed"):
+            self._finish(got[0])
+
+    async def _watch_memory(self, limit_mb: int) -> None:
+        """End it when it takes too much; where no cgroup counts it."""
+        with MemoryWatch(self._enclosure.pid) as watch:
+            while watch.charged_mb(limit_mb) <= limit_mb:
+                await asyncio.sleep(POLL_MEMORY_SECONDS)
+        self._finish(_ended("oom", f"it took more memory than {limit_mb} MB"))
+
+    def _judged(self, message: dict[str, Any]) -> CommandResult:
+        log, cut = self._log.text()
+        if message["op"] == "failed":
+            raise failed(message, log)
+        reason, problem, code = message.get("reason"), message.get("message", ""), None
+        if message["op"] == "ended" and "status" in message:
+            status = int(message["status"])
+            code = os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else None
+            reason, problem = self._of_status(status, code)
+        return CommandResult(reason=reason, code=code, log=log, log_truncated=cut, problem=problem)
+
+    def _of_status(self, status: int, code: int | None) -> tuple[Reason | None, str]:
+        if code == 0:
+            return None, ""
+        group = self._enclosure.holdings.group
+        if group is not None and group.oom_kills():
+            return "oom", "it took more memory than its limit"
+        if code is None:
+            return "signal", f"it died of {signal_name(os.WTERMSIG(status))}"
+        return "error", f"it left with exit status {code}"
 
 
-async def enclose(
-    launcher: Launcher, plan: Plan, fds: Mapping[str, int], holdings: Holdings, start: dict[str, Any]
-) -> Enclosure:
-    """Launch a sandbox, put it into its cgroup, tell its program how to begin. Raises SandboxError; frees `holdings` then."""
-    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    log, log_write = os.pipe2(os.O_CLOEXEC)
-    go, go_write = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(log, False)
-    control.setblocking(False)
-    own = {"control": theirs.fileno(), "log": log_write, "go": go}
-    if holdings.lease is not None:
-        own["net"] = holdings.lease.fd
-    enclosure = Enclosure(pidfd=-1, control=control, log=log, holdings=holdings)
+def _ended(reason: Reason, message: str) -> dict[str, Any]:
+    return {"op": "stopped", "reason": reason, "message": message}
+
+
+def accept_relayed(relay: socket.socket) -> socket.socket | None:
+    """The next connection that a sandboxed command made to its relay port, None when there will be no more. Blocks.
+
+    What is not a TCP socket is closed and skipped: the sender is untrusted.
+    """
+    while True:
+        try:
+            got = wire.receive(relay, 1)
+        except wire.WireError:
+            continue
+        except OSError:
+            return None
+        if got is None:
+            return None
+        for fd in got[1]:
+            connection = _tcp(fd)
+            if connection is not None:
+                return connection
+
+
+def _tcp(fd: int) -> socket.socket | None:
     try:
-        pid, enclosure.pidfd = await launcher.launch(plan, {**own, **fds})
-        if holdings.group is not None:
-            await asyncio.to_thread(holdings.group.attach, pid)
-        wire.send(control, {"op": "start", **start})
-        os.write(go_write, b"g")
-    except (OSError, SandboxError) as error:
-        await _give_up(enclosure)
-        raise (
-            error if isinstance(error, SandboxError) else SandboxError(f"the sandbox did not start: {error}")
-        ) from error
-    finally:
-        theirs.close()
-        wire.close([log_write, go, go_write])
-    return enclosure
-
-
-async def _give_up(enclosure: Enclosure) -> None:
-    if enclosure.pidfd >= 0:
-        await enclosure.stop()
-        return
-    enclosure.control.close()
-    os.close(enclosure.log)
-    await asyncio.to_thread(enclosure.holdings.free)
-
-
-def plan_for(
-    python: Interpreter,
-    *,
-    boot: str,
-    pair: UidPair | None,
-    environ: Mapping[str, str],
-    rlimits: Sequence[tuple[int, int, int]],
-    tmp_mb: int,
-    environment: Path | None = None,
-    binds: Sequence[tuple[str, str]] = (),
-    more: Sequence[str] = (),
-    resolv_conf: str | None = None,
-) -> Plan:
-    """The plan of a sandbox with this interpreter at /python, an environment at /env and the agent at /agent."""
-    places = [*binds]
-    links = {}
-    files = {f"/agent/agent/{path.name}": path.read_text() for path in sorted(AGENT.glob("*.py"))}
-    if resolv_conf is not None:
-        files["/etc/resolv.conf"] = resolv_conf
-    if python.system:
-        links["/python"] = str(python.prefix)
-    if python.prefix != Path("/usr"):
-        places.append((str(python.prefix), str(python.prefix) if python.system else "/python"))
-    if environment is not None:
-        places.append((str(environment), "/env"))
-    else:
-        files["/env/pyvenv.cfg"] = f"home = {os.path.dirname(python.inside)}\ninclude-system-site-packages = false\n"
-        for name in ("python", "python3", f"python{python.version}"):
-            links[f"/env/bin/{name}"] = python.inside
-    libraries = [] if python.system else [path.name for path in (python.prefix / "lib").glob("libpython*.so*")]
-    return Plan(
-        uid_map=pair.map() if pair else None,
-        binds=[list(bind) for bind in places],
-        files=files,
-        links=links,
-        tmp_mb=tmp_mb,
-        argv=["/env/bin/python", "-I", "-c", boot],
-        environ=dict(environ),
-        executable=python.inside,
-        rlimits=[list(limit) for limit in rlimits],
-        libraries=libraries,
-        more=list(more),
-    )
-
-
-def failed(message: Mapping[str, Any], log: str) -> SandboxError:
-    """What a sandbox's set-up reported, as an exception: FeatureMissing if another attempt would fail as well."""
-    stage, code, text = str(message["stage"]), message["errno"], str(message["error"]["message"])
-    error = _failure(stage, code, text)
-    error.log = log
-    return error
-
-
-def _failure(stage: str, code: int, text: str) -> SandboxError:
-    if code in _LACKING and stage in WHAT_TO_DO:
-        return FeatureMissing(stage, f"{WHAT_TO_DO[stage]} ({text})")
-    return SandboxError(f"the sandbox could not be set up: {text}")
-
-
-async def readable(fd: int, seconds: float) -> bool:
-    """Whether the descriptor becomes readable within that time; without a thread."""
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    # A descriptor of our own: the caller may watch the same one already.
-    watched = os.dup(fd)
-    loop.add_reader(watched, lambda: ready.done() or ready.set_result(None))
-    try:
-        await asyncio.wait_for(ready, max(0.0, seconds))
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(watched)
-        os.close(watched)
-    return True
-
-
-def _readable_now(fd: int) -> bool:
-    import select
-
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-@contextlib.contextmanager
-def memory_file(data: bytes) -> Any:
-    """A descriptor of an anonymous file with these contents."""
-    fd = os.memfd_create("faaspot", os.MFD_CLOEXEC)
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        yield fd
-    finally:
+        connection = socket.socket(fileno=fd)
+    except OSError:
         os.close(fd)
+        return None
+    if connection.family == socket.AF_INET and connection.type == socket.SOCK_STREAM:
+        return connection
+    connection.close()
+    return None

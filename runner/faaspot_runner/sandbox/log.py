@@ -10,14 +10,23 @@ from faaspot_runner.contract import LOG_CUT_MARK
 _CHUNK = 65536
 
 
-class RunLog:
-    """What the run writes, its first bytes kept; the rest is read and dropped, so that the writer never waits for us."""
+def open_pipe() -> tuple[int, int]:
+    """Read end, non-blocking, and write end of a log."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read_end, False)
+    # A pipe is its maker's: without this nobody inside could open /dev/stdout.
+    os.fchmod(write_end, 0o622)
+    return read_end, write_end
 
-    def __init__(self, limit: int, on_log: Callable[[bytes], None] | None) -> None:
-        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.read_end, False)
-        # A pipe is its maker's: without this nobody inside could open /dev/stdout.
-        os.fchmod(self.write_end, 0o622)
+
+class RunLog:
+    """What a run writes, its first bytes kept; the rest is read and dropped, so that its writer never waits."""
+
+    def __init__(
+        self, limit: int, on_log: Callable[[bytes], None] | None = None, *, read_end: int | None = None
+    ) -> None:
+        """`on_log`: gets each piece that is kept. `read_end`: of a pipe that is there already."""
+        self.read_end, self.write_end = open_pipe() if read_end is None else (read_end, -1)
         self._kept = bytearray()
         self._limit = limit
         self._dropped = 0

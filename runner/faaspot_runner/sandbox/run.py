@@ -22,8 +22,8 @@ from faaspot_runner.agent import wire
 from faaspot_runner.contract import MAX_LOG_BYTES, MAX_RESULT_BYTES, Error, Limits, Reason
 from faaspot_runner.sandbox.cgroup_tree import RunSlot
 from faaspot_runner.sandbox.channel import DEATH_SECONDS, Channel
-from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.log import RunLog
+from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.result import ENVELOPE_BYTES, Malformed, Result, number, parse, too_large
 
 POLL_MEMORY_SECONDS = 0.025

@@ -25,7 +25,12 @@ from faaspot_runner.agent.syscalls import (
 )
 from faaspot_runner.errors import FeatureMissing
 
-ALLOWED = """
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+ALLOWED = _names("""
 accept accept4 access alarm arch_prctl bind brk capget capset chdir chmod chown clock_getres clock_gettime
 clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl
 epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat exit exit_group
@@ -49,15 +54,15 @@ signalfd signalfd4 splice stat statfs statx symlink symlinkat sync sync_file_ran
 tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime
 timerfd_settime times tkill truncate umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid
 waitpid write writev
-""".split()
+""")
 
-MEMORY_IN_A_CGROUP = """
+MEMORY_IN_A_CGROUP = _names("""
 memfd_create mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd semctl
 semget semop semtimedop shmat shmctl shmdt shmget
-""".split()
+""")
 """Allowed where a cgroup counts the memory that they take; no rlimit does."""
 
-REFUSED = """
+REFUSED = _names("""
 acct add_key adjtimex bpf chroot clock_adjtime clock_settime create_module delete_module fanotify_init fanotify_mark
 finit_module fsconfig fsmount fsopen fspick get_kernel_syms init_module io_cancel io_destroy io_getevents io_setup
 io_submit io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load keyctl
@@ -66,7 +71,7 @@ modify_ldt mount_setattr move_mount move_pages nfsservctl open_by_handle_at open
 pidfd_getfd pivot_root process_madvise process_mrelease process_vm_readv process_vm_writev ptrace query_module
 quotactl quotactl_fd reboot request_key set_mempolicy sethostname setdomainname settimeofday stime swapoff swapon
 sysfs syslog umount umount2 userfaultfd uselib ustat vhangup
-""".split()
+""")
 """EPERM rather than ENOSYS: what a sandbox has no use for, said plainly."""
 
 NAMESPACES = (CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, 0x80)
@@ -92,7 +97,7 @@ def zygote_filter(*, counted: bool) -> bytes:
     """The program for all of a sandbox. `counted`: a cgroup counts its memory. Raises FeatureMissing."""
     seccomp = _library()
     program = _program(seccomp, seccomp.ERRNO(errno.ENOSYS))
-    for name in ALLOWED + (MEMORY_IN_A_CGROUP if counted else []):
+    for name in ALLOWED + (MEMORY_IN_A_CGROUP if counted else ()):
         _rule(program, seccomp.ALLOW, name)
     for name in REFUSED:
         _rule(program, seccomp.ERRNO(errno.EPERM), name)

@@ -1,0 +1,313 @@
+"""A sandbox from the host's side: the launcher process that forks it, what goes into it, its cgroup and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faaspot_runner
+from faaspot_runner.agent import wire
+from faaspot_runner.errors import FeatureMissing, SandboxError
+from faaspot_runner.sandbox.cgroup_tree import Group
+from faaspot_runner.sandbox.channel import DEATH_SECONDS
+from faaspot_runner.sandbox.launcher import Plan
+from faaspot_runner.sandbox.log import open_pipe
+from faaspot_runner.sandbox.namespaces import UidPair, UidPairs
+from faaspot_runner.sandbox.network import NetworkLease
+from faaspot_runner.sandbox.spec import Interpreter
+
+AGENT = Path(faaspot_runner.__file__).parent / "agent"
+_LAUNCH_SECONDS = 10.0
+
+WHAT_TO_DO = {
+    "user namespace": "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+    "user.max_user_namespaces above 0; Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)",
+    "seccomp filter": "the kernel needs CONFIG_SECCOMP_FILTER",
+    "bind mounts": "the kernel must be 5.12 or newer (open_tree, mount_setattr)",
+    "cgroup namespace": "the kernel needs CONFIG_CGROUPS",
+}
+"""By stage of the set-up, for a refusal that another attempt will meet again."""
+_LACKING = frozenset({1, 22, 38, 95})  # EPERM, EINVAL, ENOSYS, EOPNOTSUPP
+
+
+def boot(directory: str, module: str) -> str:
+    """The program text that starts one of the agent's programs; it takes the directory off the path again."""
+    return f"import sys; sys.path.insert(0, {directory!r}); from {module} import main; main()"
+
+
+BOOT_AGENT = boot("/agent", "agent.__main__")
+BOOT_COMMAND = boot("/agent", "agent.command")
+
+
+class Launcher:
+    """The launcher process of whoever makes sandboxes, started at the first use and again if it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._lock = asyncio.Lock()
+        self.pairs = UidPairs()
+
+    async def launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
+        """Pid and pidfd of the init of a new sandbox, which waits for its go. Raises SandboxError."""
+        async with self._lock:
+            return await asyncio.to_thread(self._launch, plan, fds)
+
+    def close(self) -> None:
+        """End it, and every sandbox that it made. Harmless when repeated."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    def _launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
+        with memory_file(json.dumps(asdict(plan)).encode()) as text:
+            named = {"plan": text, **fds}
+            try:
+                got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
+            except OSError:
+                self.close()  # it died: a new one may do
+                got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
+        if got is None:
+            raise SandboxError("the launcher process died; the spot's log says why")
+        message, received = got
+        if message["op"] != "launched":
+            wire.close(received)
+            raise _failure("user namespace", message["errno"], f"user namespace: {message['message']}")
+        return message["pid"], received[0]
+
+    def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
+        sock = self._socket or self._start()
+        wire.send(sock, message, fds)
+        return wire.receive(sock, 1)
+
+    def _start(self) -> socket.socket:
+        """A process of its own, so that it is single-threaded and may fork. It sees none of our environment."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_LAUNCH_SECONDS)
+        boot = (
+            f"import os,sys; os.dup2({theirs.fileno()}, 3); sys.path.insert(0, {str(AGENT.parent.parent)!r}); "
+            "from faaspot_runner.sandbox.launcher import main; main()"
+        )
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-E", "-S", "-c", boot],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={},
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._socket = ours
+        return ours
+
+
+@dataclass(kw_only=True)
+class Holdings:
+    """What a sandbox holds beside its processes, to be freed after their death."""
+
+    pair: UidPair | None = None
+    group: Group | None = None
+    lease: NetworkLease | None = None
+
+    def free(self, dead: bool = True) -> bool:
+        """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
+        if self.group is not None and not self.group.remove():
+            dead = False
+        if self.lease is not None:
+            self.lease.release()
+        if self.pair is not None and dead:
+            self.pair.release()
+        return dead
+
+
+@dataclass(kw_only=True)
+class Enclosure:
+    """A launched sandbox as the kernel sees it.
+
+    `pid`, `pidfd`: its init. `control`: the channel to its program. `log`: read end of its output.
+    """
+
+    pid: int
+    pidfd: int
+    control: socket.socket
+    log: int
+    holdings: Holdings
+    _stopped: asyncio.Future[None] | None = field(default=None, init=False)
+
+    def alive(self) -> bool:
+        """Whether its init still lives."""
+        return self._stopped is None and not _readable_now(self.pidfd)
+
+    def kill(self) -> None:
+        """SIGKILL to its init: the kernel kills everything in its pid namespace."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Kill, wait for the death, free everything. Harmless when repeated; all callers return at the end."""
+        if self._stopped is None:
+            self._stopped = asyncio.ensure_future(self._stop())
+        await asyncio.shield(self._stopped)
+
+    async def _stop(self) -> None:
+        self.kill()
+        dead = await readable(self.pidfd, DEATH_SECONDS)
+        await asyncio.to_thread(self.holdings.free, dead)
+        self.control.close()
+        os.close(self.log)
+        os.close(self.pidfd)
+
+
+async def enclose(
+    launcher: Launcher, plan: Plan, fds: Mapping[str, int], holdings: Holdings, start: dict[str, Any]
+) -> Enclosure:
+    """Launch a sandbox, put it into its cgroup, tell its program how to begin.
+
+    Raises SandboxError, and has freed `holdings` then.
+    """
+    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    log, log_write = open_pipe()
+    go, go_write = os.pipe2(os.O_CLOEXEC)
+    control.setblocking(False)
+    own = {"control": theirs.fileno(), "log": log_write, "go": go}
+    if holdings.lease is not None:
+        own["net"] = holdings.lease.fd
+    enclosure = Enclosure(pid=-1, pidfd=-1, control=control, log=log, holdings=holdings)
+    try:
+        enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **fds})
+        if holdings.group is not None:
+            await asyncio.to_thread(holdings.group.attach, enclosure.pid)
+        wire.send(control, {"op": "start", **start})
+        os.write(go_write, b"g")
+    except (OSError, SandboxError) as error:
+        await _give_up(enclosure)
+        raise (
+            error if isinstance(error, SandboxError) else SandboxError(f"the sandbox did not start: {error}")
+        ) from error
+    finally:
+        theirs.close()
+        wire.close([log_write, go, go_write])
+    return enclosure
+
+
+async def _give_up(enclosure: Enclosure) -> None:
+    if enclosure.pidfd >= 0:
+        await enclosure.stop()
+        return
+    enclosure.control.close()
+    os.close(enclosure.log)
+    await asyncio.to_thread(enclosure.holdings.free)
+
+
+def plan_for(
+    python: Interpreter,
+    *,
+    program: str,
+    pair: UidPair | None,
+    environ: Mapping[str, str],
+    rlimits: Sequence[tuple[int, int, int]],
+    tmp_mb: int,
+    environment: Path | None = None,
+    binds: Sequence[tuple[str, str]] = (),
+    more: Sequence[str] = (),
+    resolv_conf: str | None = None,
+) -> Plan:
+    """The plan of a sandbox with this interpreter at /python, an environment at /env and the agent at /agent."""
+    places = [*binds]
+    links = {}
+    files = {f"/agent/agent/{path.name}": path.read_text() for path in sorted(AGENT.glob("*.py"))}
+    if resolv_conf is not None:
+        files["/etc/resolv.conf"] = resolv_conf
+    if python.system:
+        links["/python"] = str(python.prefix)
+    if python.prefix != Path("/usr"):
+        places.append((str(python.prefix), str(python.prefix) if python.system else "/python"))
+    if environment is not None:
+        places.append((str(environment), "/env"))
+    else:
+        files["/env/pyvenv.cfg"] = f"home = {os.path.dirname(python.inside)}\ninclude-system-site-packages = false\n"
+        for name in ("python", "python3", f"python{python.version}"):
+            links[f"/env/bin/{name}"] = python.inside
+    libraries = [] if python.system else [path.name for path in (python.prefix / "lib").glob("libpython*.so*")]
+    return Plan(
+        uid_map=pair.map() if pair else None,
+        binds=[list(bind) for bind in places],
+        files=files,
+        links=links,
+        tmp_mb=tmp_mb,
+        argv=["/env/bin/python", "-I", "-c", program],
+        environ=dict(environ),
+        executable=python.inside,
+        rlimits=[list(limit) for limit in rlimits],
+        libraries=libraries,
+        more=list(more),
+    )
+
+
+def failed(message: Mapping[str, Any], log: str) -> SandboxError:
+    """What a sandbox's set-up reported, as an exception: FeatureMissing if another attempt would fail as well."""
+    stage, code, text = str(message["stage"]), message["errno"], str(message["error"]["message"])
+    error = _failure(stage, code, text)
+    error.log = log
+    return error
+
+
+def _failure(stage: str, code: int, text: str) -> SandboxError:
+    if code in _LACKING and stage in WHAT_TO_DO:
+        return FeatureMissing(stage, f"{WHAT_TO_DO[stage]} ({text})")
+    return SandboxError(f"the sandbox could not be set up: {text}")
+
+
+async def readable(fd: int, seconds: float) -> bool:
+    """Whether the descriptor becomes readable within that time; without a thread."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    # A descriptor of our own: the caller may watch the same one already.
+    watched = os.dup(fd)
+    loop.add_reader(watched, _set, ready)
+    try:
+        await asyncio.wait_for(ready, max(0.0, seconds))
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(watched)
+        os.close(watched)
+    return True
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _readable_now(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@contextlib.contextmanager
+def memory_file(data: bytes) -> Any:
+    """A descriptor of an anonymous file with these contents."""
+    fd = os.memfd_create("faaspot", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        yield fd
+    finally:
+        os.close(fd)
