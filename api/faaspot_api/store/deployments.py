@@ -40,6 +40,7 @@ class DeploymentRow:
     created: int
     updated: int
     deleted: int | None = None
+    cleared: int | None = None
 
 
 _DEPLOYMENT = select(*(D[name] for name in DeploymentRow.__slots__))
@@ -92,6 +93,12 @@ def by_name_alone(transaction: Transaction, name: str) -> DeploymentRow | None:
 def alone(transaction: Transaction, deployment_id: str) -> DeploymentRow | None:
     """The deployment, deleted or not, held for writing."""
     return _row(transaction.execute(_DEPLOYMENT.where(D.id == deployment_id).with_for_update()).one_or_none())
+
+
+def uncleared(transaction: Transaction) -> tuple[DeploymentRow, ...]:
+    """Deleted deployments whose blobs are still there, oldest first."""
+    statement = _DEPLOYMENT.where(D.deleted.is_not(None), D.cleared.is_(None)).order_by(D.deleted)
+    return tuple(DeploymentRow(**row._mapping) for row in transaction.execute(statement))
 
 
 def _row(row: Row[*tuple[Any, ...]] | None) -> DeploymentRow | None:

@@ -235,8 +235,9 @@ def open_of_deployment(transaction: Transaction, deployment_id: str) -> tuple[Tr
 
 
 def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
-    """The runs that wait for a build, in the order in which they came."""
-    return tuple(_tracked(row) for row in transaction.execute(_TRACKED.where(C.waits_for == build).order_by(C.seq)))
+    """The runs that wait for a build, in the order in which they came, held against other writers."""
+    statement = _TRACKED.where(C.waits_for == build).order_by(C.seq).with_for_update()
+    return tuple(_tracked(row) for row in transaction.execute(statement))
 
 
 def args_of(transaction: Transaction, uuids: Sequence[str]) -> dict[str, str | None]:

@@ -42,9 +42,13 @@ deployments = Table(
     Column("created", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
     Column("deleted", BigInteger),
+    # When the blobs that only a deleted one needed were removed; until then that is still to do.
+    Column("cleared", BigInteger),
 )
 _living = deployments.c.deleted.is_(None)
 Index("uq_deployments_living_name", deployments.c.name, unique=True, sqlite_where=_living, postgresql_where=_living)
+_uncleared = (deployments.c.deleted.is_not(None)) & (deployments.c.cleared.is_(None))
+Index("ix_deployments_uncleared", deployments.c.deleted, sqlite_where=_uncleared, postgresql_where=_uncleared)
 
 versions = Table(
     "versions",

@@ -39,9 +39,12 @@ def _deployments() -> None:
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.Column("deleted", sa.BigInteger()),
+        sa.Column("cleared", sa.BigInteger()),
         sa.PrimaryKeyConstraint("id", name="pk_deployments"),
     )
     _partial("uq_deployments_living_name", "deployments", ["name"], "deleted IS NULL", unique=True)
+    where = "deleted IS NOT NULL AND cleared IS NULL"
+    _partial("ix_deployments_uncleared", "deployments", ["deleted"], where)
 
 
 def _versions() -> None:

@@ -1,0 +1,107 @@
+"""From what a create or an update brings to a version that can be kept: every check, and nothing kept yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from faaspot_api.domain import context as contexts
+from faaspot_api.domain import limits, requirements, source
+from faaspot_api.domain.model import DeploymentChange, Settings, Version
+from faaspot_api.errors import FieldError, Invalid
+from faaspot_api.services.offers import RUNTIME, Offers
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """The parts of a version to be. `code` and `context` None: those of the version before."""
+
+    code: str | None
+    context: dict[str, Any] | None
+    requirements: str
+    packages: str
+    settings: Settings
+
+    @property
+    def build_key(self) -> tuple[str, str | None, bool]:
+        """What decides on the environment: equal keys need no build."""
+        return build_key(self.packages, self.settings)
+
+
+def build_key(packages: str, settings: Settings) -> tuple[str, str | None, bool]:
+    """The same of a version that is kept. Without packages nothing is installed, whatever else it says."""
+    return (packages, settings.python, bool(settings.sdist)) if packages else ("", None, False)
+
+
+def is_nothing(change: DeploymentChange) -> bool:
+    """Whether an update says nothing about a version's parts."""
+    return change.code is None and change.requirements is None and change.context is None and not _says(change.settings)
+
+
+def needs_offers(change: DeploymentChange) -> bool:
+    """Whether what an update says depends on what the spots offer."""
+    said = change.settings
+    return said.network is not None or said.python is not None or said.runtime is not None
+
+
+def first(change: DeploymentChange, offers: Offers, max_timeout: float) -> Draft:
+    """The parts of a new deployment. Raises Invalid that lists every bad field, TooLarge."""
+    missing = () if change.code is not None else (FieldError(field="code", message="is required"),)
+    settings = limits.filled(
+        change.settings,
+        network=offers.network,
+        python=offers.python,
+        runtime=RUNTIME,
+    )
+    draft = _checked(change, settings, "", "", max_timeout, missing)
+    offers.check(change.settings, settings.runtime or RUNTIME)
+    return draft
+
+
+def next_after(base: Version, change: DeploymentChange, offers: Offers | None, max_timeout: float) -> Draft:
+    """The parts of the version after `base`; what is not said stays. `offers`: if `needs_offers`. Raises as `first`."""
+    settings = limits.merged(change.settings, base.settings)
+    draft = _checked(change, settings, base.requirements, base.packages, max_timeout, ())
+    if offers is not None:
+        offers.check(change.settings, settings.runtime or RUNTIME)
+    return draft
+
+
+def _checked(
+    change: DeploymentChange,
+    settings: Settings,
+    text: str,
+    packages: str,
+    max_timeout: float,
+    missing: tuple[FieldError, ...],
+) -> Draft:
+    errors = [*missing, *limits.check(change.settings, max_timeout)]
+    if not errors:
+        errors += limits.check_filled(settings)
+    code = None if change.code is None else source.normal(change.code)
+    if code is not None:
+        errors += source.check(code, settings.python)
+    if change.requirements is not None:
+        text = change.requirements
+        packages = "\n".join(_collected(errors, lambda: requirements.parse(text)) or ())
+    given = change.context
+    context = None if given is None else _collected(errors, lambda: contexts.parse(given))
+    if errors:
+        raise Invalid.fields(*errors)
+    return Draft(code=code, context=context, requirements=text, packages=packages, settings=settings)
+
+
+def _collected(errors: list[FieldError], parse: Callable[[], Value]) -> Value | None:
+    """What `parse` gives; what it refuses goes to the other errors."""
+    try:
+        return parse()
+    except Invalid as error:
+        errors += error.errors
+        return None
+
+
+def _says(settings: Settings) -> bool:
+    return settings != Settings()

@@ -1,0 +1,37 @@
+"""What the services decide by: times and counts of this server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from faaspot_api.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Seconds, where nothing else is said. The upper half are the server's settings, the lower half is fixed."""
+
+    max_timeout: float = 86_400.0
+    max_sync_timeout: float = 900.0
+    max_age: float = 86_400.0
+    max_attempts: int = 3
+
+    queueing: float = 30.0
+    """What a sync caller waits beyond the deployment's timeout."""
+    build_timeout: float = 900.0
+    in_flight: float = 1.0
+    """Longest wait of a reader for an end that is about to be written, and of a cancel for the kill."""
+    unqueued: float = 3.0
+    """A Pending record without wake-up and lease for this long is enqueued again; from queue to lease is quicker."""
+    unleased: float = 10.0
+    """A Started record without lease for this long has lost its worker; the lease itself has run out before that."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Policy:
+        """The policy of a server with these settings."""
+        return cls(
+            max_timeout=settings.max_timeout,
+            max_sync_timeout=settings.max_sync_timeout,
+            max_age=settings.max_age,
+            max_attempts=settings.max_attempts,
+        )

@@ -1,0 +1,137 @@
+"""Finds what the queue has lost: the store is the truth, the queue a hint.
+
+Doubts are timed by a monotonic clock from when this process first has them, so that neither a jump of the machine's
+clock nor a slow report sets anything in motion. Only the maximum age of what waits is by the wall clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import structlog
+
+from faaspot_api.domain.states import End
+from faaspot_api.queue.base import Attempt, Queue
+from faaspot_api.services import wakeups
+from faaspot_api.services.clearing import Clearing
+from faaspot_api.services.policy import Policy
+from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
+from faaspot_api.services.wakeups import Bell
+from faaspot_api.store import executions
+from faaspot_api.store.engine import Store
+from faaspot_api.store.executions import Tracked
+from faaspot_api.store.moments import SECOND, now
+from faaspot_runner.contract import Error
+
+NO_SPOT = End(status="Failure", reason="no_spot")
+LOST = End(status="Failure", reason="worker_lost")
+LOST_ERROR = Error(type="WorkerLost", message="The spot or worker that ran it was lost, and no attempt is left.")
+GONE_ERROR = Error(type="Cancelled", message="Its deployment was deleted.")
+
+PAGE = 2000
+CHUNK = 100
+"""Records enqueued again at a time: each brings its args along."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """One for the platform, beside the recorder. Passes are idempotent, so a second one does no harm."""
+
+    def __init__(self, store: Store, queue: Queue, recorder: Recorder, clearing: Clearing, policy: Policy) -> None:
+        self._store = store
+        self._queue = queue
+        self._recorder = recorder
+        self._clearing = clearing
+        self._policy = policy
+        self._bell = Bell(queue)
+        self._doubts: dict[Attempt, float] = {}
+
+    def pass_(self, at: float) -> None:
+        """Look at everything that has not ended. `at`: seconds of a monotonic clock.
+
+        Raises Unavailable if the database or the queue is away; the next pass goes on.
+        """
+        rows = self._end_expired(self._open_rows())
+        self._settle_waiting(rows)
+        self._clearing.clear_all()
+        lost = self._lost(rows, at)
+        self._wake([row for row in lost if row.state.status == "Pending"])
+        self._give_up([row for row in lost if row.state.status == "Started"])
+        self._kill([row for row in rows if row.state.cancelling])
+
+    def _open_rows(self) -> list[Tracked]:
+        found: list[Tracked] = []
+        with self._store.read() as transaction:
+            while True:
+                key = (found[-1].created, found[-1].seq) if found else (0, 0)
+                page = executions.open_rows(transaction, key, PAGE)
+                found += page
+                if len(page) < PAGE:
+                    return found
+
+    def _end_expired(self, rows: Sequence[Tracked]) -> list[Tracked]:
+        """End what has waited for too long; returns the others."""
+        moment, most = now(), int(self._policy.max_age * SECOND)
+        old = [row for row in rows if row.state.status == "Pending" and moment > (row.expires or row.created + most)]
+        error = Error(type="NoSpot", message=f"No spot took it within {self._policy.max_age:g} seconds.")
+        for chunk in _chunks(old):
+            self._recorder.decide(chunk, NO_SPOT, error)
+        ended = {row.uuid for row in old}
+        return [row for row in rows if row.uuid not in ended]
+
+    def _settle_waiting(self, rows: Sequence[Tracked]) -> None:
+        still_open = {row.uuid for row in rows}
+        for build in {row.waits_for for row in rows if row.waits_for and row.waits_for not in still_open}:
+            self._recorder.settle_waiting(build)
+
+    def _lost(self, rows: Sequence[Tracked], at: float) -> list[Tracked]:
+        """What has been in doubt for longer than its patience."""
+        doubtful = self._doubtful([row for row in rows if row.waits_for is None])
+        known = self._doubts
+        self._doubts = {attempt_of(row): known.get(attempt_of(row), at) for row in doubtful}
+        return [row for row in doubtful if at - self._doubts[attempt_of(row)] >= self._patience(row)]
+
+    def _doubtful(self, rows: Sequence[Tracked]) -> list[Tracked]:
+        """What no worker has, and no queue either."""
+        leases = self._queue.leases([attempt_of(row) for row in rows])
+        unleased = [row for row, lease in zip(rows, leases, strict=True) if lease == "none"]
+        waiting = [attempt_of(row) for row in unleased if row.state.status == "Pending"]
+        queued = self._queue.queued(waiting) if waiting else frozenset()
+        return [row for row in unleased if row.state.status == "Started" or attempt_of(row) not in queued]
+
+    def _patience(self, row: Tracked) -> float:
+        return self._policy.unqueued if row.state.status == "Pending" else self._policy.unleased
+
+    def _wake(self, rows: Sequence[Tracked]) -> None:
+        """Enqueue again: the same attempt, the same token. What lost its deployment meanwhile ends."""
+        for chunk in _chunks(rows):
+            with self._store.read() as transaction:
+                found = wakeups.again(transaction, chunk, self._policy)
+            woken = {wakeup.request.execution_id for wakeup in found}
+            if self._bell.wake(found):
+                self._calm(chunk)
+            if gone := [row for row in chunk if row.uuid not in woken]:
+                self._recorder.decide(gone, CANCELLED, GONE_ERROR)
+            _log.info("enqueued_again", count=len(found))
+
+    def _give_up(self, rows: Sequence[Tracked]) -> None:
+        """Another attempt while one is left, else the end."""
+        for chunk in _chunks(rows):
+            self._recorder.decide(chunk, LOST, LOST_ERROR)
+            self._calm(chunk)
+            _log.warning("workers_lost", executions=[row.uuid for row in chunk])
+
+    def _kill(self, rows: Sequence[Tracked]) -> None:
+        """Say once more what a worker may not have heard."""
+        if rows:
+            self._queue.cancel([row.uuid for row in rows])
+
+    def _calm(self, rows: Sequence[Tracked]) -> None:
+        for row in rows:
+            self._doubts.pop(attempt_of(row), None)
+
+
+def _chunks(rows: Sequence[Tracked]) -> Iterator[Sequence[Tracked]]:
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]

@@ -1,0 +1,270 @@
+"""The only writer of ends: takes what workers report, and what the platform decides, into the records.
+
+Everything here is idempotent, so a report may come twice, late, or from a worker that was given up: what is not of the
+record's present attempt and token changes nothing, and what has ended stays as it ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from secrets import token_hex
+
+import structlog
+
+from faaspot_api.domain import states
+from faaspot_api.domain.states import End, Report
+from faaspot_api.queue.base import Attempt, Queue
+from faaspot_api.services import builds, endings, wakeups
+from faaspot_api.services.policy import Policy
+from faaspot_api.services.wakeups import Bell, Wakeup
+from faaspot_api.store import deployments, executions, logs
+from faaspot_api.store.blobs import Blobs
+from faaspot_api.store.engine import Store, Transaction
+from faaspot_api.store.executions import Ending, Tracked
+from faaspot_api.store.logs import Event
+from faaspot_api.store.moments import SECOND, now
+from faaspot_runner.contract import Error, Release, RunEnded, RunStarted
+
+_log = structlog.get_logger(__name__)
+
+CANCELLED = End(status="Cancelled", reason="cancelled")
+
+
+def new_token() -> str:
+    """The secret of one attempt: who reports without it is not believed."""
+    return token_hex(16)
+
+
+@dataclass(slots=True, kw_only=True)
+class After:
+    """What is to be said once the transaction is committed."""
+
+    wakeups: list[Wakeup] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    cancelled: list[Attempt] = field(default_factory=list)
+
+    def add(self, more: After) -> None:
+        """Say that, too."""
+        self.wakeups += more.wakeups
+        self.releases += more.releases
+        self.cancelled += more.cancelled
+
+    def tell(self, bell: Bell) -> None:
+        """Say it."""
+        bell.wake(self.wakeups)
+        bell.cancel(self.cancelled)
+        bell.release(self.releases)
+
+
+class Recorder:
+    """Applies reports, each batch in one transaction."""
+
+    def __init__(self, store: Store, blobs: Blobs, queue: Queue, policy: Policy) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._policy = policy
+        self._bell = Bell(queue)
+
+    def apply(self, events: Sequence[RunStarted | RunEnded]) -> None:
+        """Take reports into the records, in order, and ring for what follows from them.
+
+        Raises Unavailable if the database is away: then nothing of them is kept, give them again later.
+        """
+        with self._store.write() as transaction:
+            after = self.within(transaction, events)
+        after.tell(self._bell)
+
+    def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
+        """The same inside a transaction of the caller, who tells what follows after the commit."""
+        rows = executions.tracked(transaction, [event.execution_id for event in events])
+        batch = _Batch(transaction, self._blobs, self._policy, rows)
+        for event in events:
+            batch.take(event)
+        return batch.write()
+
+    def cancel_within(
+        self, transaction: Transaction, rows: Sequence[Tracked], by: str, *, at_once: bool = False
+    ) -> After:
+        """End open executions inside a transaction of the caller: now what waits, by its worker what runs.
+
+        `at_once`: do not wait for the worker; whatever it still reports does not count.
+        """
+        error = Error(type="Cancelled", message=f"Cancelled by {by}.")
+        now_ended = [row for row in rows if row.state.status == "Pending" or at_once]
+        for row in rows:
+            if row not in now_ended:
+                executions.mark_cancelling(transaction, row.seq)
+        after = self.within(transaction, [decision(row, CANCELLED, error) for row in now_ended])
+        after.cancelled += [attempt_of(row) for row in rows]
+        return after
+
+    def decide(self, rows: Sequence[Tracked], end: End, error: Error) -> None:
+        """End these by the platform's own decision, those of them that still stand as they were read."""
+        known = {row.uuid: row for row in rows}
+        with self._store.write() as transaction:
+            found = executions.tracked(transaction, list(known))
+            still = [row for uuid, row in found.items() if row.state == known[uuid].state]
+            after = self.within(transaction, [decision(row, end, error) for row in still])
+            after.cancelled += [attempt_of(row) for row in still]
+        after.tell(self._bell)
+
+    def settle_waiting(self, build: str) -> None:
+        """Wake, or end, runs that wait for a build which has ended already."""
+        with self._store.write() as transaction:
+            after = _Batch(transaction, self._blobs, self._policy, {}).settle_waiting(build)
+        after.tell(self._bell)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Course:
+    """One record in the course of a batch: as it was read, and what becomes of it."""
+
+    row: Tracked
+    started: tuple[int, str] | None = None
+    retried: bool = False
+    ending: Ending | None = None
+    log: str = ""
+
+
+class _Batch:
+    """The reports of one transaction, folded so that each record is written once."""
+
+    def __init__(self, transaction: Transaction, blobs: Blobs, policy: Policy, rows: Mapping[str, Tracked]) -> None:
+        self._transaction = transaction
+        self._blobs = blobs
+        self._policy = policy
+        self._courses = {uuid: _Course(row=row) for uuid, row in rows.items()}
+        self._events: list[Event] = []
+        self._ready: list[Tracked] = []
+        self._after = After()
+
+    def take(self, event: RunStarted | RunEnded) -> None:
+        """Fold one report in; one that does not count any more is passed over."""
+        course = self._courses.get(event.execution_id)
+        if course is None or course.retried:
+            return
+        if isinstance(event, RunStarted):
+            self._take_start(course, event)
+        else:
+            self._take_end(course, event)
+
+    def write(self) -> After:
+        """Write everything; returns what is to be said after the commit."""
+        courses = self._courses.values()
+        begun = [(course.row.seq, *course.started) for course in courses if course.started and not course.ending]
+        executions.mark_started(self._transaction, begun)
+        again = [course.row for course in courses if course.retried]
+        executions.mark_retried(self._transaction, [(row.seq, row.state.attempt, row.state.token) for row in again])
+        executions.mark_ended(self._transaction, [course.ending for course in courses if course.ending])
+        logs.keep(self._transaction, {uuid: course.log for uuid, course in self._courses.items() if course.log})
+        logs.note(self._transaction, self._events)
+        woken = [*again, *self._ready]
+        if woken:
+            self._after.wakeups += wakeups.again(self._transaction, woken, self._policy)
+        return self._after
+
+    def settle_waiting(self, build: str) -> After:
+        """What still waits for an ended build goes on, or ends with it; returns what to say after the commit."""
+        row = executions.tracked(self._transaction, [build]).get(build)
+        if row is not None and states.is_ended(row.state.status):
+            waiting = executions.waiting_for(self._transaction, build)
+            if row.state.status == "Success":
+                executions.mark_ready(self._transaction, build)
+                self._ready += [replace(one, waits_for=None) for one in waiting]
+            else:
+                self._fail_waiting(waiting, row, "see its log.")
+        return self.write()
+
+    # ------------------------------------------------------------ one report
+
+    def _take_start(self, course: _Course, event: RunStarted) -> None:
+        row = course.row
+        state = states.start(row.state, Report(attempt=event.attempt, token=event.token))
+        if state is None:
+            return
+        at = max(int(event.at * SECOND), row.created)
+        course.started = (at, event.spot[: endings.MAX_SPOT])
+        course.row = replace(row, state=state, started=at)
+        if state.kind == "build":
+            builds.started(self._transaction, row)
+        self._note(course, "started", at, event.spot)
+
+    def _take_end(self, course: _Course, event: RunEnded) -> None:
+        row, end = course.row, endings.verdict(event)
+        if end is None:
+            _log.error("report_without_end", execution=row.uuid, status=str(event.status)[:50])
+            return
+        if not states.speaks_for(row.state, Report(attempt=event.attempt, token=event.token)):
+            return
+        if row.state.cancelling and end.reason in states.RETRIED_REASONS:
+            end = CANCELLED
+        if states.may_retry(row.state, end.reason, self._policy.max_attempts):
+            self._retry(course, event)
+        else:
+            self._end(course, event, end)
+
+    def _retry(self, course: _Course, event: RunEnded) -> None:
+        row = course.row
+        state = states.retry(row.state, new_token())
+        if state is None:
+            return
+        self._note(course, "lost", int(event.at * SECOND), event.error.message if event.error else None)
+        course.row = replace(row, state=state, started=None)
+        course.started, course.retried = None, True
+        if state.kind == "build":
+            builds.retried(self._transaction, row)
+
+    def _end(self, course: _Course, event: RunEnded, end: End) -> None:
+        row = course.row
+        state = states.end(row.state, Report(attempt=event.attempt, token=event.token), end)
+        if state is None:
+            return
+        course.log = endings.log(event)
+        if state.kind == "build":
+            event = self._end_build(course, event, end)
+        course.ending = endings.ending(row, event, end, course.started[1] if course.started else None)
+        course.row = replace(row, state=state)
+        self._note(course, "ended", course.ending.ended, end.reason or end.status)
+
+    def _note(self, course: _Course, what: str, at: int, detail: str | None) -> None:
+        row = course.row
+        detail = endings.storable(detail and detail[:500])
+        self._events.append(Event(execution=row.uuid, at=at, attempt=row.state.attempt, what=what, detail=detail))
+
+    # ------------------------------------------------------------ a build's end
+
+    def _end_build(self, course: _Course, event: RunEnded, end: End) -> RunEnded:
+        """Carry the end over to the version and to the runs that wait; returns the report with the line to show."""
+        row = course.row
+        if end.status == "Success":
+            deployments.alone_with_blobs(self._transaction)
+            built = builds.succeeded(self._transaction, self._blobs, row, event.build, now())
+            self._ready += [replace(waiting, waits_for=None) for waiting in built.waiting]
+            self._after.releases.append(built.released)
+            event, line = replace(event, output=json.dumps(built.line)), built.line
+        else:
+            line = endings.line(end, event.error)
+            self._fail_waiting(builds.failed(self._transaction, row, end.reason), row, line)
+        version = deployments.version(self._transaction, row.version_id or "")
+        course.log = builds.log_end(version, course.log, line)
+        return event
+
+    def _fail_waiting(self, waiting: Iterable[Tracked], build: Tracked, why: str) -> None:
+        for row in waiting:
+            # It may be in this batch already, for a cancel.
+            course = self._courses.setdefault(row.uuid, _Course(row=row))
+            if not states.is_ended(course.row.state.status):
+                error = builds.waited_error(build, why)
+                self._end(course, endings.decided(course.row, now(), builds.WAITED, error), builds.WAITED)
+
+
+def attempt_of(row: Tracked) -> Attempt:
+    """The key of the record's present attempt in the queue."""
+    return Attempt(execution_id=row.uuid, attempt=row.state.attempt, kind=row.state.kind)
+
+
+def decision(row: Tracked, end: End, error: Error) -> RunEnded:
+    """The report by which the platform itself ends an execution."""
+    return endings.decided(row, now(), end, error)

@@ -1,0 +1,89 @@
+"""Tokens: made, shown once, checked by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from secrets import token_urlsafe
+
+from faaspot_api.domain import names
+from faaspot_api.domain.model import Principal, Role, Token
+from faaspot_api.errors import FieldError, Invalid, NotFound, Unauthorized
+from faaspot_api.services import access
+from faaspot_api.store import tokens
+from faaspot_api.store.engine import Store
+from faaspot_api.store.moments import from_micros, now
+from faaspot_api.store.tokens import HashedToken
+
+PREFIX = "fas_"
+RANDOM_BYTES = 32
+MAX_TEXT = 1000
+FIRST = "admin"
+"""The name of the token that a new platform begins with."""
+ROLES: tuple[Role, ...] = ("admin", "deployer", "invoker")
+
+
+def new_text() -> str:
+    """The text of a fresh token."""
+    return PREFIX + token_urlsafe(RANDOM_BYTES)
+
+
+class TokenService:
+    """What people do with tokens, and who a caller is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def authenticate(self, text: str) -> Principal:
+        """Who has this token. Raises Unauthorized, the same whatever is wrong."""
+        if not text or len(text) > MAX_TEXT:
+            raise Unauthorized
+        wanted = _hash(text)
+        with self._store.read() as transaction:
+            found = tokens.by_hash(transaction, wanted)
+        if found is None or not hmac.compare_digest(found.hash, wanted):
+            raise Unauthorized
+        return Principal(name=found.token.name, role=found.token.role, spots=found.token.spots)
+
+    def list(self, who: Principal) -> tuple[Token, ...]:
+        """Every token, without its text."""
+        access.require_admin(who)
+        with self._store.read() as transaction:
+            return tokens.listed(transaction)
+
+    def create(self, who: Principal, name: str, role: Role, spots: Sequence[str] = ()) -> tuple[Token, str]:
+        """A new token and its text, which is never shown again. Raises Invalid, Conflict (`exists`)."""
+        access.require_admin(who)
+        if (bad := names.name_error(name)) is not None:
+            raise Invalid.fields(bad)
+        if role not in ROLES:
+            raise Invalid.fields(FieldError(field="role", message=f"must be one of {', '.join(ROLES)}"))
+        token = Token(name=name, role=role, spots=tuple(spots), created=from_micros(now()))
+        text = new_text()
+        with self._store.write() as transaction:
+            tokens.add(transaction, HashedToken(token=token, hash=_hash(text)))
+        return token, text
+
+    def revoke(self, who: Principal, name: str) -> None:
+        """Forget a token; it is refused from now on. Raises NotFound."""
+        access.require_admin(who)
+        with self._store.write() as transaction:
+            if not names.is_name(name) or not tokens.remove(transaction, name):
+                raise NotFound(f"There is no token named {name[:100]}.")
+
+    def first_token(self, text: str = "") -> str:
+        """Make sure that the token `admin` has this text ("": a fresh one); returns the text. For the supervisor."""
+        text = text or new_text()
+        with self._store.write() as transaction:
+            found = tokens.by_name(transaction, FIRST)
+            if found is None or found.hash != _hash(text):
+                tokens.remove(transaction, FIRST)
+                created = from_micros(now()) if found is None else found.token.created
+                token = Token(name=FIRST, role="admin", spots=(), created=created)
+                tokens.add(transaction, HashedToken(token=token, hash=_hash(text)))
+        return text
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

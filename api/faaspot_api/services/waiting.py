@@ -1,0 +1,97 @@
+"""Waiting for ends: by the worker's reply where there is one, else by looking at the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+from faaspot_api.domain.model import Execution
+from faaspot_api.domain.states import is_ended
+from faaspot_api.errors import Unavailable
+from faaspot_api.queue.base import Attempt, Queue
+from faaspot_api.services.access import unknown_execution
+from faaspot_api.services.recorder import Recorder
+from faaspot_api.store import executions
+from faaspot_api.store.engine import Store
+
+SLICE_SECONDS = 2.0
+"""A waiter for a reply looks at the record this often: the reply may have gone with the queue, or the end be ours."""
+AWAY_SECONDS = 0.5
+FIRST_LOOK, LAST_LOOK = 0.01, 0.25
+"""Seconds between two looks at a record; each pause is longer than the one before."""
+
+
+class Waiting:
+    """Waits for the ends of executions, for at most the seconds it is given."""
+
+    def __init__(self, store: Store, queue: Queue, recorder: Recorder) -> None:
+        self._store = store
+        self._queue = queue
+        self._recorder = recorder
+
+    def for_reply(self, uuid: str, seconds: float) -> Execution | None:
+        """The record of a run that was enqueued with `reply`, written by this call if its end came here; else None.
+
+        What the caller is told is what is recorded: the end is written first, by the same function as the recorder's.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                ended = self._queue.wait_reply(uuid, min(left, SLICE_SECONDS))
+            except Unavailable:
+                ended = None
+                time.sleep(min(left, AWAY_SECONDS))
+            if ended is not None:
+                self._recorder.apply([ended])
+            execution = self._read(uuid)
+            if is_ended(execution.status):
+                return execution
+        return None
+
+    def for_end(self, uuid: str, seconds: float) -> Execution:
+        """The record at its end, or as it is after `seconds`."""
+        execution = self._read(uuid)
+        for _ in _looks(seconds):
+            if is_ended(execution.status):
+                break
+            execution = self._read(uuid)
+        return execution
+
+    def in_flight(self, found: Iterable[Execution], seconds: float) -> dict[str, Execution]:
+        """Those of `found` whose end was reported, read again until it is written, at most `seconds` long."""
+        left = self._reported([execution for execution in found if not is_ended(execution.status)])
+        ended: dict[str, Execution] = {}
+        for _ in _looks(seconds) if left else ():
+            with self._store.read() as transaction:
+                again = executions.get_many(transaction, left)
+            ended |= {uuid: execution for uuid, execution in again.items() if is_ended(execution.status)}
+            left = [uuid for uuid in left if uuid not in ended]
+            if not left:
+                break
+        return ended
+
+    def _reported(self, still_open: list[Execution]) -> list[str]:
+        if not still_open:
+            return []
+        attempts = [Attempt(execution_id=one.uuid, attempt=one.attempt, kind=one.kind) for one in still_open]
+        try:
+            leases = self._queue.leases(attempts)
+        except Unavailable:
+            return []
+        return [one.uuid for one, lease in zip(still_open, leases, strict=True) if lease == "done"]
+
+    def _read(self, uuid: str) -> Execution:
+        with self._store.read() as transaction:
+            execution = executions.get(transaction, uuid)
+        if execution is None:
+            raise unknown_execution(uuid)
+        return execution
+
+
+def _looks(seconds: float) -> Iterator[None]:
+    """Pauses, longer and longer, until `seconds` have passed; yields after each."""
+    deadline, pause = time.monotonic() + seconds, FIRST_LOOK
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        yield
+        pause = min(pause * 1.5, LAST_LOOK)

@@ -1,0 +1,194 @@
+"""Wake-ups: what tells a worker of an execution whose record is committed.
+
+They are hints. If the queue is away nothing is lost: the record stays Pending, and the reconciler says it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import structlog
+
+from faaspot_api.domain import limits
+from faaspot_api.domain.model import Version
+from faaspot_api.errors import Unavailable
+from faaspot_api.queue.base import Attempt, Queue
+from faaspot_api.services.policy import Policy
+from faaspot_api.store import deployments, executions
+from faaspot_api.store.engine import Transaction
+from faaspot_api.store.executions import Tracked
+from faaspot_api.store.moments import SECOND
+from faaspot_runner.contract import (
+    QUEUE_SYNC,
+    BuildRequest,
+    Release,
+    RunRequest,
+    SandboxSpec,
+    SpotRequest,
+)
+
+SUPERVISOR_QUEUE = "supervisor"
+"""What stands in a record as its queue when the supervisor does the work."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wakeup:
+    """A request and the queue that it goes to."""
+
+    request: RunRequest | BuildRequest | SpotRequest
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What of a record goes into its request. Times in microseconds; `args`: the record's JSON text."""
+
+    uuid: str
+    attempt: int
+    token: str
+    queue: str
+    created: int
+    expires: int | None
+    args: str | None
+
+
+def sandbox(name: str, version: Version) -> SandboxSpec:
+    """What a runtime needs to stand up a version of the deployment `name`."""
+    return SandboxSpec(
+        version_id=version.id,
+        deployment=name,
+        version=version.number,
+        runtime=version.settings.runtime or "",
+        python=version.settings.python or "",
+        code=version.code,
+        context=version.context,
+        context_for=version.context_for,
+        lock=version.lock,
+        environment=version.environment,
+        limits=limits.of(version.settings),
+    )
+
+
+def run(task: Task, spec: SandboxSpec) -> Wakeup:
+    """The wake-up for a run."""
+    request = RunRequest(
+        execution_id=task.uuid,
+        attempt=task.attempt,
+        token=task.token,
+        sandbox=spec,
+        args=task.args or "{}",
+        reply=task.queue == QUEUE_SYNC,
+        accepted=task.created / SECOND,
+        expires=None if task.expires is None else task.expires / SECOND,
+    )
+    return Wakeup(request=request, queue=task.queue)
+
+
+def build(task: Task, name: str, version: Version, policy: Policy) -> Wakeup:
+    """The wake-up for a build."""
+    request = BuildRequest(
+        execution_id=task.uuid,
+        attempt=task.attempt,
+        token=task.token,
+        deployment=name,
+        version=version.number,
+        version_id=version.id,
+        requirements=version.packages,
+        python=version.settings.python or "",
+        sdist=bool(version.settings.sdist),
+        network=version.settings.network or "none",
+        accepted=task.created / SECOND,
+        timeout=policy.build_timeout,
+    )
+    return Wakeup(request=request, queue=task.queue)
+
+
+def spot(task: Task) -> Wakeup:
+    """The wake-up for a change of the spots; the record's args are what was asked."""
+    asked = json.loads(task.args or "{}")
+    request = SpotRequest(
+        execution_id=task.uuid, attempt=task.attempt, token=task.token, action=asked["action"], ip=asked["ip"]
+    )
+    return Wakeup(request=request, queue=task.queue)
+
+
+def again(transaction: Transaction, rows: Sequence[Tracked], policy: Policy) -> list[Wakeup]:
+    """The wake-ups for these records as they stand now; none for those whose deployment was deleted."""
+    args = executions.args_of(transaction, [row.uuid for row in rows])
+    wanted = [row.version_id for row in rows if row.version_id]
+    versions = deployments.deployment_of(transaction, wanted)
+    found = (_wakeup(row, args[row.uuid], versions, policy) for row in rows)
+    return [wakeup for wakeup in found if wakeup is not None]
+
+
+def _wakeup(row: Tracked, args: str | None, versions: dict[str, tuple[str, Version]], policy: Policy) -> Wakeup | None:
+    task = Task(
+        uuid=row.uuid,
+        attempt=row.state.attempt,
+        token=row.state.token,
+        queue=row.queue,
+        created=row.created,
+        expires=row.expires,
+        args=args,
+    )
+    if row.state.kind == "spot":
+        return spot(task)
+    if row.version_id not in versions:
+        return None
+    name, version = versions[row.version_id]
+    return build(task, name, version, policy) if row.state.kind == "build" else run(task, sandbox(name, version))
+
+
+class Bell:
+    """Rings the queue after a commit. Nothing here fails the caller: what could not be said is logged."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def wake(self, wakeups: Iterable[Wakeup]) -> bool:
+        """Enqueue all of these, in order; False if the queue is away and the reconciler has to."""
+        return self._try("wake", lambda: self._enqueue(wakeups))
+
+    def cancel(self, attempts: Sequence[Attempt]) -> None:
+        """Nobody needs these any more: take the wake-ups back, kill what runs."""
+        if attempts:
+            self._try("cancel", lambda: self._queue.cancel([attempt.execution_id for attempt in attempts]))
+            self._try("delete", lambda: self._queue.delete_jobs(attempts))
+
+    def release(self, releases: Iterable[Release]) -> None:
+        """Tell the spots what they need not keep."""
+        for release in releases:
+            if release.version_ids or release.environments:
+                self._try("release", lambda release=release: self._queue.release(release))  # type: ignore[misc]
+
+    def _enqueue(self, wakeups: Iterable[Wakeup]) -> None:
+        for (kind, queue), group in groupby(wakeups, key=lambda wakeup: (wakeup.request.kind, wakeup.queue)):
+            requests = [wakeup.request for wakeup in group]
+            runs = [request for request in requests if isinstance(request, RunRequest)]
+            if kind == "run" and len(runs) > 1:
+                self._queue.enqueue_runs(runs, queue)
+            else:
+                for request in requests:
+                    self._enqueue_one(request, queue)
+
+    def _enqueue_one(self, request: RunRequest | BuildRequest | SpotRequest, queue: str) -> None:
+        match request:
+            case RunRequest():
+                self._queue.enqueue_run(request, queue)
+            case BuildRequest():
+                self._queue.enqueue_build(request)
+            case SpotRequest():
+                self._queue.enqueue_spot(request)
+
+    def _try(self, what: str, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except Unavailable as error:
+            _log.warning("queue_unavailable", doing=what, why=error.message)
+            return False
+        return True
