@@ -61,6 +61,7 @@ async def _run(settings: Settings) -> None:
         egress = _egress(name, problems)
     try:
         _empty(settings.home)
+        (settings.home / "process").mkdir(mode=0o700)
         ground = _ground(settings, runtimes, cgroups, egress, tuple(problems))
         await Broker(ground).run()
     finally:
