@@ -7,6 +7,7 @@ thread makes the reconciler's passes. Both live through absences of Redis and of
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,12 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from faaspot_api import log
 from faaspot_api.errors import Unavailable
+from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import Event, Report, ReportStream
+from faaspot_api.services import Services
+from faaspot_api.settings import Settings
 
 BATCH = 256
 BATCH_BYTES = 16 * 1024 * 1024
@@ -107,6 +112,26 @@ class Recorder:
         _log.error("an event was moved aside", id=report.id, reason=reason)
         self.stream.bury(report, reason)
         self._failures.pop(report.id, None)
+
+
+def record(settings: Settings) -> int:
+    """Record and reconcile until SIGTERM or SIGINT; the exit status."""
+    log.configure(settings.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    services = Services.open(settings, RedisQueue.open(settings))
+
+    def make_pass() -> None:
+        services.reconciler.pass_(time.monotonic())
+
+    beside = threading.Thread(
+        target=reconcile, args=(make_pass, settings.reconcile_seconds, stop), name="reconciler", daemon=True
+    )
+    beside.start()
+    Recorder(ReportStream.open(settings), services.recorder.apply, stop).run()
+    beside.join(DRAIN_SECONDS)
+    return 0
 
 
 def reconcile(make_pass: Callable[[], object], seconds: float, stop: threading.Event) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from faaspot_api import log
 from faaspot_api.settings import Settings
 
 LINE_BYTES = 8190
@@ -67,6 +68,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 def serve(settings: Settings, descriptor: int) -> int:
     """Answer HTTP on the listening socket `descriptor` until SIGTERM, then drain."""
+    log.configure(settings.log_level)
     # Once, before the fork: the processes share what is imported.
     import_module("faaspot_api.app")
     Server(settings, descriptor).run()

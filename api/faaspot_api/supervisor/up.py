@@ -25,6 +25,7 @@ from faaspot_api.supervisor.privileges import NotPreparedError, Plan, die_with_p
 from faaspot_api.supervisor.programs import Programs
 
 CANNOT_START = 2
+TOKEN_PREFIX = "fas_"  # noqa: S105 (makes a leaked token easy to find, is no secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +155,7 @@ def _token(settings: Settings, directory: DataDirectory) -> tuple[str, bool]:
         return settings.token, False
     if directory.admin_token.exists():
         return directory.admin_token.read_text().strip(), False
-    return secrets.token_urlsafe(32), True
+    return TOKEN_PREFIX + secrets.token_urlsafe(32), True
 
 
 def _tell(ready: Ready, descriptor: int | None) -> None:
