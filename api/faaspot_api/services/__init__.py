@@ -30,7 +30,7 @@
 ``tokens: TokenService``
     authenticate(text) -> Principal (raises Unauthorized)   list(who)
     create(who, name, role, spots) -> (Token, text)         revoke(who, name)
-    first_token(text = "") -> text                   the supervisor's: `admin` has this text, or a fresh one
+    first_token(text = "") -> text | None            there is an `admin`, with this text if one is given
 
 ``health: HealthService``
     ready() -> dict of part (database, queue, spots) -> "ok" or a reason

@@ -72,16 +72,20 @@ class TokenService:
             if not names.is_name(name) or not tokens.remove(transaction, name):
                 raise NotFound(f"There is no token named {name[:100]}.")
 
-    def first_token(self, text: str = "") -> str:
-        """Make sure that the token `admin` has this text ("": a fresh one); returns the text. For the supervisor."""
-        text = text or new_text()
+    def first_token(self, text: str = "") -> str | None:
+        """Make sure that there is a token `admin`, with this text if one is given; what a platform begins with.
+
+        Returns its text; None if there is one already and no text was given: its own is known to nobody here.
+        """
         with self._store.write() as transaction:
             found = tokens.by_name(transaction, FIRST)
-            if found is None or found.hash != _hash(text):
-                tokens.remove(transaction, FIRST)
-                created = from_micros(now()) if found is None else found.token.created
-                token = Token(name=FIRST, role="admin", spots=(), created=created)
-                tokens.add(transaction, HashedToken(token=token, hash=_hash(text)))
+            if found is not None and (not text or found.hash == _hash(text)):
+                return text or None
+            text = text or new_text()
+            tokens.remove(transaction, FIRST)
+            created = from_micros(now()) if found is None else found.token.created
+            token = Token(name=FIRST, role="admin", spots=(), created=created)
+            tokens.add(transaction, HashedToken(token=token, hash=_hash(text)))
         return text
 
 
