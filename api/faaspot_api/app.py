@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from faaspot_api import http
+from faaspot_api.queue.rq import RedisQueue
+from faaspot_api.services import Services
+from faaspot_api.settings import Settings
 
-if TYPE_CHECKING:
-    from faaspot_api.services import Services
+
+def create_app(settings: Settings) -> Flask:
+    """The API of a server with these settings; its database must be migrated."""
+    services = Services.open(settings, RedisQueue.open(settings))
+    return application(services, trusted_proxies=settings.trusted_proxies)
 
 
 def application(services: Services, *, trusted_proxies: int = 0) -> Flask:
