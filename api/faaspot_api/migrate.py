@@ -1,31 +1,40 @@
-"""``python -m faaspot_api migrate``: the database brought to this release, and an admin to begin with."""
+"""Brings the database up to date and makes sure of the admin token; runs before anything else uses the database."""
 
 from __future__ import annotations
 
 import sys
 
+from faaspot_api import log
 from faaspot_api.errors import ApiError
-from faaspot_api.services import TokenService, open_store
+from faaspot_api.services import open_store
+from faaspot_api.services.tokens import TokenService
 from faaspot_api.settings import Settings
 from faaspot_api.store.engine import BadDatabaseError
 from faaspot_api.store.migrate import migrate as bring_up_to_date
 
+FAILED = 1
+CANNOT_WORK = 2
+
 
 def migrate(settings: Settings) -> int:
-    """Exit status: 0, or 1 with one line that says what to do.
-
-    The setting `token` becomes the admin's. Without it an admin is made only where there is none, and shown once.
-    """
+    """The exit status: 0; 1 if the database is away for now, 2 if it cannot be used. The last line says why."""
+    log.configure(settings.log_level)
     try:
         bring_up_to_date(settings.database)
-        store = open_store(settings)
-        try:
-            text = TokenService(store).first_token(settings.token)
-        finally:
-            store.close()
-    except (BadDatabaseError, ApiError) as error:
-        sys.stderr.write(f"faaspot: {error}\n")
-        return 1
-    if text is not None and not settings.token:
-        sys.stdout.write(f"admin token: {text}\n")
+        if settings.token:
+            _keep_token(settings)
+    except BadDatabaseError as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_WORK
+    except ApiError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return FAILED
     return 0
+
+
+def _keep_token(settings: Settings) -> None:
+    store = open_store(settings)
+    try:
+        TokenService(store).first_token(settings.token)
+    finally:
+        store.close()
