@@ -65,12 +65,12 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group whose commands are `Command`s, found by dashes as well as underscores."""
+    """A group whose commands are `Command`s, found by underscores as well as dashes."""
 
     command_class = Command
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        return super().get_command(context, name.replace("-", "_"))
+        return super().get_command(context, name.replace("_", "-"))
 
 
 class State:

@@ -67,7 +67,7 @@ def one(args: str | None, texts: Iterable[str]) -> dict[str, Any]:
     if base is None:
         base = {}
     if isinstance(base, list):
-        _refuse("it is a list: run_bulk takes one run for each of its items")
+        _refuse("it is a list: run-bulk takes one run for each of its items")
     if not isinstance(base, dict):
         _refuse("it must be a JSON object of parameters")
     return {**base, **parsed(texts)}

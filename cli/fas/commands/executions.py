@@ -19,7 +19,7 @@ def executions() -> None:
 
 
 @executions.command("list")
-@click.option("-i", "--include_completed", is_flag=True, help="Also those that have ended.")
+@click.option("-i", "--include-completed", is_flag=True, help="Also those that have ended.")
 @click.option("-d", "--deployment", metavar="NAME", help="Only those of this deployment.")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only those in this status.")
 @click.option("--reason", metavar="WORD", help="Only those that ended for this reason.")
@@ -40,14 +40,14 @@ def list_(
 ) -> None:
     """List executions, the newest first.
 
-    Those that have ended are left out, unless --include_completed, --status or --reason asks for them.
+    Those that have ended are left out, unless --include-completed, --status or --reason asks for them.
     """
     found = state.client.executions.list(
         include_completed, deployment, status=status, reason=reason, since=since, until=until, limit=limit
     )
     _list(state, found)
     if not found and not state.as_json and not include_completed:
-        output.note("None is under way. --include_completed shows those that have ended.")
+        output.note("None is under way. --include-completed shows those that have ended.")
 
 
 @executions.command()

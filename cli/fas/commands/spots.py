@@ -40,7 +40,7 @@ def get(state: State, /, ip: str) -> None:
 
 @spots.command()
 @click.option("-w", "--wait", is_flag=True, help="Wait until it is there, and print its address.")
-@click.option("--availability_zone", metavar="ZONE", help="Where it should be, if the platform has a choice.")
+@click.option("--availability-zone", metavar="ZONE", help="Where it should be, if the platform has a choice.")
 @pass_state
 def add(state: State, /, wait: bool, availability_zone: str | None) -> None:
     """Add a spot. Prints the id of the execution; with --wait the spot's address."""
