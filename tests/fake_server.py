@@ -1,6 +1,7 @@
 """The real HTTP server, gunicorn with the platform's own options, over the fake services.
 
-`running` starts it as a process of its own (``python -m tests.fake_server FD``) and gives its address, as the fixture `platform` of the contract suite.
+`running` starts it as a process of its own (``python -m tests.fake_server FD``) and gives its address, as the
+fixture `platform` of the contract suite.
 """
 
 from __future__ import annotations
@@ -29,10 +30,16 @@ class FakePlatform:
     host: str
     port: int
     token: str = ADMIN_TOKEN
+    pid: int = 0
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    def web(self) -> int:
+        """Pid of the process that answers requests."""
+        (pid,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return int(pid)
 
 
 class FakeServer(Server):
@@ -51,7 +58,7 @@ def running() -> Iterator[FakePlatform]:
         with subprocess.Popen(command, cwd=ROOT, pass_fds=(descriptor,)) as process:
             try:
                 # The socket listens already: a request waits in its backlog until the server is there.
-                yield FakePlatform(host="127.0.0.1", port=listener.getsockname()[1])
+                yield FakePlatform(host="127.0.0.1", port=listener.getsockname()[1], pid=process.pid)
             finally:
                 process.terminate()
                 process.wait(30)

@@ -45,7 +45,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         settings = self._settings
         return {
             "bind": f"fd://{self._descriptor}",
-            "worker_class": "gthread",
+            "worker_class": "faaspot_api.http.gateway.Worker",
             "workers": settings.web_processes,
             "threads": settings.web_threads,
             "timeout": FROZEN_SECONDS,

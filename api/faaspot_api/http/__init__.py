@@ -42,7 +42,7 @@ class _Application(BaseConverter):
 
 
 class _Member(BaseConverter):
-    """A function's name behind that segment."""
+    """A name or id where one of our own words could stand."""
 
     regex = wire.MEMBER
     part_isolating = True

@@ -13,14 +13,12 @@ from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import HTTP_STATUS_CODES
 
 from faaspot_api.errors import ApiError, TooLarge, Unauthorized
-from faaspot_api.http import strict
+from faaspot_api.http import problem, strict
 
 log = logging.getLogger(__name__)
 
-PROBLEM = "application/problem+json"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _MESSAGES = {
     404: "There is nothing at this address. GET /openapi.json lists every address.",
@@ -77,15 +75,4 @@ def _defect(error: Exception) -> Response:
 
 
 def _problem(status: int, code: str, message: str, more: dict[str, Any], headers: dict[str, str]) -> Response:
-    title = HTTP_STATUS_CODES.get(status, "Error")
-    body = {
-        "type": f"urn:faaspot:error:{code}",
-        "title": title,
-        "status": status,
-        "detail": message,
-        "message": message,
-        "error_code": code,
-        **more,
-    }
-    text = strict.dump(body).encode("utf-8", "backslashreplace")
-    return Response(text, status, headers, content_type=PROBLEM)
+    return Response(problem.text(status, code, message, more), status, headers, content_type=problem.MEDIA)

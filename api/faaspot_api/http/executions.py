@@ -47,7 +47,7 @@ def list_executions(call: Call, query: schemas.ListExecutions) -> Response:
     return answers.text(answers.records(page.items), headers=headers)
 
 
-@routes.route("GET", "/executions/<uuid>", schemas.Execution, errors=(404,))
+@routes.route("GET", "/executions/<member:uuid>", schemas.Execution, errors=(404,))
 def get_execution(call: Call, uuid: str) -> Response:
     """The record of one execution."""
     return answers.text(answers.record(call.services.executions.get(call.who, uuid)))
@@ -68,7 +68,7 @@ def get_executions(call: Call) -> Response:
     return answers.text(answers.records(call.services.executions.get_bulk(call.who, ids)))
 
 
-@routes.route("DELETE", "/executions/<uuid>", schemas.Execution, errors=(404, 409))
+@routes.route("DELETE", "/executions/<member:uuid>", schemas.Execution, errors=(404, 409))
 def cancel_execution(call: Call, uuid: str) -> Response:
     """Cancel an execution that has not ended."""
     return answers.text(answers.record(call.services.executions.cancel(call.who, uuid)))

@@ -15,8 +15,7 @@ from flask import Blueprint, Response
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from faaspot_api.http import answers, schemas, wire
-from faaspot_api.http.errors import PROBLEM
+from faaspot_api.http import answers, problem, schemas, wire
 from faaspot_api.http.routes import Route, Routes
 
 ALWAYS = (400, 401, 403, 500, 503)
@@ -138,9 +137,9 @@ def _responses(route: Route, schemas_of: _Schemas) -> dict[str, Any]:
     for status, kind in route.answers.items():
         content = {route.media: {"schema": schemas_of.of(kind, "serialization")}}
         responses[str(status)] = {"description": DESCRIPTIONS[status], "content": content}
-    problem = {PROBLEM: {"schema": schemas_of.of(schemas.Problem, "serialization")}}
+    failure = {problem.MEDIA: {"schema": schemas_of.of(schemas.Problem, "serialization")}}
     for status in sorted({*((400, 500, 503) if route.open else ALWAYS), *route.errors}):
-        responses[str(status)] = {"description": DESCRIPTIONS[status], "content": problem}
+        responses[str(status)] = {"description": DESCRIPTIONS[status], "content": failure}
     return responses
 
 

@@ -14,6 +14,7 @@ from flask import Request
 
 from faaspot_api.errors import FieldError, Invalid, TooLarge
 from faaspot_api.http import strict
+from faaspot_api.http.gateway import BROKEN_BODY
 from faaspot_runner.contract import MAX_ARGS_BYTES
 
 MB = 1024 * 1024
@@ -48,7 +49,7 @@ def read(request: Request, limit: int) -> bytes:
             data = stream.read(limit + 1)  # chunked: the server ends the stream where the body ends
         else:
             return b""
-    except (OSError, ValueError) as error:
+    except BROKEN_BODY as error:
         raise Invalid.fields(FieldError(field="body", message=f"could not be read: {error}")) from error
     if len(data) > limit:
         raise too_large("body", limit)

@@ -32,11 +32,12 @@ def update_spots(call: Call, body: schemas.UpdateSpots) -> Response:
         if body.refresh_ip != "all" and not is_address(body.refresh_ip):
             raise NotFound("There is no spot with this address.")
         return answers.value(spots.refresh(call.who, body.refresh_ip))
-    if said == {"min_workers", "max_workers"}:
-        if body.min_workers > body.max_workers:
+    if said and "refresh_ip" not in said:
+        least, most = body.min_workers, body.max_workers
+        if said == {"min_workers", "max_workers"} and least > most:
             raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
-        return answers.value(spots.update(call.who, body.min_workers, body.max_workers))
-    raise Invalid("Send min_workers and max_workers, or refresh_ip alone.")
+        return answers.value(spots.update(call.who, least, most))
+    raise Invalid("Send min_workers, max_workers or both, or refresh_ip alone.")
 
 
 @routes.route("DELETE", "/spots/", schemas.ExecutionId, errors=(404, 409))

@@ -67,8 +67,9 @@ def collection_of_application(path: str) -> Iterator[str]:
 APPLICATION = r"(?!replace\Z)[^/]{1,200}"
 """W4: what 0.1.6 may put before a name ("None" when its profile has no application). The platform has one application,
 so the word is taken and means nothing. ``nodes/replace/IP`` is no spot of an application `replace`."""
-MEMBER = r"(?!(?:rpc|bulk_rpc|versions|rollback)\Z)[^/]+"
-"""A function's name behind an application. ``functions/x/rpc`` is no function `rpc` of an application `x`."""
+MEMBER = r"(?!(?:rpc|bulk_rpc|versions|rollback|bulk)\Z)[^/]+"
+"""A name or id where one of our own words could stand: ``functions/x/rpc`` is no function `rpc` of an application `x`,
+and ``executions/bulk`` is no execution."""
 
 
 def lists_application(request: Request, alias: str) -> bool:
@@ -99,9 +100,14 @@ def _value(request: Request, limit: int) -> tuple[Any, bool]:
     raw = reading.read(request, limit)
     if not raw.strip():
         return {}, True
-    if request.mimetype == "application/x-www-form-urlencoded" and not raw.lstrip().startswith((b"{", b"[")):
+    if _is_form(request, raw):
         return reading.pairs(raw, field="body"), False
     return strict.load(raw), True
+
+
+def _is_form(request: Request, raw: bytes) -> bool:
+    """W7: curl calls any data a form; what begins like JSON is JSON."""
+    return request.mimetype == "application/x-www-form-urlencoded" and not raw.lstrip().startswith((b"{", b"["))
 
 
 def run_args(request: Request, limit: int) -> str:
@@ -111,11 +117,10 @@ def run_args(request: Request, limit: int) -> str:
     """
     query = reading.pairs(request.query_string) if request.query_string else {}
     raw = reading.read(request, limit) if request.method != "GET" else b""
-    if request.mimetype == "application/x-www-form-urlencoded" and not raw.lstrip().startswith((b"{", b"[")):
-        args: Any = reading.pairs(raw, field="body")
-        return strict.dump(_merged(args, query))
     if not raw.strip():
         return strict.dump(query) if query else "{}"
+    if _is_form(request, raw):
+        return strict.dump(_merged(reading.pairs(raw, field="body"), query))
     args = strict.load(raw)
     if not isinstance(args, dict):
         strict.refuse('must be a JSON object of parameters, for example {"name": "user1"}; many runs go to bulk_rpc')

@@ -1,0 +1,59 @@
+"""Where bytes that are no HTTP meet us: gunicorn's thread worker, with errors in our shape instead of its HTML page."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
+from gunicorn.workers.gthread import ThreadWorker
+
+from faaspot_api.http import problem
+
+log = logging.getLogger(__name__)
+
+BROKEN_BODY = (OSError, ValueError, ParseException)
+"""What reading a request's body may raise: it broke off, came too slowly, or its chunks are none."""
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """A worker whose own errors have the one shape. After each the connection closes."""
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Called by gunicorn for what is no request that it could hand on."""
+        if isinstance(exc, ParseException):
+            log.warning("no HTTP request from %r: %r", addr, exc)
+        else:
+            log.error("internal error of the HTTP server: %r", exc, exc_info=exc)
+        try:
+            client.sendall(refusal(exc))
+        except OSError as error:
+            log.debug("%r has gone: %r", addr, error)
+
+
+def refusal(exc: Exception) -> bytes:
+    """The whole answer, head and body."""
+    status, code = _meaning(exc)
+    message = str(exc) if isinstance(exc, ParseException) else "This is a defect of the platform; its log says more."
+    body = problem.text(status, code, message)
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        f"Connection: close\r\n"
+        f"Content-Type: {problem.MEDIA}\r\n"
+        f"X-Content-Type-Options: nosniff\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _meaning(exc: Exception) -> tuple[HTTPStatus, str]:
+    match exc:
+        case LimitRequestLine():
+            return HTTPStatus.REQUEST_URI_TOO_LONG, "too_large"
+        case LimitRequestHeaders():
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too_large"
+        case ParseException():
+            return HTTPStatus.BAD_REQUEST, "invalid"
+    return HTTPStatus.INTERNAL_SERVER_ERROR, "internal"
