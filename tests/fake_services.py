@@ -186,7 +186,8 @@ class FakeExecutions:
             output = json.dumps(space["main"](json.loads(args), {}), ensure_ascii=False)
         except Exception as failed:  # noqa: BLE001 - whatever the function raises
             error = {"type": type(failed).__name__, "message": str(failed), "traceback": traceback.format_exc()}
-            return self._state.record("run", name, status="Failure", reason="error", error=error, **known)
+            line = json.dumps(f"{error['type']}: {error['message'].splitlines()[0]}")
+            return self._state.record("run", name, status="Failure", reason="error", error=error, output=line, **known)
         return self._state.record("run", name, output=output, **known)
 
     def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
@@ -228,7 +229,8 @@ class FakeExecutions:
         execution = self.get(who, uuid)
         if execution.status in ENDED:
             raise Conflict("It has ended already.", code="already_ended", execution_id=uuid)
-        ended = replace(execution, status="Cancelled", reason="cancelled", ended=self._state.clock.now())
+        more = {"ended": self._state.clock.now(), "output": '"Cancelled by admin."'}
+        ended = replace(execution, status="Cancelled", reason="cancelled", **more)
         self._state.executions[uuid] = ended
         return ended
 
@@ -294,6 +296,8 @@ class FakeSpots:
 
     def update(self, who: Principal, least: int | None, most: int | None) -> dict[str, Any]:
         self._state.calls.append(("update_spots", (least, most)))
+        if least is not None and most is not None and least > most:
+            raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
         return {"min_workers": least, "max_workers": most}
 
     def refresh(self, who: Principal, ip: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flask import Flask, Response
 from werkzeug.routing import BaseConverter
 
@@ -20,9 +18,7 @@ from faaspot_api.http import (
     tokens,
     wire,
 )
-
-if TYPE_CHECKING:
-    from faaspot_api.services import Services
+from faaspot_api.services import Services
 
 NOUNS = (
     deployments.routes,

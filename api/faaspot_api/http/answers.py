@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response
 
 from faaspot_api.domain.model import Deployment, Execution, Spot, Token, Version
-from faaspot_api.http import strict, wire
+from faaspot_api.http import strict
 
 
 def text(json: str, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -54,7 +54,7 @@ def record(execution: Execution) -> str:
         "usage": execution.usage,
         "logs_truncated": execution.logs_truncated,
     }
-    return f'{strict.dump(known)[:-1]},"output":{wire.output(execution)},"args":{execution.args or "null"}}}'
+    return f'{strict.dump(known)[:-1]},"output":{execution.output or "null"},"args":{execution.args or "null"}}}'
 
 
 def records(executions: tuple[Execution, ...] | list[Execution]) -> str:

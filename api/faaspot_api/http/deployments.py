@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flask import Response
 
 from faaspot_api.domain.model import DeploymentChange, Settings, Version
@@ -11,9 +9,7 @@ from faaspot_api.errors import Invalid, NotFound
 from faaspot_api.http import answers, schemas, wire
 from faaspot_api.http.reading import PACKAGE_BODY
 from faaspot_api.http.routes import Call, Routes
-
-if TYPE_CHECKING:
-    from faaspot_api.services import Services
+from faaspot_api.services import Services
 
 routes = Routes("deployments")
 

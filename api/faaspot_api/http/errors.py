@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from dataclasses import asdict
 from typing import Any
 
+import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from faaspot_api.errors import ApiError, TooLarge, Unauthorized
-from faaspot_api.http import problem, strict
+from faaspot_api.http import problem
 
-log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 _MESSAGES = {
@@ -68,9 +67,7 @@ def _of_routing(error: HTTPException) -> Response:
 
 
 def _defect(error: Exception) -> Response:
-    # One line, whatever the texts in it hold: a log that can be forged is worth little.
-    trace = "".join(traceback.format_exception(error))
-    log.error("internal error: %s %r %s", request.method, request.path, strict.dump(trace))
+    _log.error("internal error", method=request.method, path=request.path, exc_info=error)
     return _problem(500, "internal", "This is a defect of the platform; its log says more.", {}, {})
 
 

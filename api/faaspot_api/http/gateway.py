@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from faaspot_api.http import problem
 
-log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 BROKEN_BODY = (OSError, ValueError, ParseException)
 """What reading a request's body may raise: it broke off, came too slowly, or its chunks are none."""
@@ -24,13 +24,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Called by gunicorn for what is no request that it could hand on."""
         if isinstance(exc, ParseException):
-            log.warning("no HTTP request from %r: %r", addr, exc)
+            _log.warning("no HTTP request", address=addr, reason=repr(exc))
         else:
-            log.error("internal error of the HTTP server: %r", exc, exc_info=exc)
+            _log.error("internal error of the HTTP server", exc_info=exc)
         try:
             client.sendall(refusal(exc))
         except OSError as error:
-            log.debug("%r has gone: %r", addr, error)
+            _log.debug("the caller has gone", address=addr, reason=repr(error))
 
 
 def refusal(exc: Exception) -> bytes:

@@ -7,16 +7,13 @@ nobody can tell the two apart.
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
 
 from flask import Flask, g, request
 
 from faaspot_api.domain.model import Principal
 from faaspot_api.errors import Unauthorized
 from faaspot_api.http import wire
-
-if TYPE_CHECKING:
-    from faaspot_api.services import TokenService
+from faaspot_api.services import TokenService
 
 
 def register(app: Flask, tokens: TokenService, open_endpoints: frozenset[str]) -> None:

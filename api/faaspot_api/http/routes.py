@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Response, g, request
 from flask import Request as HttpRequest
@@ -19,9 +19,7 @@ from faaspot_api.domain.model import Principal
 from faaspot_api.domain.names import is_execution_id, is_name
 from faaspot_api.errors import NotFound
 from faaspot_api.http import reading, schemas, wire
-
-if TYPE_CHECKING:
-    from faaspot_api.services import Services
+from faaspot_api.services import Services
 
 View = Callable[..., Response]
 

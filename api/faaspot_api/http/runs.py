@@ -6,6 +6,7 @@ process made of it.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -160,7 +161,7 @@ def _accepted(call: Call, execution: Execution, applied: str) -> Response:
 
 def failure(execution: Execution) -> ApiError:
     """What the caller of a sync run is told of an end that is no success."""
-    message, uuid, error = wire.failure_line(execution), execution.uuid, execution.error
+    message, uuid, error = _line(execution), execution.uuid, execution.error
     match execution.reason:
         case "cancelled":
             return Conflict(message, code="cancelled", execution_id=uuid)
@@ -170,6 +171,12 @@ def failure(execution: Execution) -> ApiError:
             return Unavailable(message, code=code, execution_id=uuid, error=error, retry_after=RETRY_AFTER)
         case reason:
             return RunFailed(message, code=reason, execution_id=uuid, error=error)
+
+
+def _line(execution: Execution) -> str:
+    """The failure in one line, which is the record's output."""
+    said = json.loads(execution.output or "null")
+    return said if isinstance(said, str) else str(execution.reason)
 
 
 def _args(call: Call) -> str:

@@ -103,7 +103,7 @@ def _number_of_text(value: Any) -> Any:
 Workers = Annotated[
     int,
     BeforeValidator(_number_of_text, json_schema_input_type=int | Annotated[str, Field(pattern="^[0-9]{1,9}$")]),
-    Field(ge=0, le=1024),
+    Field(ge=0),
 ]
 
 

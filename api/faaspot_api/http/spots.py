@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from faaspot_api.errors import FieldError, Invalid, NotFound
+from faaspot_api.errors import Invalid, NotFound
 from faaspot_api.http import answers, schemas, wire
 from faaspot_api.http.routes import Call, Routes, is_address
 
@@ -33,10 +33,7 @@ def update_spots(call: Call, body: schemas.UpdateSpots) -> Response:
             raise NotFound("There is no spot with this address.")
         return answers.value(spots.refresh(call.who, body.refresh_ip))
     if said and "refresh_ip" not in said:
-        least, most = body.min_workers, body.max_workers
-        if said == {"min_workers", "max_workers"} and least > most:
-            raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
-        return answers.value(spots.update(call.who, least, most))
+        return answers.value(spots.update(call.who, body.min_workers, body.max_workers))
     raise Invalid("Send min_workers, max_workers or both, or refresh_ip alone.")
 
 

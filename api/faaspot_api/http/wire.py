@@ -17,7 +17,6 @@ from typing import Any
 from flask import Request
 
 from faaspot_api.domain import encoded
-from faaspot_api.domain.model import Execution
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import reading, strict
 from faaspot_api.http.reading import Fields
@@ -212,19 +211,3 @@ def code(text: str) -> str:
 def changed(execution_id: str) -> dict[str, str]:
     """W16, W17: after update and delete the old clients wait only on an object; a bare id makes them fail."""
     return {"uuid": execution_id}
-
-
-def output(execution: Execution) -> str:
-    """JSON text of `output`. For what did not succeed the error's one line: old clients print only this (W31)."""
-    if execution.output is not None or execution.status in ("Success", "Pending", "Started"):
-        return execution.output or "null"
-    return strict.dump(failure_line(execution))
-
-
-def failure_line(execution: Execution) -> str:
-    """One line of text that says why an execution did not succeed."""
-    error = execution.error or {}
-    text = str(error.get("message") or execution.reason or execution.status)
-    first = text.strip().splitlines()[0] if text.strip() else str(execution.reason)
-    kind = error.get("type")
-    return f"{kind}: {first}" if kind and execution.reason == "error" else first

@@ -113,7 +113,7 @@ def test_cancelling_answers_the_record_and_a_second_time_a_409(api: Api) -> None
     api.deploy("forever", HELLO + "# never ends\n")
     run = api.ok("POST", "/v1/deployments/forever/rpc/")
     record = api.ok("DELETE", f"/v1/executions/{run}")
-    assert (record["status"], record["reason"], record["output"]) == ("Cancelled", "cancelled", "cancelled")
+    assert (record["status"], record["reason"], record["output"]) == ("Cancelled", "cancelled", "Cancelled by admin.")
     assert api.refused(409, "DELETE", f"/v1/executions/{run}")["error_code"] == "already_ended"
 
 

@@ -112,7 +112,7 @@ ERROR = {"type": "ValueError", "message": "no luck\nsecond line", "traceback": "
 def test_what_did_not_succeed_is_an_error_with_its_reason(
     api: Api, headers: dict[str, str], end: dict[str, Any], status: int, code: str, message: str
 ) -> None:
-    ends(api, **{"status": "Failure", "output": None, **end})
+    ends(api, **{"status": "Failure", "output": json.dumps(message), **end})
     answer = api.call("POST", RPC if headers else SYNC, {}, headers=headers)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     problem = json.loads(answer.data)
