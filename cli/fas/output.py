@@ -49,10 +49,10 @@ def pairs(record: Mapping[str, Any], last: Sequence[str] = ()) -> None:
     tail = [*long, *(key for key in last if key in record)]
     width = max((len(key) for key in record), default=0)
     for key in (key for key in record if key not in tail):
-        line(f"{key:<{width}} | {printable(_plain(record[key]))}")
+        line(f"{key:<{width}} | {printable(_plain(record[key])).rstrip()}".rstrip())
     for key in tail:
-        text = printable(_plain(record[key]))
-        line(f"{key:<{width}} | {text}" if _lines(text) < 2 else f"{key:<{width}} |\n{text.rstrip()}")
+        text = printable(_plain(record[key])).rstrip()
+        line(f"{key:<{width}} | {text}" if _lines(text) < 2 else f"{key:<{width}} |\n{text}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -24,8 +24,10 @@ def shown(text: str) -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True)
 
     def line(detail: str) -> Text:
-        whole = f"{text}  {output.printable(detail)}" if detail else text
-        return Text(whole, no_wrap=True, overflow="ellipsis")
+        """One line: a second one would be left standing when the first is drawn anew."""
+        whole = Text(f"{text}  {output.printable(detail)}" if detail else text)
+        whole.truncate(console.width - len("⠋ "), overflow="ellipsis")
+        return whole
 
     with console.status(line("")) as status:
         yield lambda detail: status.update(line(detail))

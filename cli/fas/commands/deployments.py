@@ -214,8 +214,9 @@ def versions(state: State, /, name: str, number: int | None) -> None:
 def _show(state: State, record: dict[str, Any]) -> None:
     if state.as_json:
         return output.value(record)
-    shown = {**record, "lock": _packages(record["lock"])} if record.get("lock") else record
-    return output.pairs(shown, last=("code",))
+    first: dict[str, Any] = {key: record[key] for key in ("name", "version", "status") if key in record}
+    lock = {"lock": _packages(record["lock"])} if record.get("lock") else {}
+    return output.pairs({**first, **record, **lock}, last=("code",))
 
 
 def _packages(lock: str) -> str:

@@ -20,7 +20,7 @@ def test_a_text_is_bare_and_anything_else_is_json(capsys: pytest.CaptureFixture[
 def test_pairs_put_long_texts_last_and_the_code_after_them(capsys: pytest.CaptureFixture[str]) -> None:
     output.pairs({"code": "x = 1", "text": "a\nb\n", "name": "n", "n": None, "d": {"a": 1}}, last=("code",))
 
-    assert capsys.readouterr().out == 'name | n\nn    | \nd    | {"a": 1}\ntext |\na\nb\ncode | x = 1\n'
+    assert capsys.readouterr().out == 'name | n\nn    |\nd    | {"a": 1}\ntext |\na\nb\ncode | x = 1\n'
 
 
 def test_tables_are_aligned_and_hold_lists_and_long_texts_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

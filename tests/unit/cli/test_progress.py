@@ -57,6 +57,18 @@ def test_a_detail_is_shown_as_text_and_its_control_characters_are_not_obeyed(
     assert "[red]x" in terminal.getvalue()
 
 
+def test_a_long_line_is_cut_to_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "40")
+
+    with progress.shown("Building") as say:
+        say("word " * 40)
+
+    drawn, mark, _ = terminal.getvalue().partition("…")
+    assert mark
+    assert "\n" not in drawn
+
+
 def test_no_colour_means_no_progress_either(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")
