@@ -1,6 +1,6 @@
 """Stand-ins for the platform's children, each a few lines that keep to the real one's contract with the supervisor.
 
-``python fake_children.py migrate | web FD | recorder | spot IP``. `FAKE_SPOT` = "refuses": it exits 2 and says why.
+``python fake_children.py web FD | recorder | spot IP``. `FAKE_SPOT` = "refuses": it exits 2 and says why.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 import redis
 
 from faaspot_api.queue import embedded
-from faaspot_api.queue.clients import open_client
+from faaspot_api.queue.clients import answers, open_client
 from faaspot_api.queue.embedded import Embedded
 from tests.platforms import eventually
 
@@ -53,7 +53,7 @@ class RedisServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(self.prepared.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: embedded.answers(self.prepared, PASSWORD), 10, "Redis answers")
+        eventually(lambda: answers(self.url, PASSWORD), 10, "Redis answers")
         return process
 
 

@@ -30,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "gunicorn":
         from faaspot_api.server import serve
 
-        return serve(settings, given.fd)
+        return serve(settings, given.fd, token=sys.stdin.read().strip() if given.token_from_stdin else "")
     if given.command == "recorder":
         from faaspot_api.recorder import record
 
         return record(settings)
     from faaspot_api.migrate import migrate
 
-    return migrate(settings)
+    return migrate(settings, settings.token)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--parent-pid", type=int, metavar="P", help="stop when this process, our parent, has ended")
     web = commands.add_parser("gunicorn", help="answer HTTP on an inherited socket", allow_abbrev=False)
     web.add_argument("--fd", type=int, required=True, metavar="N", help="descriptor of the listening socket")
+    web.add_argument("--token-from-stdin", action="store_true", help="make sure of the admin token that stdin holds")
     recorder = commands.add_parser("recorder", help="apply events and reconcile", allow_abbrev=False)
     migrate = commands.add_parser("migrate", help="bring the database up to date", allow_abbrev=False)
     for command in (up, web, recorder, migrate):

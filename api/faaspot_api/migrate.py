@@ -1,10 +1,12 @@
-"""Brings the database up to date and makes sure of the admin token; runs before anything else uses the database."""
+"""Brings the database up to date and makes sure of the admin token.
+
+Whoever uses the database does this first; where several start at once, one does it and the others wait.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from faaspot_api import log
 from faaspot_api.errors import ApiError
 from faaspot_api.services import open_store
 from faaspot_api.services.tokens import TokenService
@@ -16,13 +18,15 @@ FAILED = 1
 CANNOT_WORK = 2
 
 
-def migrate(settings: Settings) -> int:
-    """The exit status: 0; 1 if the database is away for now, 2 if it cannot be used. The last line says why."""
-    log.configure(settings.log_level)
+def migrate(settings: Settings, token: str = "") -> int:
+    """The exit status: 0; 1 if the database is away for now, 2 if it cannot be used. The last line says why.
+
+    `token`: the text that the token `admin` shall have, "" leaves it.
+    """
     try:
         bring_up_to_date(settings.database)
-        if settings.token:
-            _keep_token(settings)
+        if token:
+            _keep_token(settings, token)
     except BadDatabaseError as error:
         sys.stderr.write(f"{error}\n")
         return CANNOT_WORK
@@ -32,9 +36,9 @@ def migrate(settings: Settings) -> int:
     return 0
 
 
-def _keep_token(settings: Settings) -> None:
+def _keep_token(settings: Settings, token: str) -> None:
     store = open_store(settings)
     try:
-        TokenService(store).first_token(settings.token)
+        TokenService(store).first_token(token)
     finally:
         store.close()

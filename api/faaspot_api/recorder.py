@@ -17,6 +17,7 @@ import structlog
 
 from faaspot_api import log
 from faaspot_api.errors import Unavailable
+from faaspot_api.migrate import migrate
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import Event, Report, ReportStream
 from faaspot_api.services import Services
@@ -120,6 +121,8 @@ def record(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if status := migrate(settings):
+        return status
     services = Services.open(settings, RedisQueue.open(settings))
 
     def make_pass() -> None:

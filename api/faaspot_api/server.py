@@ -12,6 +12,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from faaspot_api import log
+from faaspot_api.migrate import migrate
 from faaspot_api.settings import Settings
 
 LINE_BYTES = 8190
@@ -66,11 +67,16 @@ class Server(BaseApplication):  # type: ignore[misc]
         }
 
 
-def serve(settings: Settings, descriptor: int) -> int:
-    """Answer HTTP on the listening socket `descriptor` until SIGTERM, then drain."""
+def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
+    """Answer HTTP on the listening socket `descriptor` until SIGTERM, then drain; the exit status.
+
+    `token`: the text that the token `admin` shall have, "" leaves it.
+    """
     log.configure(settings.log_level)
     # Once, before the fork: the processes share what is imported.
     import_module("faaspot_api.app")
+    if status := migrate(settings, token):
+        return status
     Server(settings, descriptor).run()
     return 0
 

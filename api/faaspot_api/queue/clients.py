@@ -52,6 +52,20 @@ def open_client(url: str, password: str | None) -> redis.Redis:
     return client
 
 
+def answers(url: str, password: str | None) -> bool:
+    """Whether the server answers, with its data loaded."""
+    client = open_client(url, password)
+    try:
+        with translated():
+            client.ping()
+    except Unavailable:
+        return False
+    else:
+        return True
+    finally:
+        client.close()
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn whatever Redis fails with into `Unavailable` with a reason for people."""

@@ -15,9 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from faaspot_api.errors import Unavailable
-from faaspot_api.queue.clients import open_client, translated
-
 SOCKET_LIMIT = 100
 """Bytes of a unix socket's path that surely fit: sun_path holds 108, other clients may count differently."""
 FORBIDDEN = ("CONFIG", "DEBUG", "MODULE", "REPLICAOF", "SLAVEOF", "MIGRATE", "MONITOR", "SAVE", "BGSAVE", "SHUTDOWN")
@@ -71,20 +68,6 @@ def forget(server: Embedded) -> None:
     server.socket.unlink(missing_ok=True)
     if server.socket.parent != server.directory:
         shutil.rmtree(server.socket.parent, ignore_errors=True)
-
-
-def answers(server: Embedded, password: str) -> bool:
-    """Whether the server answers, with its data loaded."""
-    client = open_client(server.url, password)
-    try:
-        with translated():
-            client.ping()
-    except Unavailable:
-        return False
-    else:
-        return True
-    finally:
-        client.close()
 
 
 def find_binary() -> Path:

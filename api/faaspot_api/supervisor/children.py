@@ -38,6 +38,8 @@ class Program:
     needed: tuple[str, ...] = ()
     descriptors: tuple[int, ...] = ()
     death_signal: int = signal.SIGKILL
+    secret: str = field(default="", repr=False)
+    """What the program reads from its standard input: neither an argument list nor an environment shows it."""
 
     def prepared(self) -> list[str]:
         """The command behind the small program that sets it up."""
@@ -117,7 +119,10 @@ class Child:
             return privileges.CANNOT_RUN
         if self._stopping.is_set():
             self._signal(signal.SIGTERM)
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.stdin.write(self.program.secret.encode())
+        self._process.stdin.close()
         copying = asyncio.create_task(copy_lines(self._process.stdout, self.log))
         try:
             status = await self._process.wait()
@@ -130,7 +135,7 @@ class Child:
     async def _spawn(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *self.program.prepared(),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=dict(self.program.environ),

@@ -8,19 +8,20 @@ import os
 import socket
 import ssl
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from faaspot_api.errors import Unavailable
-from faaspot_api.queue import embedded
 from faaspot_api.queue.embedded import Embedded
-from faaspot_api.queue.requests import SpotRequests
 from faaspot_api.supervisor.children import Child, Program
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import ChildLog, say
-from faaspot_api.supervisor.programs import Programs
+from faaspot_api.supervisor.programs import Programs, is_compiled
 from faaspot_api.supervisor.spots import LocalSpots, RequestRefusedError
+
+if TYPE_CHECKING:
+    from faaspot_api.queue.requests import SpotRequests
 
 POLL_SECONDS = 0.01
 START_SECONDS = 90.0
@@ -68,18 +69,13 @@ class Platform:
             raise CannotStartError(str(error)) from None
 
     async def _start(self, token: str, url: str) -> None:
-        migrated = asyncio.create_task(self._migrate(token))
-        try:
-            await self._start_redis()
-            self._requests = SpotRequests.open(self._settings, say)
-            spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self)
-            # A spot needs Redis alone: it comes up while the database is brought up to date.
-            await spots.start()
-            await migrated
-        finally:
-            migrated.cancel()
-        web = self._run("gunicorn", self._programs.web(self._socket.fileno()))
+        if self._directory.uid is not None and not is_compiled():
+            await self._make("bytecode", self._programs.bytecode()).run_to_end()
+        # The slowest first. Each waits by itself for what it needs of the others.
+        web = self._run("gunicorn", self._programs.web(self._socket.fileno(), token))
         recorder = self._run("recorder", self._programs.recorder())
+        await self._start_redis()
+        spots = await self._start_spots()
         await _or_failed(_healthy(url), web, recorder)
         for ip in spots.addresses:
             await spots.registered(ip)
@@ -89,15 +85,15 @@ class Platform:
         if self._server is None:
             return
         child = self._run("redis", self._programs.redis(self._server, self._lock))
-        await _or_failed(_answers(self._server, self._settings.redis_secret() or ""), child)
+        await _or_failed(_answers(self._server.url, self._settings.redis_secret() or ""), child)
 
-    async def _migrate(self, token: str) -> None:
-        program = self._programs.migrate(token)
-        child = self._make("migrate", program)
-        status = await child.run_to_end()
-        if status != 0:
-            why = child.log.last[-1] if child.log.last else f"status {status}"
-            raise CannotStartError(f"the database could not be brought up to date: {why}")
+    async def _start_spots(self) -> LocalSpots:
+        from faaspot_api.queue.requests import SpotRequests
+
+        self._requests = SpotRequests.open(self._settings, say)
+        spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self)
+        await spots.start()
+        return spots
 
     def keep_token(self, token: str) -> None:
         """Keep the admin token's text where only the owner of the data directory can read it."""
@@ -143,7 +139,7 @@ class Platform:
         if self._requests is not None:
             await asyncio.to_thread(self._requests.close)
         await self._stop_child("redis", REDIS_SECONDS)
-        await self._stop_child("migrate", 0)
+        await self._stop_child("bytecode", 0)
         passing_on.cancel()
 
     async def _pass_on(self, hasten: asyncio.Event) -> None:
@@ -184,9 +180,12 @@ async def _or_failed(work: Coroutine[Any, Any, None], *children: Child) -> None:
         task.cancel()
 
 
-async def _answers(server: Embedded, password: str) -> None:
+async def _answers(url: str, password: str) -> None:
     """Returns when Redis answers with its data loaded."""
-    while not await asyncio.to_thread(embedded.answers, server, password):
+    # Here, because it takes a third of a second, in which the children just started get on with theirs.
+    from faaspot_api.queue.clients import answers
+
+    while not await asyncio.to_thread(answers, url, password):
         await asyncio.sleep(POLL_SECONDS)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import cache_from_source
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,8 @@ from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.tls import Certificate
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
+PACKAGE = Path(settings_module.__file__).parent
+_IMPORTS = "import faaspot_api.app, faaspot_api.recorder, faaspot_api.server"
 _HOME_VARIABLES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
 
 
@@ -44,13 +47,15 @@ class Programs:
             death_signal=signal.SIGTERM,
         )
 
-    def migrate(self, token: str) -> Program:
-        """Brings the database up to date and makes sure that the admin token `token` is in it; ends."""
-        return self._service("migrate", "migrate", more={"FAASPOT_TOKEN": token})
+    def bytecode(self) -> Program:
+        """Compiles our modules, and by importing them what they need, where the service uid may not write; ends."""
+        code = f"import compileall; compileall.compile_dir({str(PACKAGE)!r}, quiet=2); {_IMPORTS}"
+        return Program(name="bytecode", command=(sys.executable, "-P", "-c", code), environ=inherited())
 
-    def web(self, listener: int) -> Program:
-        """The processes that answer HTTP, on the inherited socket."""
-        return self._service("gunicorn", "gunicorn", "--fd", str(listener), descriptors=(listener,))
+    def web(self, listener: int, token: str) -> Program:
+        """Brings the database up to date, makes sure of the admin token `token`, answers on the inherited socket."""
+        program = self._service("gunicorn", "gunicorn", "--fd", str(listener), "--token-from-stdin")
+        return replace(program, descriptors=(listener,), secret=token)
 
     def recorder(self) -> Program:
         """The recorder and reconciler."""
@@ -70,10 +75,8 @@ class Programs:
         password = {"FAASPOT_REDIS_PASSWORD": settings.redis_secret() or ""} if not settings.own_redis else {}
         return Program(name=f"spot {ip}", command=tuple(command), environ={**inherited(), **password})
 
-    def _service(
-        self, name: str, *arguments: str, more: Mapping[str, str] | None = None, descriptors: tuple[int, ...] = ()
-    ) -> Program:
-        environ = {**inherited(), **self.settings.environment(leave_out=("token", "port", "host")), **(more or {})}
+    def _service(self, name: str, *arguments: str) -> Program:
+        environ = {**inherited(), **self.settings.environment(leave_out=("token", "port", "host"))}
         if self.directory.uid is not None:
             # Root's home is not theirs, and nothing of it may steer them.
             environ = {key: value for key, value in environ.items() if key not in _HOME_VARIABLES}
@@ -83,7 +86,6 @@ class Programs:
             environ=environ,
             uid=self.directory.uid,
             needed=self._needed(environ),
-            descriptors=descriptors,
         )
 
     def _needed(self, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -98,10 +100,24 @@ class Programs:
         return tuple(dict.fromkeys(path for path in paths if path.startswith("/")))
 
 
+def is_compiled() -> bool:
+    """Whether each of our own modules has byte-code that is newer than it: without, every start compiles anew."""
+    for source in PACKAGE.rglob("*.py"):
+        cached = Path(cache_from_source(str(source)))
+        if not cached.exists() or cached.stat().st_mtime < source.stat().st_mtime:
+            return False
+    return True
+
+
 def _interpreter() -> list[str]:
     """The running interpreter, its library, its packages and our own source."""
-    source = str(Path(settings_module.__file__).parent.parent)
-    return [sys.executable, sys.base_prefix, sys.prefix, source, *(path for path in sys.path if path.startswith("/"))]
+    return [
+        sys.executable,
+        sys.base_prefix,
+        sys.prefix,
+        str(PACKAGE.parent),
+        *(path for path in sys.path if path.startswith("/")),
+    ]
 
 
 def _socket(url: str) -> str:

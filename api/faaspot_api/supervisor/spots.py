@@ -11,13 +11,15 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from faaspot_api.errors import Unavailable
-from faaspot_api.queue.requests import SpotRequests
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.logs import say
 from faaspot_runner.contract import Error, RunEnded, RunStarted, SpotRequest
+
+if TYPE_CHECKING:
+    from faaspot_api.queue.requests import SpotRequests
 
 REGISTER_SECONDS = 60.0
 """How long a new spot may take until it tells of itself."""

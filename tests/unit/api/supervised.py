@@ -1,4 +1,4 @@
-"""`python -m faaspot_api up`, with stand-ins for gunicorn, recorder, migration and spot; see `tests.fake_children`."""
+"""`python -m faaspot_api up`, with stand-ins for gunicorn, recorder and spot; see `tests.fake_children`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def with_command(program: Program, *command: str) -> Program:
 
 def fake(programs: type[Programs]) -> None:
     """Keep environment, rights and descriptors of each program; change only what is run."""
-    migrate, web, recorder, spot = programs.migrate, programs.web, programs.recorder, programs.spot
+    web, recorder, spot = programs.web, programs.recorder, programs.spot
     changes = {
-        "migrate": lambda self, token: with_command(migrate(self, token), "migrate"),
-        "web": lambda self, listener: with_command(web(self, listener), "web", str(listener)),
+        "web": lambda self, listener, token: with_command(web(self, listener, token), "web", str(listener)),
         "recorder": lambda self: with_command(recorder(self), "recorder"),
         "spot": lambda self, ip, parent: replace(
             with_command(spot(self, ip, parent), "spot", ip),

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from faaspot_api.queue import embedded
-from faaspot_api.queue.clients import open_client
+from faaspot_api.queue.clients import answers, open_client
 from tests.platforms import eventually
 from tests.redis_servers import running_redis
 
@@ -66,7 +66,7 @@ def test_a_long_path_gets_a_short_private_socket_that_is_forgotten_afterwards() 
         assert embedded.prepare(directory, "pw").socket == server.socket
         process = subprocess.Popen(server.command, stdout=subprocess.DEVNULL)
         try:
-            eventually(lambda: embedded.answers(server, "pw"), 10)
+            eventually(lambda: answers(server.url, "pw"), 10)
         finally:
             process.terminate()
             process.wait(10)
