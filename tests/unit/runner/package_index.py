@@ -27,10 +27,11 @@ def prepare_metadata_for_build_wheel(directory, config_settings=None):
     return name
 
 def build_wheel(directory, config_settings=None, metadata_directory=None):
-    {hook}
+    scope = {{"value": "built"}}
+    exec({hook!r}, scope)
     name = "{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
-        wheel.writestr("{name}.py", "VALUE = 'built'\\n")
+        wheel.writestr("{name}.py", "VALUE = %r\\n" % (scope["value"],))
         info = "{name}-{version}.dist-info"
         wheel.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
         wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
@@ -83,7 +84,7 @@ class PackageIndex:
         self.offer(name, f"{name}-{version}-{tag}.whl", data.getvalue())
 
     def sdist(self, name: str, version: str, hook: str = "pass") -> None:
-        """Offer a source distribution whose build runs the statement `hook`."""
+        """Offer a source distribution whose build runs `hook`; the module's VALUE is what that leaves as `value`."""
         backend = BUILD_BACKEND.format(name=name, version=version, hook=hook)
         project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
         top = f"{name}-{version}"
@@ -126,14 +127,19 @@ class PackageIndex:
 
             def do_GET(self) -> None:
                 index.asked.append(self.path)
-                status, (kind, body) = 200, index._answer(self.path) or ("", b"")
-                if not kind:
-                    status, kind = 404, "text/plain"
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                self._send(body=True)
+
+            def do_HEAD(self) -> None:
+                self._send(body=False)
+
+            def _send(self, *, body: bool) -> None:
+                kind, data = index._answer(self.path) or ("", b"")
+                self.send_response(200 if kind else 404)
+                self.send_header("Content-Type", kind or "text/plain")
+                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(body)
+                if body:
+                    self.wfile.write(data)
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass
