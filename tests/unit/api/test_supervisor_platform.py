@@ -178,6 +178,7 @@ def test_no_connection_is_refused_while_the_web_processes_are_away(up: Supervise
     up.start()
     (pid,) = up.children("web")
     os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone([pid]), 5, "it is gone")
     assert up.get() != pid
 
 
