@@ -33,12 +33,13 @@ PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 SECCOMP_MODE_FILTER = 2
 
+CAP_KILL = 5
 CAP_SETGID = 6
 CAP_SETUID = 7
 CAP_SETPCAP = 8
 CAP_SYS_ADMIN = 21
-ZYGOTE_CAPS = (CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN)
-"""What a zygote keeps, in its own user namespace, to make the namespaces of its runs."""
+ZYGOTE_CAPS = (CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN)
+"""What a zygote keeps, in its own user namespace, to make the namespaces of its runs and to end them."""
 
 _NUMBERS = {
     "x86_64": {"close_range": 436, "pidfd_open": 434, "pidfd_send_signal": 424},

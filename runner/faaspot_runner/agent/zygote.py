@@ -73,8 +73,7 @@ class Zygote:
                 self._wanted = 0  # the next run tries again, and is told why if it fails, too
             return
         self._wanted = min(self._wanted, 1)
-        for spare in self._spares[1:]:
-            syscalls.pidfd_kill(spare.pidfd)
+        self._give_up_spares(1)
 
     # ------------------------------------------------------------ clients
 
@@ -125,8 +124,12 @@ class Zygote:
 
     def _retire(self) -> None:
         self._retired = True
-        for spare in self._spares:
+        self._give_up_spares(0)
+
+    def _give_up_spares(self, kept: int) -> None:
+        for spare in self._spares[kept:]:
             syscalls.pidfd_kill(spare.pidfd)
+        del self._spares[kept:]
 
     @staticmethod
     def _tell(client: socket.socket | None, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -165,8 +168,17 @@ class Zygote:
                 ours.close()
                 raise
             if pid == 0:
+                ours.close()
                 self._become_child(theirs)
-        one = Child(pid, syscalls.pidfd_open(pid), ours)
+        try:
+            pidfd = syscalls.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            ours.close()
+            raise
+        ours.setblocking(False)
+        one = Child(pid, pidfd, ours)
         self._children[one.pidfd] = one
         self._watch(one.pidfd, lambda: self._bury(one))
         self._watch(ours.fileno(), lambda: self._hear_child(one))
@@ -198,8 +210,13 @@ class Zygote:
         assert one.control is not None
         try:
             got = wire.receive(one.control)
-        except (OSError, wire.WireError):
+        except BlockingIOError:
+            return
+        except (OSError, wire.WireError) as error:
+            # Reset: it died with its work still unread in the socket, before anything of the user ran.
             got = None
+            if one.id is not None and one.broken is None:
+                one.broken = {"errno": errno.ECHILD, "message": "the forked process died before its run: %s" % error}
         if got is not None:
             message, _ = got
             if message["op"] == "broken":
@@ -212,6 +229,12 @@ class Zygote:
 
     def _bury(self, one: Child) -> None:
         """It is dead, and with it everything in its pid namespace."""
+        try:
+            pid, status, usage = os.wait4(one.pid, os.WNOHANG)
+        except ChildProcessError:  # something of the user's import has reaped it
+            pid, status, usage = one.pid, 0, None
+        if pid == 0:  # the event was of an older descriptor with this number
+            return
         while one.control is not None:
             self._hear_child(one)
         self._forget(one.pidfd)
@@ -219,10 +242,6 @@ class Zygote:
         del self._children[one.pidfd]
         if one in self._spares:
             self._spares.remove(one)
-        try:
-            _, status, usage = os.wait4(one.pid, 0)
-        except ChildProcessError:  # something of the user's import has reaped it
-            status, usage = 0, None
         if not self._config.isolated:
             self._kill_group(one.pid)
         if one.broken is not None:

@@ -291,9 +291,11 @@ class _Run:
         """Look at it from outside, where no cgroup counts it. Raises OSError if it cannot be looked at."""
         if self._watch is None:
             try:
-                self._watch = MemoryWatch(self._pid)
+                self._watch = MemoryWatch(self._pid) if self._pid > 0 else None
             except ProcessLookupError:
                 return False
+        if self._watch is None:
+            return False
         return self._watch.charged_mb(self._limits.memory) > self._limits.memory
 
     def _oom(self) -> _End:
@@ -369,17 +371,17 @@ def _milliseconds(start: float | None, end: float | None) -> float | None:
 
 
 def _pid_of(pidfd: int) -> int | None:
-    """The process of a pidfd that a zygote sent, None if it cannot be one of its runs.
+    """The process of a pidfd that a zygote sent, -1 if it is dead already, None if it cannot be one of its runs.
 
     A run is in a deeper pid namespace than we are. (Without isolation it is not; then at least it is not we who are
     about to be killed.)
     """
     fields = dict(line.split(":\t", 1) for line in _text_of(f"/proc/self/fdinfo/{pidfd}") if ":\t" in line)
     try:
-        pid, nested = int(fields["Pid"]), fields["NSpid"].split()
+        pid, nested = int(fields["Pid"]), fields.get("NSpid", "").split()
     except (KeyError, ValueError):
         return None
-    if len(nested) > _own_depth():
+    if pid == -1 or len(nested) > _own_depth():
         return pid
     return pid if pid > 1 and pid not in (os.getpid(), os.getppid()) else None
 
