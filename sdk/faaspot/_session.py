@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol, TypeVar, cast
@@ -45,12 +46,15 @@ class Session:
         self._open = open_transport
         self._sleep = sleep
         self._transport: Transport | None = None
+        self._opening = threading.Lock()
 
     @property
     def transport(self) -> Transport:
-        if self._transport is None:
-            self._transport = self._open()
-        return self._transport
+        """The one transport, opened by the first thread that asks."""
+        with self._opening:
+            if self._transport is None:
+                self._transport = self._open()
+            return self._transport
 
     def hold(self, conversation: Conversation[T]) -> T:
         """The value of a conversation, after all its steps."""
@@ -91,6 +95,7 @@ class AsyncSession:
 
     @property
     def transport(self) -> AsyncTransport:
+        """The one transport, opened at the first request."""
         if self._transport is None:
             self._transport = self._open()
         return self._transport

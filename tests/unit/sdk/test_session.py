@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -64,6 +65,29 @@ def test_a_session_opens_at_the_first_call_sleeps_the_pauses_and_closes() -> Non
     assert list(session.stream(_calls.get("y"))) == ["y"]
     session.close()
     assert transport.closed
+
+
+def test_threads_share_one_transport() -> None:
+    opened: list[Scripted] = []
+    ready = threading.Barrier(4)
+
+    def connect() -> Scripted:
+        opened.append(Scripted(*[answer(body=1)] * 4))
+        return opened[-1]
+
+    session = Session(connect)
+
+    def ask() -> None:
+        ready.wait(5)
+        assert session.hold(_calls.ask(_calls.get("x"))) == 1
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
+    assert opened[0].answers == []
 
 
 def test_what_the_conversation_does_not_catch_comes_out() -> None:
