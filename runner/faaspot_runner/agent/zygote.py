@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from . import child, syscalls, wire
 from .loader import Main
@@ -147,7 +147,7 @@ class Zygote:
                 raise OSError(errno.ESHUTDOWN, "the sandbox takes no new runs")
             if not self._spares:
                 self._wanted = min(self._wanted + 1, MOST_SPARES)
-                self._spares.append(self._fork())
+                self._spares.append(self._fork(fds))
             chosen = self._spares.pop(0)
             assert chosen.control is not None
             wire.send(chosen.control, {"op": "go"}, fds)
@@ -158,8 +158,8 @@ class Zygote:
         finally:
             wire.close(fds)
 
-    def _fork(self) -> Child:
-        """A new process in a pid namespace of its own. Raises OSError."""
+    def _fork(self, held: Sequence[int] = ()) -> Child:
+        """A new process in a pid namespace of its own. `held`: further descriptors that are not its. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -168,8 +168,7 @@ class Zygote:
                 ours.close()
                 raise
             if pid == 0:
-                ours.close()
-                self._become_child(theirs)
+                self._become_child(theirs, {*held, ours.fileno()})
         try:
             pidfd = syscalls.pidfd_open(pid)
         except OSError:
@@ -194,11 +193,10 @@ class Zygote:
                 syscalls.setns(self._own_pid_namespace, syscalls.CLONE_NEWPID)
         return pid
 
-    def _become_child(self, control: socket.socket) -> None:
+    def _become_child(self, control: socket.socket, held: set[int]) -> None:
         """In the child: close what is the zygote's, keep what the user's import has opened."""
-        own = [*self._handlers, self._own_pid_namespace] if self._config.isolated else [*self._handlers]
         os.dup2(control.fileno(), child.CHANNEL, inheritable=False)
-        for fd in {*own, control.detach()} - {child.CHANNEL}:
+        for fd in {*held, *self._handlers, self._own_pid_namespace, control.detach()} - {child.CHANNEL, -1}:
             os.close(fd)
         try:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, child.CHANNEL)

@@ -319,7 +319,7 @@ class _Run:
             log=log,
             logs_truncated=cut,
             start_ms=_milliseconds(self._asked, self._forked),
-            run_ms=_milliseconds(self._forked or self._asked, self._ended),
+            run_ms=_milliseconds(min(self._forked or self._asked, self._ended or self._asked), self._ended),
             max_memory_mb=memory,
             cpu_ms=cpu,
             stuck=self._channel.overdue(),
