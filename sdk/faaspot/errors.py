@@ -27,6 +27,7 @@
           +-- Unavailable            503
           |    +-- QueueUnavailable      queue_unavailable
           |    +-- StorageFull           storage_full
+          |    +-- StorageUnavailable    storage_unavailable
           +-- WaitTimeout            504 wait_timeout: the caller's wait ended first, the run goes on
           +-- InternalError          500 internal: a defect of the platform
           +-- BadAnswer              what came back is not the platform's JSON
@@ -213,6 +214,10 @@ class StorageFull(Unavailable):
     """The platform's storage is full; nothing was accepted."""
 
 
+class StorageUnavailable(Unavailable):
+    """The platform's database or blob store is away."""
+
+
 class WaitTimeout(ApiError):
     """The caller's wait ended first; the run goes on, and `execution_id` finds it."""
 
@@ -320,6 +325,7 @@ BY_CODE: Mapping[str, type[ApiError]] = MappingProxyType(
         "overloaded": Overloaded,
         "queue_unavailable": QueueUnavailable,
         "storage_full": StorageFull,
+        "storage_unavailable": StorageUnavailable,
         "wait_timeout": WaitTimeout,
         "internal": InternalError,
         # the reasons of an execution

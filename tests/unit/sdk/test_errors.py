@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -31,6 +33,14 @@ def test_every_default_code_of_the_api_has_a_class() -> None:
     codes = {kind.default_code for kind in (api_errors.ApiError, *subclasses(api_errors.ApiError))}
 
     assert codes <= set(errors.BY_CODE)
+
+
+def test_every_code_that_the_api_raises_has_a_class() -> None:
+    sources = Path(api_errors.__file__).parent.rglob("*.py")
+    said = {code for path in sources for code in re.findall(r"\bcode=\"([a-z_]+)\"", path.read_text())}
+
+    assert said
+    assert said <= set(errors.BY_CODE)
 
 
 def test_every_reason_of_an_execution_has_a_run_error() -> None:
