@@ -122,7 +122,7 @@ def _run(name: str, args: Args | Sequence[Args] | None, wait: bool, timeout: flo
     body = _arguments(args)
     if not wait:
         return _calls.uuid_of((yield from _calls.ask(_calls.send("POST", _path(name, "rpc/"), body))))
-    prefer = {} if timeout is None else {"Prefer": f"wait={timeout:g}"}
+    prefer = {} if timeout is None else {"Prefer": f"wait={max(0.0, timeout):.3f}"}
     request = _calls.send("POST", f"sync/{_path(name, 'rpc/')}", body, headers=prefer, timeout=SYNC_SECONDS)
     return (yield from _calls.ask(request))
 
