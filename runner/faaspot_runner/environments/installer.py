@@ -48,6 +48,8 @@ _NO_WHEEL = re.compile(
 )
 _DEFAULT_INDEX = re.compile(r"^--index-url (\S+)$", re.MULTILINE)
 _EXTRA_INDEX = re.compile(r"^--extra-index-url (\S+)$", re.MULTILINE)
+_UV_ADVICE = re.compile(r"^hint: Wheels are required for .*$\n?", re.MULTILINE)
+"""What to do about it is said in our words: uv's name options that nobody can pass here."""
 _NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded")
 _EXPLANATION_CHARACTERS = 4000
 
@@ -202,7 +204,8 @@ class Job:
 
     def _explanation(self, finished: Finished) -> str:
         """The resolver's own words without paths of this machine."""
-        text = finished.stderr.strip() or f"uv ended with status {finished.status} and said nothing."
+        text = _UV_ADVICE.sub("", finished.stderr).strip().removeprefix("error: ")
+        text = text or f"uv ended with status {finished.status} and said nothing."
         for path, word in ((self._seen(), "build"), (self._confinement().seen(WORKSHOP), "cache")):
             text = text.replace(str(path), word)
         return text if len(text) <= _EXPLANATION_CHARACTERS else text[:_EXPLANATION_CHARACTERS] + "\n[cut]"

@@ -26,7 +26,7 @@ def make_skeleton(interpreter: Interpreter, *, data: Path, path: Path) -> None:
     try:
         subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=True,
-            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}, cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(data)}, cwd="/",
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
         last = error.stderr.strip().splitlines()[-1:] or ["it said nothing"]

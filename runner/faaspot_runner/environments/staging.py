@@ -107,8 +107,11 @@ def take_away(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a tree, also one of read-only directories; no link in it is followed. Raises OSError."""
+    """Remove a file or a tree, also of read-only directories; no link in it is followed. Raises OSError."""
     if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
         return
     if os.geteuid() != 0:
         for *_, descriptor in os.fwalk(path):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from faaspot_runner.contract import BuildOutcome, BuildRequest
-from faaspot_runner.environments import interpreters
+from faaspot_runner.environments import interpreters, staging
 from faaspot_runner.environments.assemble import MANIFEST, assemble
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
@@ -29,6 +29,14 @@ UID = 64_719 if os.geteuid() == 0 else None
 SECONDS = 60.0
 FOUND = interpreters.discover(os.environ)
 PYTHON = interpreters.OWN_VERSION
+
+
+@pytest.fixture(autouse=True)
+def _read_only_trees_go(tmp_path: Path) -> Iterator[None]:
+    """pytest itself cannot remove read-only directories as an ordinary user."""
+    yield
+    for path in tmp_path.iterdir():
+        staging.remove_tree(path)
 
 
 @pytest.fixture
@@ -214,6 +222,8 @@ def test_a_package_without_a_wheel_is_named_with_the_way_out(environments: Envir
     first = error.message.splitlines()[0]
     assert "source==1.0" in first
     assert "--sdist" in first
+    assert "source==1.0 has no usable wheels" in error.message
+    assert "--no-build" not in error.message
 
 
 def test_a_wheel_for_another_machine_is_no_wheel(environments: Environments, index: PackageIndex) -> None:

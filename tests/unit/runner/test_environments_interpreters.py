@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from faaspot_runner.environments import interpreters
+from faaspot_runner.sandbox.spec import Interpreter
 
 FAKE = """#!/bin/sh
 touch {marker}
@@ -16,12 +17,12 @@ touch {marker}
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, interpreters.Interpreter]:
+def found() -> dict[str, Interpreter]:
     return interpreters.discover(os.environ)
 
 
 def test_the_platforms_own_minor_version_comes_first_and_then_the_newest(
-    found: dict[str, interpreters.Interpreter],
+    found: dict[str, Interpreter],
 ) -> None:
     versions = list(found)
     assert versions[0] == interpreters.OWN_VERSION
@@ -30,7 +31,7 @@ def test_the_platforms_own_minor_version_comes_first_and_then_the_newest(
     assert all(version >= interpreters.OLDEST for version in others)
 
 
-def test_what_is_found_is_a_real_file_below_its_prefix(found: dict[str, interpreters.Interpreter]) -> None:
+def test_what_is_found_is_a_real_file_below_its_prefix(found: dict[str, Interpreter]) -> None:
     for version, interpreter in found.items():
         assert interpreter.version == version
         assert interpreter.full_version.startswith(version + ".")

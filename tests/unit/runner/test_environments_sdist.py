@@ -12,18 +12,27 @@ from pathlib import Path
 import pytest
 
 from faaspot_runner.contract import BuildOutcome, BuildRequest, Limits
+from faaspot_runner.environments import staging
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.sandbox.features import missing_for_sandbox
 from faaspot_runner.sandbox.launch import run_command
 from tests.unit.runner.package_index import PackageIndex
-from tests.unit.runner.test_environments_build import FOUND, PYTHON, SECONDS, jobs, made_in
+from tests.unit.runner.test_environments_build import FOUND, PYTHON, SECONDS, UID, jobs, made_in
 
 MISSING = missing_for_sandbox()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"no sandboxes here: {[feature.name for feature in MISSING]}"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _read_only_trees_go(tmp_path: Path) -> Iterator[None]:
+    """pytest itself cannot remove read-only directories as an ordinary user."""
+    yield
+    for path in tmp_path.iterdir():
+        staging.remove_tree(path)
 
 
 @pytest.fixture
@@ -257,3 +266,19 @@ def test_an_environment_works_in_a_sandbox_where_its_pth_runs(environments: Envi
     assert result.reason is None, result
     tag = "cpython-" + PYTHON.replace(".", "")
     assert result.log.split("\n")[0] == f"pth ran {site}/evil.py {site}/__pycache__/evil.{tag}.pyc /env"
+
+
+def test_the_example_of_the_first_faaspots_documentation_is_built_where_it_is_allowed(tmp_path: Path) -> None:
+    """`Jinja2==2.7.2` from the machine's own package index: it has no wheel."""
+    environments = Environments(tmp_path / "environments", tmp_path / "cache", FOUND, environ=os.environ, uid=UID)
+    with pytest.raises(BuildError) as caught:
+        build(environments, "Jinja2==2.7.2", sdist=False)
+    if "has no usable wheels" not in caught.value.message:
+        pytest.skip(f"no package index within reach: {caught.value.message}")
+    assert "no wheel of jinja2==2.7.2" in caught.value.message
+    assert "--sdist" in caught.value.message
+    outcome = build(environments, "Jinja2==2.7.2", seconds=180)
+    assert "jinja2==2.7.2" in outcome.packages
+    assert outcome.environment is not None
+    path = environments.path(outcome.environment)
+    assert (path / f"lib/python{PYTHON}/site-packages/jinja2/environment.py").exists()

@@ -9,13 +9,13 @@ import stat
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from faaspot_runner.environments import inside
+from faaspot_runner.environments import inside, staging
 from faaspot_runner.environments.cache import run_by_environment
 from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.environments.inside import parcel
@@ -38,6 +38,14 @@ def by_stream(source: Path, destination: Path) -> None:
     parcel.send(str(source), stream)
     stream.seek(0)
     unpack(stream, destination, rewrite=run_by_environment)
+
+
+@pytest.fixture(autouse=True)
+def _read_only_trees_go(tmp_path: Path) -> Iterator[None]:
+    """pytest itself cannot remove read-only directories as an ordinary user."""
+    yield
+    for path in tmp_path.iterdir():
+        staging.remove_tree(path)
 
 
 @pytest.fixture(params=[by_descriptor, by_stream])
