@@ -245,11 +245,14 @@ class _Run(_Story):
 
     def _judge(self, warm: Warm, outcome: Outcome, began: float) -> RunEnded | None:
         """What the outcome means for the record."""
+        said = outcome.error.message if outcome.error else "it is gone"
+        if outcome.reason == "lost":
+            # A zygote that fell silent may have forked without a word: nothing of it may live on beside another start.
+            self._means.client.suspect(warm.sandbox, stuck=False)
         if outcome.reason == "refused" or (outcome.reason == "lost" and outcome.start_ms is None):
-            said = outcome.error.message if outcome.error else "its zygote is gone"
             raise _Refused(f"nothing was started in sandbox {warm.sandbox}: {said}", warm.sandbox)
         if outcome.reason == "lost":
-            raise PlatformFailure(f"sandbox {warm.sandbox} died under it")
+            raise PlatformFailure(f"sandbox {warm.sandbox} was lost under it: {said}")
         whole = replace(outcome, log=warm.log + outcome.log)
         if outcome.status == "Cancelled":
             return self.stopped(whole)
@@ -312,7 +315,7 @@ class _Seat:
         """Wait for the death of what was killed, then give the slot and the channel back."""
         if not self._warm.channel.settle():
             log.error("a process of %s does not die, sandbox %s is killed", self._lease.job, self._warm.sandbox)
-            self._means.client.suspect(self._warm.sandbox)
+            self._means.client.suspect(self._warm.sandbox, stuck=True)
         if self._slots and self._slot:
             self._slots.release(self._slot)
         if self._reusable:

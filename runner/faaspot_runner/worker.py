@@ -147,6 +147,7 @@ class SpotWorker(BaseWorker):
             try:
                 self.register_birth()  # type: ignore[no-untyped-call]
                 self.set_state(WorkerStatus.IDLE)
+                self.connection.sadd(Queue.redis_queues_keys, self._place.waiting)
                 return
             except redis.RedisError as error:
                 log.warning("Redis is away, trying again: %s", error)
@@ -172,6 +173,7 @@ class SpotWorker(BaseWorker):
             with client.pipeline() as pipe:
                 pipe.hset(self.key, mapping={**self.serialize(), "state": "busy" if self._runs.count else "idle"})
                 worker_registration.register(self, pipe)
+                pipe.sadd(Queue.redis_queues_keys, self._place.waiting)
                 pipe.execute()
 
     def clean(self, client: redis.Redis) -> None:

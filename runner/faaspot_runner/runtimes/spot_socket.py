@@ -4,7 +4,7 @@
 
     worker -> spot  {"op": "acquire", "call": n, "spec": {..}, "seconds": s, "avoid": id | null}
                     {"op": "used", "sandboxes": [id, ..], "running": n}     every `USED_SECONDS`
-                    {"op": "suspect", "sandbox": id}                        a death in it did not come: kill it whole
+                    {"op": "suspect", "sandbox": id, "stuck": b}            kill it whole; stuck: a death did not come
     spot -> worker  {"op": "welcome", "cgroups": text | null, "interpreters": [..]}    once, first
                     {"op": "acquired", "call": n, "sandbox": id, "cold": b, "start_ms": f, "import_ms": f, "log": ".."}
                                                                             + 1 descriptor: a channel to the zygote
@@ -149,9 +149,9 @@ class SpotClient:
         """Tell which sandboxes were used since the last time, and how many executions are in flight."""
         self._send({"op": "used", "sandboxes": list(sandboxes), "running": running})
 
-    def suspect(self, sandbox: str) -> None:
-        """Have a sandbox killed whole."""
-        self._send({"op": "suspect", "sandbox": sandbox})
+    def suspect(self, sandbox: str, *, stuck: bool) -> None:
+        """Have a sandbox killed whole: it is lost, or (`stuck`) a process in it got SIGKILL and does not die."""
+        self._send({"op": "suspect", "sandbox": sandbox, "stuck": stuck})
 
     def _send(self, message: dict[str, Any]) -> None:
         try:

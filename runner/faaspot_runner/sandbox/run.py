@@ -27,6 +27,8 @@ from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.result import ENVELOPE_BYTES, Malformed, Result, number, parse, too_large
 
 POLL_MEMORY_SECONDS = 0.025
+FORK_SECONDS = 10.0
+"""How long a zygote may take to say that it has forked; one that was stopped or is caught in a loop never says it."""
 GONE_SECONDS = 0.25
 """How long a run that closed its channel may take to be reported dead before it is killed."""
 _CHUNK = 65536
@@ -150,6 +152,8 @@ class _Run:
             left = deadline - time.monotonic()
             if left <= 0:
                 return _End("timeout", Error(type="Timeout", message=f"it ran longer than {self._limits.timeout:g} s"))
+            if self._forked is None and time.monotonic() > self._asked + FORK_SECONDS:
+                return _End("lost", Error(type="SandboxLost", message="the sandbox does not answer"))
             events = dict(poll.poll(self._pause(left)))
             if events.get(result, 0) & select.POLLOUT and self._send_request():
                 poll.modify(result, select.POLLIN)
@@ -191,7 +195,9 @@ class _Run:
 
     def _pause(self, left: float) -> float:
         """Milliseconds to wait at most."""
-        if self._slot is None and self._forked is not None:
+        if self._forked is None:
+            left = min(left, FORK_SECONDS)
+        elif self._slot is None:
             left = min(left, POLL_MEMORY_SECONDS)
         return left * 1000 + 1
 

@@ -151,9 +151,9 @@ class Broker:
                 member.running = message["running"]
                 self._pool.touch(message["sandboxes"])
             case "suspect":
+                self._stuck += message["stuck"]
                 if self._pool.suspect(message["sandbox"]):
-                    self._stuck += 1
-                    log.error("a process in sandbox %s does not die, the sandbox is killed", message["sandbox"])
+                    log.warning("sandbox %s is killed whole", message["sandbox"])
 
     async def _acquire(self, member: Member, message: dict[str, Any]) -> None:
         """Answer one worker's question for a sandbox."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -103,6 +104,11 @@ class Site:
         assert info is not None
         return info
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def info(self) -> SpotInfo | None:
         text = self.client.hget(SPOTS, self.ip)
         return load_spot(text) if isinstance(text, bytes) else None
@@ -116,22 +122,25 @@ class Site:
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
-            self.process.send_signal(signal.SIGTERM)
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            eventually(self._ended, 20)
         self.server.stop()
+
+    def _ended(self) -> bool:
+        """Whether it has ended, with one more signal to hasten it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def log(self) -> str:
         return self.log_path.read_text()
 
     def workers(self, queue: str) -> list[int]:
         """Pids of the living workers of a queue."""
-        assert self.process is not None
-        return [pid for pid in children(self.process.pid) if f"--queue\0{queue}\0" in cmdline(pid)]
+        return [pid for pid in children(self.pid) if f"--queue\0{queue}\0" in cmdline(pid)]
 
     # ------------------------------------------------------------ runs
 
@@ -199,7 +208,12 @@ class Site:
 
 
 def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Of all its threads; none if it is gone."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(each) for each in path.read_text().split()]
+    return found
 
 
 def descendants(pid: int) -> list[int]:
@@ -216,6 +230,13 @@ def cmdline(pid: int) -> str:
         return ""
 
 
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     try:
@@ -224,4 +245,4 @@ def alive(pid: int) -> bool:
         return False
 
 
-__all__ = ["HELLO", "Site", "alive", "children", "cmdline", "descendants", "eventually"]
+__all__ = ["HELLO", "Site", "alive", "children", "cmdline", "comm", "descendants", "eventually"]
