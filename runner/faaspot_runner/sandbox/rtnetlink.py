@@ -5,9 +5,13 @@ A `Netlink` speaks to the network namespace in which it was opened, whichever th
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import struct
+import threading
+import time
 from ipaddress import IPv4Address, IPv4Network
 
 RTM_NEWLINK, RTM_DELLINK = 16, 17
@@ -25,18 +29,35 @@ RT_TABLE_MAIN = 254
 RTPROT_STATIC = 4
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 UNICAST, PROHIBIT = 1, 8
+SIOCGIFFLAGS, SIOCGIFMTU, SIOCGIFINDEX = 0x8913, 0x8921, 0x8933
+IFF_RUNNING = 0x40
 
 
 class Netlink:
-    """A connection to the kernel's routing side. Every method raises OSError with the kernel's answer."""
+    """A connection to the kernel's routing side; threads may share it. Every method raises OSError."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
+        self._asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._sequence = 0
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         self._socket.close()
+        self._asker.close()
+
+    def index(self, name: str) -> int:
+        """The number of a link."""
+        return _about_link(self._asker, SIOCGIFINDEX, name, "i")
+
+    def wait_running(self, name: str, seconds: float) -> None:
+        """Wait until a link that is up carries packets: the kernel lets a moment pass. Raises TimeoutError."""
+        deadline = time.monotonic() + seconds
+        while not _about_link(self._asker, SIOCGIFFLAGS, name, "H") & IFF_RUNNING:
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"the link {name} does not come up")
+            time.sleep(0.0005)
 
     def add_veth(self, name: str, peer: str, namespace: int, mtu: int) -> None:
         """A pair of links: `name` here, `peer` in the namespace of that descriptor."""
@@ -90,16 +111,29 @@ class Netlink:
         self._ask(RTM_NEWRULE, body, NLM_F_CREATE | NLM_F_EXCL)
 
     def _ask(self, kind: int, body: bytes, flags: int = 0) -> None:
-        self._sequence += 1
-        header = struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, self._sequence, 0)
-        self._socket.send(header + body)
-        while True:
-            answer = self._socket.recv(65536)
-            _, answered, _, sequence, _, code = struct.unpack_from("=IHHIIi", answer)
-            if answered == NLMSG_ERROR and sequence == self._sequence:
-                break
+        with self._lock:
+            self._sequence += 1
+            header = struct.pack("=IHHII", 16 + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, self._sequence, 0)
+            self._socket.send(header + body)
+            while True:
+                answer = self._socket.recv(65536)
+                _, answered, _, sequence, _, code = struct.unpack_from("=IHHIIi", answer)
+                if answered == NLMSG_ERROR and sequence == self._sequence:
+                    break
         if code:
             raise OSError(-code, os.strerror(-code))
+
+
+def mtu(name: str) -> int:
+    """The largest packet of a link in the thread's own namespace. Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        return _about_link(asker, SIOCGIFMTU, name, "i")
+
+
+def _about_link(asker: socket.socket, question: int, name: str, kind: str) -> int:
+    """One number of `struct ifreq`."""
+    answer = fcntl.ioctl(asker.fileno(), question, struct.pack("16s24x", name.encode()))
+    return int(struct.unpack_from("=" + kind, answer, 16)[0])
 
 
 def _link_header(flags: int = 0) -> bytes:

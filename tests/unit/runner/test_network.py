@@ -8,11 +8,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
-import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from faaspot_runner.agent.syscalls import CLONE_NEWNET, setns, unshare
-from faaspot_runner.sandbox import firewall, network
-from faaspot_runner.sandbox.network import Egress, EgressUnavailable, NetworkLease, _in_namespace, _new_namespace
+from faaspot_runner.sandbox import firewall, uplink
+from faaspot_runner.sandbox.netns import in_namespace, new_namespace
+from faaspot_runner.sandbox.network import Egress, EgressUnavailable, NetworkLease, unavailable
 from faaspot_runner.sandbox.rtnetlink import Netlink
 
 PORT = 18200
@@ -44,18 +43,18 @@ class World:
         here = Netlink()
         here.set_up("lo")
         here.add_address(1, IPv4Address("5.5.5.5"), 32)
-        self.far, far = _new_namespace(router=True)
-        self.neighbour, neighbour = _new_namespace(router=False)
+        self.far, far = new_namespace(router=True)
+        self.neighbour, neighbour = new_namespace(router=False)
         self._join(here, "wan0", self.far, far, "198.51.100.2", "198.51.100.1")
         self._join(here, "lan0", self.neighbour, neighbour, "10.77.0.1", "10.77.0.2")
-        here.add_route(ANYWHERE, index=socket.if_nametoindex("wan0"), via=IPv4Address("198.51.100.1"))
-        link = _in_namespace(self.neighbour, lambda: socket.if_nametoindex("link"))
+        here.add_route(ANYWHERE, index=here.index("wan0"), via=IPv4Address("198.51.100.1"))
+        link = neighbour.index("link")
         neighbour.add_route(ANYWHERE, index=link, via=IPv4Address("10.77.0.1"))
         for address in FAR:
             far.add_address(1, IPv4Address(address), 32)
         # The far side knows the ways that no honest router would: only the host keeps packets out.
-        link = _in_namespace(self.far, lambda: socket.if_nametoindex("link"))
-        for net in ("10.77.0.0/24", *(str(pool) for pool in network.POOLS)):
+        link = far.index("link")
+        for net in ("10.77.0.0/24", *(str(pool) for pool in uplink.POOLS)):
             far.add_route(IPv4Network(net), index=link, via=IPv4Address("198.51.100.2"))
         for connection in (here, far, neighbour):
             connection.close()
@@ -66,17 +65,16 @@ class World:
 
     def _join(self, here: Netlink, name: str, fd: int, there: Netlink, near: str, far: str) -> None:
         here.add_veth(name, "link", fd, 1400)
-        here.add_address(socket.if_nametoindex(name), IPv4Address(near), 24)
+        here.add_address(here.index(name), IPv4Address(near), 24)
         there.set_up("lo")
-        there.add_address(_in_namespace(fd, lambda: socket.if_nametoindex("link")), IPv4Address(far), 24)
+        there.add_address(there.index("link"), IPv4Address(far), 24)
         there.set_up("link")
         here.set_up(name)
-        # Links whose two ends have the same number come up lazily: the kernel lets up to a second pass.
-        for place in (None, fd):
-            _wait_running(place, name if place is None else "link")
+        here.wait_running(name, 5)
+        there.wait_running("link", 5)
 
     def listen(self, fd: int, port: int) -> socket.socket:
-        made = _in_namespace(fd, lambda: socket.create_server(("0.0.0.0", port)))
+        made = in_namespace(fd, lambda: socket.create_server(("0.0.0.0", port)))
         made.settimeout(5)
         self.sockets.append(made)
         return made
@@ -86,18 +84,6 @@ class World:
             made.close()
         os.close(self.far)
         os.close(self.neighbour)
-
-
-def _wait_running(fd: int | None, link: str) -> None:
-    def running() -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-            answer = fcntl.ioctl(asker.fileno(), 0x8913, struct.pack("16sH14x", link.encode(), 0))  # SIOCGIFFLAGS
-        return bool(struct.unpack("16sH14x", answer)[1] & 0x40)  # IFF_RUNNING
-
-    deadline = time.monotonic() + 10
-    while not (running() if fd is None else _in_namespace(fd, running)):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 ANYWHERE = IPv4Network("0.0.0.0/0")
@@ -110,7 +96,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     unshare(CLONE_NEWNET)
     resolv_conf = tmp_path / "resolv.conf"
     resolv_conf.write_text(f"search example.org\nnameserver {RESOLVER}\nnameserver 8.8.4.4\nnameserver ::1\n")
-    monkeypatch.setattr(network, "RESOLV_CONFS", (resolv_conf,))
+    monkeypatch.setattr(uplink, "RESOLV_CONFS", (resolv_conf,))
     made = World()
     try:
         yield made
@@ -158,7 +144,7 @@ def reaches(fd: int, address: str, port: int = PORT, family: int = socket.AF_INE
                 return False
             return True
 
-    return _in_namespace(fd, connect)
+    return in_namespace(fd, connect)
 
 
 def test_public_addresses_are_reached_under_the_hosts_address(world: World, lease: NetworkLease) -> None:
@@ -185,7 +171,7 @@ def test_an_ipv6_socket_is_no_way_around(lease: NetworkLease) -> None:
     assert reaches(lease.fd, "::ffff:9.9.9.9", family=socket.AF_INET6)
     assert not reaches(lease.fd, "::ffff:169.254.169.254", family=socket.AF_INET6)
     assert not reaches(lease.fd, "::ffff:10.1.2.3", family=socket.AF_INET6)
-    addresses = _in_namespace(lease.fd, lambda: Path("/proc/thread-self/net/if_inet6").read_text().split("\n"))
+    addresses = in_namespace(lease.fd, lambda: Path("/proc/thread-self/net/if_inet6").read_text().split("\n"))
     assert {line.split()[-1] for line in addresses if line} <= {"lo"}
 
 
@@ -197,8 +183,8 @@ def test_of_a_private_resolver_port_53_is_reached_and_nothing_else(lease: Networ
 
 
 def test_a_name_server_answers_over_udp(world: World, lease: NetworkLease) -> None:
-    server = _in_namespace(world.far, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    client = _in_namespace(lease.fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    server = in_namespace(world.far, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    client = in_namespace(lease.fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with server, client:
         server.bind((RESOLVER, 53))
         server.settimeout(2)
@@ -310,6 +296,9 @@ def test_a_released_lease_has_no_link_any_more(egress: Egress) -> None:
     assert reaches(fd, "9.9.9.9")
     lease.release()
     lease.release()
+    deadline = time.monotonic() + 5
+    while reaches(fd, "9.9.9.9") and time.monotonic() < deadline:
+        pass
     assert not reaches(fd, "9.9.9.9")
     os.close(fd)
     assert egress.lease().address != lease.address, "an address rests before it is given again"
@@ -338,13 +327,13 @@ def test_a_lease_comes_in_milliseconds(egress: Egress) -> None:
 def _refused() -> str:
     with pytest.raises(EgressUnavailable) as caught:
         Egress.open("unit")
-    assert network.unavailable() == str(caught.value)
+    assert unavailable() == str(caught.value)
     return str(caught.value)
 
 
 def test_an_ordinary_user_is_told_why_it_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "start the platform as root" in (network.unavailable() or "")
+    assert "start the platform as root" in (unavailable() or "")
 
 
 def test_a_host_without_a_packet_filter_is_told_what_to_install(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +342,7 @@ def test_a_host_without_a_packet_filter_is_told_what_to_install(world: World, mo
 
 
 def test_a_host_whose_only_resolver_is_its_own_is_told(world: World) -> None:
-    network.RESOLV_CONFS[0].write_text("nameserver 127.0.0.53\nnameserver ::1\n")
+    uplink.RESOLV_CONFS[0].write_text("nameserver 127.0.0.53\nnameserver ::1\n")
     assert "loopback" in _refused()
 
 
@@ -361,7 +350,7 @@ def test_a_host_without_a_way_out_offers_none() -> None:
     before = os.open("/proc/self/ns/net", os.O_RDONLY)
     unshare(CLONE_NEWNET)
     try:
-        assert "no IPv4 default route" in (network.unavailable() or "")
+        assert "no IPv4 default route" in (unavailable() or "")
     finally:
         setns(before, CLONE_NEWNET)
         os.close(before)
