@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +18,33 @@ _log = structlog.get_logger(__name__)
 
 BROKEN_BODY = (OSError, ValueError, ParseException)
 """What reading a request's body may raise: it broke off, came too slowly, or its chunks are none."""
+
+
+MAX_DISCARD = 256 * 1024 * 1024
+SILENCE_SECONDS = 1.0
+DISCARD_SECONDS = 10.0
+"""How much of a body that is too large, and for how long, is read only to be dropped."""
+_PIECE = 64 * 1024
+
+
+def discard(environ: Mapping[str, Any]) -> None:
+    """Read on and drop what comes, within bounds, so that a client which listens only after it has sent hears us.
+
+    Closing at once would reset the connection, and the client would find that instead of the answer.
+    """
+    connection: socket.socket | None = environ.get("gunicorn.socket")
+    if connection is None:
+        return
+    stream, deadline, left = environ["wsgi.input"], time.monotonic() + DISCARD_SECONDS, MAX_DISCARD
+    before = connection.gettimeout()
+    connection.settimeout(SILENCE_SECONDS)
+    try:
+        while left > 0 and time.monotonic() < deadline and (piece := stream.read(_PIECE)):
+            left -= len(piece)
+    except BROKEN_BODY as error:
+        _log.debug("a body that is too large ended", reason=repr(error))
+    finally:
+        connection.settimeout(before)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Reading a request's body: never more of it than its limit, and always as one kind of value.
 
-A declared length above the limit is refused before a byte is read; a chunked body is read up to the limit and no
-further. The connection closes after such an answer, since where the next request would start is unknown.
+A body with a declared length above the limit is never kept, of a chunked one no more than the limit. The connection
+closes after such an answer, since where the next request would start is unknown.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from urllib.parse import parse_qsl
 from flask import Request
 
 from faaspot_api.errors import FieldError, Invalid, TooLarge
-from faaspot_api.http import strict
-from faaspot_api.http.gateway import BROKEN_BODY
+from faaspot_api.http import gateway, strict
 from faaspot_runner.contract import MAX_ARGS_BYTES
 
 MB = 1024 * 1024
@@ -40,6 +39,7 @@ def read(request: Request, limit: int) -> bytes:
     """The whole body. Raises TooLarge above `limit` bytes and Invalid if it breaks off."""
     length = request.content_length
     if length is not None and length > limit:
+        gateway.discard(request.environ)
         raise too_large("body", limit)
     stream = request.environ["wsgi.input"]
     try:
@@ -49,9 +49,10 @@ def read(request: Request, limit: int) -> bytes:
             data = stream.read(limit + 1)  # chunked: the server ends the stream where the body ends
         else:
             return b""
-    except BROKEN_BODY as error:
+    except gateway.BROKEN_BODY as error:
         raise Invalid.fields(FieldError(field="body", message=f"could not be read: {error}")) from error
     if len(data) > limit:
+        gateway.discard(request.environ)
         raise too_large("body", limit)
     if length is not None and len(data) < length:
         strict.refuse("ended before its Content-Length")
