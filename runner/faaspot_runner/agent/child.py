@@ -9,10 +9,15 @@ import resource
 import socket
 import sys
 import time
-from typing import Any
 
 from . import syscalls, values, wire
-from .loader import Main, describe, run
+from .loader import describe, run
+
+TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .loader import Main
 
 CHANNEL = 3
 """The descriptor of the run's one channel; 0, 1 and 2 are beside it and nothing else of ours."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from typing import Any
 
 from . import child, syscalls, wire
+
+TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
+if TYPE_CHECKING:
+    from typing import Any
 
 CONTROL, OUTPUT, RELAY = 3, 4, 5
 _LISTEN = 128

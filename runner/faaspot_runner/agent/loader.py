@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Optional
 
-Main = Callable[[Any, Any], Any]
+TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional
+
+    Main = Callable[[Any, Any], Any]
 
 MESSAGE_CHARS = 4_000
 TRACEBACK_CHARS = 12_000

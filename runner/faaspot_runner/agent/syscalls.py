@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -68,9 +67,9 @@ def check(result: int, what: str) -> int:
 def number(name: str) -> int:
     """The number of a system call here. Raises OSError(ENOSYS) on a machine that this program does not know."""
     try:
-        return _NUMBERS[platform.machine()][name]
+        return _NUMBERS[os.uname().machine][name]
     except KeyError:
-        raise OSError(38, "%s: unknown on %s" % (name, platform.machine())) from None
+        raise OSError(38, "%s: unknown on %s" % (name, os.uname().machine)) from None
 
 
 def call(name: str, *args: int) -> int:

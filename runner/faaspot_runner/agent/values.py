@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterator
+
+TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
+if TYPE_CHECKING:
+    from typing import Any, Iterator
 
 MOST_BITS = 14_283
 """Integers beyond it have more than 4300 decimal digits, which Python itself refuses to read back."""

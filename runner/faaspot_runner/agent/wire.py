@@ -10,7 +10,10 @@ import array
 import json
 import os
 import socket
-from typing import Any, Sequence
+
+TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
+if TYPE_CHECKING:
+    from typing import Any, Sequence
 
 MAX_MESSAGE = 64 * 1024
 HEADER = 4

@@ -13,10 +13,14 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Sequence
 
 from . import child, syscalls, wire
-from .loader import Main
+
+TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
+if TYPE_CHECKING:
+    from typing import Any, Callable, Sequence
+
+    from .loader import Main
 
 MOST_SPARES = 4
 IDLE_MS = 5_000

@@ -30,6 +30,7 @@ class ZygoteSandbox(Sandbox):
         self._loop = asyncio.get_running_loop()
         self._log = bytearray()
         self._event = asyncio.Event()
+        self._watched = True
         self._message: dict[str, Any] | None = None
         self.on_stop: Callable[[], None] = lambda: None
         self._loop.add_reader(enclosure.log, self._drain)
@@ -82,8 +83,10 @@ class ZygoteSandbox(Sandbox):
             wire.send(self._enclosure.control, {"op": "retire"})
 
     async def stop(self) -> None:
-        self._loop.remove_reader(self._enclosure.log)
-        self._loop.remove_reader(self._enclosure.control)
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._enclosure.log)
+            self._loop.remove_reader(self._enclosure.control)
         await self._enclosure.stop()
         self.on_stop()
 

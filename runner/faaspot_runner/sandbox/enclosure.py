@@ -244,6 +244,7 @@ def plan_for(
         for name in ("python", "python3", f"python{python.version}"):
             links[f"/env/bin/{name}"] = python.inside
     libraries = [] if python.system else [path.name for path in (python.prefix / "lib").glob("libpython*.so*")]
+    places += _over_the_systems(python, libraries)
     return Plan(
         uid_map=pair.map() if pair else None,
         binds=[list(bind) for bind in places],
@@ -257,6 +258,16 @@ def plan_for(
         libraries=libraries,
         more=list(more),
     )
+
+
+def _over_the_systems(python: Interpreter, libraries: Sequence[str]) -> list[tuple[str, str]]:
+    """Binds of an interpreter's own libpython over the system's of the same name, which its loader would find first."""
+    found = []
+    for name in libraries:
+        for path in (*Path("/usr/lib").glob(f"*/{name}"), Path("/usr/lib") / name, Path("/usr/lib64") / name):
+            if path.is_file() and not path.is_symlink():
+                found.append((str((python.prefix / "lib" / name).resolve()), str(path)))
+    return found
 
 
 def failed(message: Mapping[str, Any], log: str) -> SandboxError:

@@ -160,7 +160,7 @@ def _place(bind: OpenBind) -> None:
     _parent(bind.target)
     if bind.directory:
         os.makedirs(_staged(bind.target), exist_ok=True)
-    else:
+    elif not os.path.exists(_staged(bind.target)):
         os.close(os.open(_staged(bind.target), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
     move_mount(bind.tree, _staged(bind.target))
     os.close(bind.tree)

@@ -172,10 +172,10 @@ def test_e11_no_device_can_be_made_or_opened(stage: Stage) -> None:
 
 def test_e12_e13_no_kernel_or_cgroup_file_can_be_written(stage: Stage) -> None:
     paths = [
-        "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/hostname",
-        "/sys/kernel/uevent_helper", "/proc/sys/fs/binfmt_misc/register", "/sys/fs/cgroup/memory/release_agent", "/sys/fs/cgroup/cgroup.procs",
-        "/proc/self/oom_score_adj", "/proc/self/uid_map",
-    ]  # fmt: skip
+        *("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/kernel/hostname"),
+        *("/sys/kernel/uevent_helper", "/proc/sys/fs/binfmt_misc/register", "/sys/fs/cgroup/memory/release_agent"),
+        *("/sys/fs/cgroup/cgroup.procs", "/proc/self/oom_score_adj", "/proc/self/uid_map"),
+    ]
     code = f"""
     def write(path):
         with open(path, "wb", buffering=0) as file:
