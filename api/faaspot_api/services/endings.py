@@ -88,10 +88,10 @@ def storable(text: str | None) -> str | None:
 
 
 def _derived_start(row: Tracked, event: RunEnded) -> int | None:
-    """When it began, if the report of that has not come: only what was taken by a worker has a queue time."""
-    if event.timings.queue_ms is None:
-        return None
-    return row.created + max(0, int(event.timings.queue_ms * 1000))
+    """When it began, if the report of that has not come. What no worker took has no queue time, and no success."""
+    if event.timings.queue_ms is not None:
+        return row.created + max(0, int(event.timings.queue_ms * 1000))
+    return max(row.created, int(event.at * SECOND)) if event.status == "Success" else None
 
 
 def _said(values: dict[str, Any]) -> dict[str, Any]:

@@ -293,7 +293,8 @@ def _cursor(key: tuple[int, int]) -> str:
 
 def _parse_cursor(text: str) -> tuple[int, int]:
     try:
-        created, seq = base64.urlsafe_b64decode(text.encode("ascii") + b"==").decode("ascii").split(".")
+        padded = text + "=" * (-len(text) % 4)
+        created, seq = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(".")
         key = int(created), int(seq)
     except (ValueError, binascii.Error):
         key = (-1, -1)

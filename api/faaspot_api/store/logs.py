@@ -24,7 +24,7 @@ class Event:
 
 def keep(transaction: Transaction, texts: dict[str, str]) -> None:
     """Store the logs of executions that end in this transaction, by id; empty ones take no row."""
-    rows = [{"execution": uuid, "text": text.encode("utf-8", "surrogatepass")} for uuid, text in texts.items() if text]
+    rows = [{"execution": uuid, "text": text.encode("utf-8", "replace")} for uuid, text in texts.items() if text]
     if rows:
         transaction.execute(insert(logs), rows)
 
@@ -32,7 +32,7 @@ def keep(transaction: Transaction, texts: dict[str, str]) -> None:
 def log(transaction: Transaction, uuid: str) -> str:
     """The kept log, "" if there is none."""
     kept = transaction.execute(select(logs.c.text).where(logs.c.execution == uuid)).scalar_one_or_none()
-    return "" if kept is None else bytes(kept).decode("utf-8", "replace")
+    return "" if kept is None else bytes(kept).decode()
 
 
 def note(transaction: Transaction, happened: Sequence[Event]) -> None:
