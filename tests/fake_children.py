@@ -1,6 +1,7 @@
 """Stand-ins for the platform's children, each a few lines that keep to the real one's contract with the supervisor.
 
-``python fake_children.py web FD | recorder | spot IP``. `FAKE_SPOT` = "refuses": it exits 2 and says why.
+``python fake_children.py web FD | recorder | spot IP``. `FAKE_SPOT` = "refuses": it exits 2 and
+says why; "stubborn": it ignores SIGTERM, as one with a long run in flight does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main(kind: str, *arguments: str) -> int:
 
 
 def web(descriptor: int) -> int:
+    print(sys.stdin.read(), flush=True)
     listener = socket.socket(fileno=descriptor)
     while True:
         connection, _ = listener.accept()
@@ -40,6 +42,8 @@ def spot(ip: str) -> int:
     if os.environ.get("FAKE_SPOT") == "refuses":
         print("this kernel has no user namespaces: sysctl kernel.unprivileged_userns_clone=1", flush=True)
         return 2
+    if os.environ.get("FAKE_SPOT") == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     from faaspot_api.queue.clients import connect
     from faaspot_api.settings import Settings
     from faaspot_runner.contract import SPOTS, SpotInfo, dump

@@ -105,7 +105,7 @@ class Settings:
     )
     web_processes: int = field(default=2, metadata=_row("Processes that answer HTTP.", least=1, most=64))
     web_threads: int = field(
-        default=64, metadata=_row("Threads of each of them; a waiting sync caller holds one.", least=1, most=1024)
+        default=128, metadata=_row("Threads of each of them; a waiting sync caller holds one.", least=1, most=1024)
     )
     token: str = field(
         default="",

@@ -146,6 +146,7 @@ class DataDirectory:
         self._directory("logs", 0o700)
         for name in ("db", "blobs", "run"):
             self._directory(name, 0o700, self.uid)
+        self.clear_run()
         if not own_redis:
             # A spot takes the file for the password of whatever Redis it is told.
             self.password.unlink(missing_ok=True)
@@ -155,6 +156,11 @@ class DataDirectory:
             private, public = _key_pair()
             self.write("keys/spot.key", private, 0o600)
             self.write("keys/spot.pub", public, 0o644)
+
+    def clear_run(self) -> None:
+        """Take away what only a running platform needs, left behind by a killed one, too."""
+        for path in (self.path / "run").iterdir():
+            path.unlink()
 
     def write(self, name: str, content: bytes, mode: int, owner: int | None = None) -> None:
         """Replace a file at once and for good: whole after a crash, never readable for more than `mode` says."""

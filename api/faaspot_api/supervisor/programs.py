@@ -50,7 +50,8 @@ class Programs:
     def bytecode(self) -> Program:
         """Compiles our modules, and by importing them what they need, where the service uid may not write; ends."""
         code = f"import compileall; compileall.compile_dir({str(PACKAGE)!r}, quiet=2); {_IMPORTS}"
-        return Program(name="bytecode", command=(sys.executable, "-P", "-c", code), environ=inherited())
+        environ = {name: value for name, value in inherited().items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return Program(name="bytecode", command=(sys.executable, "-P", "-c", code), environ=environ)
 
     def web(self, listener: int, token: str) -> Program:
         """Brings the database up to date, makes sure of the admin token `token`, answers on the inherited socket."""

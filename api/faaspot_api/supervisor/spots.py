@@ -138,6 +138,7 @@ class LocalSpots:
     async def serve(self) -> None:
         """Do what is asked, for ever: first what a predecessor left. Lives through an absent Redis."""
         left: list[SpotRequest] | None = None
+        told = False
         while True:
             try:
                 if left is None:
@@ -146,8 +147,11 @@ class LocalSpots:
                 if request is not None:
                     await self._carry_out(request)
                     left = [other for other in left if other != request]
+                told = False
             except (Unavailable, OSError) as error:
-                say(f"spot requests wait: {error}")
+                if not told:
+                    say(f"spot requests wait: {error}")
+                    told = True
                 # What was taken stands in Redis' list of taken requests: look there first when it is back.
                 left = None
                 await asyncio.sleep(AWAY_SECONDS)

@@ -75,6 +75,7 @@ def _up(settings: Settings, ready_fd: int | None, held: ExitStack) -> int:
     directory.furnish(own_redis=settings.own_redis)
     if certificate is not None:
         certificate = tls.handed_over(certificate, directory)
+        held.callback(directory.clear_run)
         settings = replace(settings, certfile=str(certificate.certfile), keyfile=str(certificate.keyfile))
     server = None
     if settings.own_redis:
@@ -115,7 +116,7 @@ async def _run(platform: Platform, ready: Ready, ready_fd: int | None) -> int:
 
 
 class _Stop:
-    """SIGTERM and SIGINT: the first asks to stop, one that comes later than a moment after it to be quick."""
+    """SIGTERM, SIGINT and SIGHUP: the first asks to stop, one that comes later than a moment after it to be quick."""
 
     SAME_SECONDS = 1.0
     """A Ctrl-C reaches `fas up` and us, and `fas up` passes it on: within this they count as one."""
@@ -127,7 +128,7 @@ class _Stop:
 
     def listen(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._hear)
 
     def _hear(self) -> None:

@@ -276,6 +276,33 @@ def test_started_as_root_only_supervisor_and_spot_are(up: Supervised) -> None:
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
+def test_a_second_signal_hastens(up: Supervised) -> None:
+    up.start("--grace", "60", FAKE_SPOT="stubborn")
+    pids = descendants(up.pid)
+    process = up.process
+    assert process is not None
+    began = time.monotonic()
+    process.terminate()
+    eventually(lambda: process.terminate() or process.poll() is not None, 20, "it ends before the grace is over")
+    assert process.returncode == 0
+    assert time.monotonic() - began < 20
+    assert gone(pids)
+
+
+def test_the_grace_is_the_longest_wait_for_a_spot(up: Supervised) -> None:
+    up.start("--grace", "0", FAKE_SPOT="stubborn")
+    pids = descendants(up.pid)
+    assert up.stop() == 0
+    assert gone(pids)
+
+
+def test_the_token_reaches_the_web_processes_by_their_standard_input(up: Supervised) -> None:
+    up.start()
+    assert up.ready["token"] in (up.data / "logs" / "gunicorn.log").read_text()
+    (web,) = up.children("web")
+    assert up.ready["token"] not in Path(f"/proc/{web}/environ").read_text()
+
+
 def test_an_early_signal_stops_a_start_cleanly(up: Supervised) -> None:
     process = subprocess.Popen(
         [sys.executable, str(RUNNER), "--data-dir", str(up.data), "--port", "0"], stderr=subprocess.DEVNULL
