@@ -112,12 +112,14 @@ async def _run(platform: Platform, ready: Ready, ready_fd: int | None) -> int:
             task.cancel()
         await asyncio.wait({starting, stopping})
         await platform.stop(stop.hastened)
+        stop.deafen()
     return 0
 
 
 class _Stop:
     """SIGTERM, SIGINT and SIGHUP: the first asks to stop, one that comes later than a moment after it to be quick."""
 
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     SAME_SECONDS = 1.0
     """A Ctrl-C reaches `fas up` and us, and `fas up` passes it on: within this they count as one."""
 
@@ -128,8 +130,12 @@ class _Stop:
 
     def listen(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in self.SIGNALS:
             loop.add_signal_handler(number, self._hear)
+
+    def deafen(self) -> None:
+        """All is down: a late signal shall not turn the end into a death by signal."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
 
     def _hear(self) -> None:
         now = asyncio.get_running_loop().time()
