@@ -9,7 +9,7 @@ from typing import Any
 from faaspot_api.domain.states import End
 from faaspot_api.store.executions import Ending, Tracked
 from faaspot_api.store.moments import SECOND
-from faaspot_runner.contract import LOG_CUT_MARK, MAX_ERROR_BYTES, MAX_LOG_BYTES, Error, RunEnded
+from faaspot_runner.contract import LOG_CUT_MARK, MAX_ERROR_BYTES, MAX_LOG_BYTES, Error, RunEnded, Timings, Usage
 
 MAX_LINE = 500
 """Characters of the one line that stands for an error."""
@@ -47,7 +47,7 @@ def ending(row: Tracked, event: RunEnded, end: End, spot: str | None) -> Ending:
     """What is written of the end. No time goes backwards, whatever the clocks of the spots say."""
     started = row.started if row.started is not None else _derived_start(row, event)
     ended = max(int(event.at * SECOND), row.created, started or 0)
-    timings = _said(asdict(event.timings))
+    timings = _said(event.timings)
     timings.setdefault("total_ms", round((ended - row.created) / 1000, 3))
     return Ending(
         seq=row.seq,
@@ -60,7 +60,7 @@ def ending(row: Tracked, event: RunEnded, end: End, spot: str | None) -> Ending:
         error=None if end.status == "Success" else _error(end, event.error),
         logs_truncated=event.logs_truncated or len(event.log) > MAX_LOG_BYTES,
         timings=timings,
-        usage=_said(asdict(event.usage)),
+        usage=_said(event.usage),
     )
 
 
@@ -94,8 +94,8 @@ def _derived_start(row: Tracked, event: RunEnded) -> int | None:
     return max(row.created, int(event.at * SECOND)) if event.status == "Success" else None
 
 
-def _said(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _said(measured: Timings | Usage) -> dict[str, Any]:
+    return {name: value for name in measured.__slots__ if (value := getattr(measured, name)) is not None}
 
 
 def _error(end: End, error: Error | None) -> str:

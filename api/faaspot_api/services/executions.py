@@ -6,7 +6,6 @@ import base64
 import binascii
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from faaspot_api.domain.model import Execution, Filter, Page, Principal, Version
@@ -28,6 +27,8 @@ from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 MAX_PAGE = 1000
+MAX_READY = 1000
+"""Versions remembered; each is a few hundred bytes and its requirements."""
 FOLLOW_SECONDS = 1.0
 """How long a follower waits for more text before it looks whether the end has come."""
 
@@ -42,6 +43,7 @@ class ExecutionService:
         self._policy = policy
         self._bell = Bell(queue)
         self._waiting = Waiting(store, queue, recorder)
+        self._ready: dict[str, Version] = {}
 
     # ------------------------------------------------------------ running
 
@@ -100,14 +102,26 @@ class ExecutionService:
         row = deployments.by_name_shared(transaction, name) if is_name(name) else None
         if row is None or not access.sees(who, row.owner, "run"):
             raise access.unknown_deployment(name)
-        version = deployments.version(transaction, row.current_id or row.newest_id)
-        if version is None:
-            raise access.unknown_deployment(name)
+        version = self._version(transaction, row.current_id or row.newest_id)
         if version.status == "success":
             return row, version, None
         if version.status == "failed":
             raise _not_ready(row.name, version)
         return row, version, version.build
+
+    def _version(self, transaction: Transaction, version_id: str) -> Version:
+        """A version; one that is ready never changes again and is remembered."""
+        known = self._ready.get(version_id)
+        if known is not None:
+            return known
+        version = deployments.version(transaction, version_id)
+        if version is None:
+            raise LookupError(f"version {version_id} is referred to and not there")
+        if version.status == "success":
+            if len(self._ready) >= MAX_READY:
+                self._ready.clear()
+            self._ready[version_id] = version
+        return version
 
     def _record(
         self, who: Principal, row: DeploymentRow, version: Version, build: str | None, args: str, queue: str, n: int
@@ -244,7 +258,7 @@ class ExecutionService:
 
 def _public(row: NewExecution) -> Execution:
     """A new record as people see it."""
-    values: dict[str, Any] = {name: value for name, value in asdict(row).items() if name in Execution.__slots__}
+    values: dict[str, Any] = {name: getattr(row, name) for name in Execution.__slots__ if hasattr(row, name)}
     return Execution(
         **{**values, "created": from_micros(row.created), "started": None, "ended": None},
         error=None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
@@ -116,11 +116,13 @@ _RETRY = (
 )
 _END = update(executions).where(C.seq == bindparam("row"))
 _RECORD = select(*(C[name] for name in Execution.__slots__))
+_RECORD_ONE = _RECORD.where(C.uuid == bindparam("wanted"))
 _TRACKED_COLUMNS = (
     C.seq, C.uuid, C.kind, C.status, C.attempt, C.token, C.cancelling, C.created, C.started, C.expires,
     C.name, C.owner, C.queue, C.waits_for, C.deployment_id, C.version, C.version_id,
 )  # fmt: skip
 _TRACKED = select(*_TRACKED_COLUMNS)
+_TRACKED_ONE = _TRACKED.where(C.uuid == bindparam("wanted")).with_for_update()
 _OPEN = C.ended.is_(None)
 
 
@@ -129,7 +131,7 @@ _OPEN = C.ended.is_(None)
 
 def add(transaction: Transaction, rows: Sequence[NewExecution]) -> None:
     """Insert new rows, in order."""
-    transaction.execute(_INSERT, [asdict(row) for row in rows])
+    transaction.execute(_INSERT, [{name: getattr(row, name) for name in NewExecution.__slots__} for row in rows])
 
 
 def mark_started(transaction: Transaction, rows: Iterable[tuple[int, int, str]]) -> None:
@@ -185,7 +187,7 @@ def _ending(ending: Ending) -> dict[str, Any]:
 
 def get(transaction: Transaction, uuid: str, scope: Scope = EVERYTHING) -> Execution | None:
     """The record, None if there is none in `scope`."""
-    row = transaction.execute(_scoped(_RECORD.where(C.uuid == uuid), scope)).one_or_none()
+    row = transaction.execute(_scoped(_RECORD_ONE, scope), {"wanted": uuid}).one_or_none()
     return None if row is None else _execution(row)
 
 
@@ -213,6 +215,9 @@ def page(
 
 def tracked(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Tracked]:
     """What there is of these, by id, held against other writers until the transaction ends."""
+    if len(uuids) == 1:  # by far the most frequent: a sync caller records the end of its own run
+        one = transaction.execute(_TRACKED_ONE, {"wanted": uuids[0]}).one_or_none()
+        return {} if one is None else {one.uuid: _tracked(one)}
     found: dict[str, Tracked] = {}
     for chunk in _chunks(sorted(set(uuids))):
         for row in transaction.execute(_TRACKED.where(C.uuid.in_(chunk)).order_by(C.seq).with_for_update()):

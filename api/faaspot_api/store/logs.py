@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import insert, select
 
@@ -38,7 +38,9 @@ def log(transaction: Transaction, uuid: str) -> str:
 def note(transaction: Transaction, happened: Sequence[Event]) -> None:
     """Add to the event log."""
     if happened:
-        transaction.execute(insert(events), [asdict(event) for event in happened])
+        transaction.execute(
+            insert(events), [{name: getattr(event, name) for name in Event.__slots__} for event in happened]
+        )
 
 
 def history(transaction: Transaction, uuid: str) -> tuple[Event, ...]:
