@@ -90,6 +90,10 @@ class Tree(Protocol):
     def version(self) -> str: ...
 
     @property
+    def cpu_shared(self) -> bool:
+        """Whether sandboxes can be made to yield to the platform when all processors are busy."""
+
+    @property
     def directories(self) -> Directories: ...
 
     @property

@@ -74,12 +74,24 @@ class TreeV1:
     @classmethod
     def described(cls, fields: dict[str, Any]) -> TreeV1:
         """The same tree from `describe`."""
-        paths = {key: fields[key] and Path(fields[key]) for key in ("memory", "pids", "cpu", "cpuacct", "unified")}
-        return cls(name=fields["name"], mounts=[Path(mount) for mount in fields["mounts"]], **paths)
+        optional = {key: Path(fields[key]) if fields[key] else None for key in ("cpu", "cpuacct", "unified")}
+        return cls(
+            name=fields["name"],
+            memory=Path(fields["memory"]),
+            pids=Path(fields["pids"]),
+            cpu=optional["cpu"],
+            cpuacct=optional["cpuacct"],
+            unified=optional["unified"],
+            mounts=[Path(mount) for mount in fields["mounts"]],
+        )
 
     def describe(self) -> dict[str, Any]:
         paths = {key: str(getattr(self, key) or "") for key in ("memory", "pids", "cpu", "cpuacct", "unified")}
         return {"version": "v1", "name": self.name, "mounts": [str(mount) for mount in self.mounts], **paths}
+
+    @property
+    def cpu_shared(self) -> bool:
+        return self.cpu is not None
 
     @property
     def homes(self) -> list[Path]:

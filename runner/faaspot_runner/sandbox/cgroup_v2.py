@@ -81,6 +81,10 @@ class TreeV2:
         return {"version": "v2", "name": self.name, "top": str(self.top), "mount": str(self.mount)}
 
     @property
+    def cpu_shared(self) -> bool:
+        return "cpu" in read(self.top / "cgroup.controllers").split()
+
+    @property
     def home(self) -> Path:
         return self.top / self.name
 

@@ -197,6 +197,9 @@ class Egress:
             eth0 = inside.index("eth0")
             inside.add_address(eth0, address, 32)
             inside.set_up("eth0")
+            near = self._router.index(link)
+            self._router.add_neighbour(address, index=near, hardware=inside.hardware("eth0"))
+            inside.add_neighbour(self._net[1], index=eth0, hardware=self._router.hardware(link))
             inside.add_route(IPv4Network(self._net[1]), index=eth0)
             inside.add_route(IPv4Network("0.0.0.0/0"), index=eth0, via=self._net[1])
             # A link that does not run yet loses packets, and the first connection waits a second for its next try.

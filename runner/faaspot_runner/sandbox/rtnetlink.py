@@ -15,13 +15,15 @@ import time
 from ipaddress import IPv4Address, IPv4Network
 
 RTM_NEWLINK, RTM_DELLINK = 16, 17
-RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWRULE = 20, 24, 32
+RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_NEWRULE = 20, 24, 28, 32
 NLMSG_ERROR = 2
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
+NDA_DST, NDA_LLADDR = 1, 2
+NUD_PERMANENT = 0x80
 FRA_SRC, FRA_PRIORITY, FRA_TABLE = 2, 6, 15
 FR_ACT_TO_TBL = 1
 IFF_UP = 1
@@ -29,7 +31,7 @@ RT_TABLE_MAIN = 254
 RTPROT_STATIC = 4
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
 UNICAST, PROHIBIT = 1, 8
-SIOCGIFFLAGS, SIOCGIFMTU, SIOCGIFINDEX = 0x8913, 0x8921, 0x8933
+SIOCGIFFLAGS, SIOCGIFMTU, SIOCGIFINDEX, SIOCGIFHWADDR = 0x8913, 0x8921, 0x8933, 0x8927
 IFF_RUNNING = 0x40
 
 
@@ -51,6 +53,11 @@ class Netlink:
         """The number of a link."""
         return _about_link(self._asker, SIOCGIFINDEX, name, "i")
 
+    def hardware(self, name: str) -> bytes:
+        """The hardware address of a link."""
+        answer = fcntl.ioctl(self._asker.fileno(), SIOCGIFHWADDR, struct.pack("16s24x", name.encode()))
+        return answer[18:24]
+
     def wait_running(self, name: str, seconds: float) -> None:
         """Wait until a link that is up carries packets: the kernel lets a moment pass. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
@@ -58,6 +65,8 @@ class Netlink:
             if time.monotonic() > deadline:
                 raise TimeoutError(errno.ETIMEDOUT, f"the link {name} does not come up")
             time.sleep(0.0005)
+        # The kernel says so just before it attaches the queue, all under one lock: ask for something behind that lock.
+        self.set_up(name)
 
     def add_veth(self, name: str, peer: str, namespace: int, mtu: int) -> None:
         """A pair of links: `name` here, `peer` in the namespace of that descriptor."""
@@ -95,6 +104,12 @@ class Netlink:
         if via is not None:
             body += _attribute(RTA_GATEWAY, via.packed)
         self._ask(RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_EXCL)
+
+    def add_neighbour(self, address: IPv4Address, *, index: int, hardware: bytes) -> None:
+        """Say once and for all behind which hardware address an address is: nobody needs to ask for it."""
+        body = struct.pack("=BBHiHBB", socket.AF_INET, 0, 0, index, NUD_PERMANENT, 0, 0)
+        body += _attribute(NDA_DST, address.packed) + _attribute(NDA_LLADDR, hardware)
+        self._ask(RTM_NEWNEIGH, body, NLM_F_CREATE | NLM_F_EXCL)
 
     def prohibit(self, to: IPv4Network, *, table: int) -> None:
         """Packets to `to` are refused; the sender is told at once."""
