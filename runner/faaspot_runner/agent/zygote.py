@@ -167,7 +167,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                pid = self._fork_isolated() if self._config.isolated else os.fork()
+                pid = self._fork_isolated() if self._config.isolated else _fork()
             except OSError:
                 ours.close()
                 raise
@@ -191,7 +191,7 @@ class Zygote:
         """Fork into a new pid namespace, by `os.fork`: the fork handlers of Python, libc and libraries all run."""
         syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
-            pid = os.fork()
+            pid = _fork()
         finally:
             if os.getpid() != 1:  # the child is 1 of its own; this process never is, see sandbox.launcher
                 syscalls.setns(self._own_pid_namespace, syscalls.CLONE_NEWPID)
@@ -259,6 +259,17 @@ class Zygote:
     def _kill_group(pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+
+
+def _fork() -> int:
+    """`os.fork`, from 3.12 on without the warning that it gives where the import has started threads."""
+    if sys.version_info < (3, 12):
+        return os.fork()
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float]:

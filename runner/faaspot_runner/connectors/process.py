@@ -1,7 +1,7 @@
 """The runtime `process`: no isolation at all; for development on machines without namespaces.
 
 The same agent and wires as the sandbox. A function runs as the platform's own user, sees the whole machine and can
-read what the platform can. Processes that leave the run's process group survive it.
+read what the platform can. Only its time is limited. Processes that leave the run's process group survive it.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ from faaspot_runner.sandbox.enclosure import Enclosure, failed
 from faaspot_runner.sandbox.result import bounded_error
 from faaspot_runner.sandbox.run import signal_name
 
+FLOOD_PAUSE = 0.05
+"""Seconds between two reads of a zygote's output when its limit is reached; one read takes at most 64 KB."""
+
 
 class ZygoteSandbox(Sandbox):
     """A zygote in an enclosure. Keeps its output read for as long as it lives, so that it never waits for a reader."""
@@ -97,22 +100,28 @@ class ZygoteSandbox(Sandbox):
             data = os.read(self._enclosure.log, 65536)
         except BlockingIOError:
             return
+        self._log += data[: LOG_BYTES - len(self._log)]
         if not data:
             self._loop.remove_reader(self._enclosure.log)
-        self._log += data[: LOG_BYTES - len(self._log)]
+        elif len(self._log) >= LOG_BYTES:
+            # What comes now is dropped, and no faster than this: a flood must not keep the spot busy.
+            self._loop.remove_reader(self._enclosure.log)
+            self._loop.call_later(FLOOD_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._watched:
+            self._loop.add_reader(self._enclosure.log, self._drain)
 
     def _hear(self) -> None:
-        """The first message that tells how the import went counts; afterwards only the channel's end matters."""
+        """The first message tells how the import went. More is not read: what ends later is seen by the pidfd."""
         try:
             got = wire.receive(self._enclosure.control)
         except BlockingIOError:
             return
         except (OSError, wire.WireError):
             got = None
-        if got is None:
-            self._loop.remove_reader(self._enclosure.control)
-        elif self._message is None and got[0]["op"] in ("ready", "failed", "ended"):
-            self._message = got[0]
+        self._loop.remove_reader(self._enclosure.control)
+        self._message = got[0] if got else None
         self._event.set()
 
     async def _why(self, message: dict[str, Any] | None) -> SandboxError:
@@ -124,10 +133,11 @@ class ZygoteSandbox(Sandbox):
         if message["op"] == "failed":
             error = bounded_error(message.get("error"))
             return SandboxError(error.message, reason="error", error=error, log=self.log)
-        return self._died(int(message["status"]))
+        return self._died(message.get("status"))
 
-    def _died(self, status: int) -> SandboxError:
+    def _died(self, said: Any) -> SandboxError:
         """The zygote ended in the import without a word: a crash, a kill, `os._exit`."""
+        status = said if isinstance(said, int) else 0
         group = self._enclosure.holdings.group
         if group is not None and group.oom_kills():
             reason: Reason = "oom"

@@ -38,7 +38,7 @@ WHAT_TO_DO = {
     "cgroup namespace": "the kernel needs CONFIG_CGROUPS",
 }
 """By stage of the set-up, for a refusal that another attempt will meet again."""
-_LACKING = frozenset({1, 22, 38, 95})  # EPERM, EINVAL, ENOSYS, EOPNOTSUPP
+_LACKING = frozenset({1, 22, 28, 38, 87, 95})  # EPERM, EINVAL, ENOSPC, ENOSYS, EUSERS, EOPNOTSUPP
 
 
 def boot(directory: str, module: str) -> str:

@@ -179,6 +179,7 @@ class _Command:
         """Everything of it is dead and freed afterwards."""
         for fd in list(self._readers):
             self._forget(fd)
+        self._log.close_sink()
         await self._enclosure.stop()
 
     # ------------------------------------------------------------ what comes from inside

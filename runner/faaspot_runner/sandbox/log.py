@@ -30,25 +30,37 @@ class RunLog:
         self._kept = bytearray()
         self._limit = limit
         self._dropped = 0
+        self._nowhere = -1
         self._on_log = on_log
 
     def drain(self, most: int = 16 * _CHUNK) -> bool:
         """Take what is there, at most that much. False at the end of the pipe."""
         while most > 0:
             try:
-                data = os.read(self.read_end, _CHUNK)
+                got = self._keep() if len(self._kept) < self._limit else self._drop()
             except BlockingIOError:
                 return True
-            if not data:
+            if not got:
                 return False
-            most -= len(data)
-            kept = data[: self._limit - len(self._kept)]
-            self._dropped += len(data) - len(kept)
-            if kept:
-                self._kept += kept
-                if self._on_log is not None:
-                    self._on_log(kept)
+            most -= got
         return True
+
+    def _keep(self) -> int:
+        data = os.read(self.read_end, _CHUNK)
+        kept = data[: self._limit - len(self._kept)]
+        self._dropped += len(data) - len(kept)
+        self._kept += kept
+        if kept and self._on_log is not None:
+            self._on_log(kept)
+        return len(data)
+
+    def _drop(self) -> int:
+        """Let the kernel throw it away: a flood costs us no copy."""
+        if self._nowhere < 0:
+            self._nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        got = os.splice(self.read_end, self._nowhere, 16 * _CHUNK, flags=os.SPLICE_F_NONBLOCK)
+        self._dropped += got
+        return got
 
     def text(self) -> tuple[str, bool]:
         """The log and whether it was cut. NUL, which not every database can hold in a text, becomes U+FFFD."""
@@ -64,4 +76,11 @@ class RunLog:
 
     def close(self) -> None:
         self.close_write_end()
+        self.close_sink()
         os.close(self.read_end)
+
+    def close_sink(self) -> None:
+        """Close all but the read end, for one that is another's."""
+        if self._nowhere >= 0:
+            os.close(self._nowhere)
+            self._nowhere = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,10 @@ ENVELOPE_BYTES = 256 * 1024
 """What a frame may have beyond the result itself: the error of a failed run."""
 MESSAGE_CHARS = 4_000
 TRACEBACK_CHARS = 48_000
+LARGE_BYTES = 256 * 1024
+"""Frames above it are judged one at a time: as Python objects they take up to thirty times their size."""
 _OUTPUT = b'"output":'
+_large = threading.Lock()
 
 
 class Malformed(Exception):
@@ -32,6 +36,13 @@ class Result:
 
 def parse(frame: bytes, most: int) -> Result:
     """The result in a frame; `most` is the largest output in bytes. Raises Malformed."""
+    if len(frame) < LARGE_BYTES:
+        return _parse(frame, most)
+    with _large:
+        return _parse(frame, most)
+
+
+def _parse(frame: bytes, most: int) -> Result:
     if frame.startswith(b'{"ok":true,'):
         return _success(frame, most)
     message = _object(frame)

@@ -159,9 +159,10 @@ class _Run:
                 poll.modify(result, select.POLLIN)
             if events.get(log) and not self._log.drain():
                 poll.unregister(log)
-            if events.get(zygote) and (end := self._hear()):
-                return end
+            # The result first: a zygote that dies right after it has not lost the run.
             if events.get(result, 0) & ~select.POLLOUT and (end := self._take()):
+                return end
+            if events.get(zygote) and (end := self._hear()):
                 return end
             if cancelled is not None and events.get(cancelled):
                 return _End("cancelled", Error(type="Cancelled", message="it was cancelled"))
@@ -379,8 +380,8 @@ def _milliseconds(start: float | None, end: float | None) -> float | None:
 def _pid_of(pidfd: int) -> int | None:
     """The process of a pidfd that a zygote sent, -1 if it is dead already, None if it cannot be one of its runs.
 
-    A run is in a deeper pid namespace than we are. (Without isolation it is not; then at least it is not we who are
-    about to be killed.)
+    A run is in a deeper pid namespace than we are. Without isolation it is not: then it is 0, nobody to look at from
+    outside, as long as it is not we ourselves who are about to be killed.
     """
     fields = dict(line.split(":\t", 1) for line in _text_of(f"/proc/self/fdinfo/{pidfd}") if ":\t" in line)
     try:
@@ -389,7 +390,7 @@ def _pid_of(pidfd: int) -> int | None:
         return None
     if pid == -1 or len(nested) > _own_depth():
         return pid
-    return pid if pid > 1 and pid not in (os.getpid(), os.getppid()) else None
+    return 0 if pid > 1 and pid not in (os.getpid(), os.getppid()) else None
 
 
 @functools.cache

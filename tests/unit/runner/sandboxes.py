@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,11 +75,22 @@ def readable_runner() -> Path:
     return place
 
 
+def eventually(check: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Whether it becomes true in time; for what other processes do."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 class Stage:
     """A driver process. Ask it by `run`."""
 
     def __init__(self, grade: str, runtime: str = "sandbox") -> None:
         self.grade = grade
+        self.runtime = runtime
         python = sys.executable if grade == "root" else ordinary_python()
         if python is None:
             pytest.skip("no Python 3.11+ here that an ordinary user can start")

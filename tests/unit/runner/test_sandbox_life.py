@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ import pytest
 from faaspot_runner.errors import FeatureMissing, SandboxError
 from faaspot_runner.sandbox import enclosure
 from faaspot_runner.sandbox.namespaces import UidPairs
-from tests.unit.runner.sandboxes import GRADES, ORDINARY_UID, Stage
+from tests.unit.runner.sandboxes import GRADES, ORDINARY_UID, Stage, eventually
 
 INNOCENT = "def main(args, context):\n    return 1"
 PYTHONS = [
@@ -35,16 +34,6 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     yield stage
     if stage.process.poll() is None:
         stage.close()
-
-
-def eventually(check: Callable[[], bool], seconds: float = 5.0) -> bool:
-    """Whether it becomes true in time; for what other processes do."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def descendants(pid: int) -> set[int]:
