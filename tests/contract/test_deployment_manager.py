@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from faaspot_runner.connectors.base import Request, Sandbox
+from faaspot_runner.connectors.base import Request
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.runtimes import (
     Connector,
@@ -88,9 +88,6 @@ class FakeConnector(Connector):
     async def undeploy(self, external: bool) -> None:
         self.external.append(external)
         await self.stage.act(f"undeploy {self.config.name}")
-
-    async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
-        raise NotImplementedError
 
     async def run(self, request: Request) -> Outcome:
         await self.stage.act(f"run {self.config.name}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.channel import Channel
 from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
 from faaspot_runner.sandbox.spec import Material, run_environ
@@ -104,12 +105,13 @@ class Connector(ABC):
     async def undeploy(self, external: bool) -> None:
         """Take it down with all its sandboxes; with `external` only disconnect."""
 
-    @abstractmethod
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
         """Start a sandbox and import the user's module in it, by `deadline` (`time.monotonic`).
 
-        Raises SandboxError; its `reason` is None if the platform failed, else the user's import did.
+        A connector that keeps no sandboxes warm overrides `run` instead. Raises SandboxError; its `reason` is None if
+        the platform failed, else the user's import did.
         """
+        raise SandboxError(f"the runtime {self.config.name} of type {self.config.type} keeps no sandboxes")
 
     async def run(self, request: Request) -> Outcome:
         """One execution from nothing to its end, in a sandbox of its own. Raises SandboxError if none came up."""

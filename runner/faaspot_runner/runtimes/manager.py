@@ -55,10 +55,11 @@ class _Runtime:
     """One runtime, in the manager's table from its first deploy until it is down.
 
     `change`: the task that brings it up or (`falling`) takes it down, None while it stands still. `connector`: None
-    until it is up. `explicit`: someone deployed it by name. `users`: names of the runtimes up on top of it.
+    until it is up. `explicit`: someone deployed it by name. `users`: names of the runtimes up on top of it. `workdir`:
+    its own, or the one that it inherits.
     """
 
-    __slots__ = ("change", "config", "connector", "explicit", "falling", "handle", "inner", "users")
+    __slots__ = ("change", "config", "connector", "explicit", "falling", "handle", "inner", "users", "workdir")
 
     def __init__(self, config: DeploymentConfig) -> None:
         self.config = config
@@ -68,6 +69,7 @@ class _Runtime:
         self.users: set[str] = set()
         self.explicit = False
         self.falling = False
+        self.workdir = config.workdir
         self.change: asyncio.Task[None] | None = None
 
     @property
@@ -219,8 +221,9 @@ class DefaultDeploymentManager(DeploymentManager):
     async def _start(self, runtime: _Runtime) -> Connector:
         inner = runtime.inner
         config = runtime.config
-        if config.workdir is None and inner is not None and inner.connector is not None:
-            config = dataclasses.replace(config, workdir=inner.connector.config.workdir)
+        if config.workdir is None and inner is not None and inner.workdir is not None:
+            runtime.workdir = inner.workdir
+            config = dataclasses.replace(config, workdir=inner.workdir)
         connector = self._connectors[config.type](config, inner.connector if inner else None)
         if not config.external:
             log.info("DEPLOYING %s", config.name)

@@ -198,6 +198,9 @@ class Broker:
         connector = self._manager.get_connector(spec.runtime)
         if connector is None:
             raise SandboxError(f"This spot does not offer the runtime {spec.runtime}.", reason="no_spot")
+        if spec.limits.network not in self._ground.networks:
+            raise SandboxError(f"This spot does not offer network {spec.limits.network}.", reason="no_spot")
+        self._doomed.discard(spec.environment or "")
         try:
             return await connector.open(spec, await asyncio.to_thread(self._material, spec), deadline)
         except DeploymentError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -108,7 +109,10 @@ class Crew:
         pause = FIRST_PAUSE
         while not self._stopping:
             born = time.monotonic()
-            code = await self._live(f"{self._name}.{queue}.{number}.{uuid4().hex[:8]}", queue)
+            try:
+                code = str(await self._live(f"{self._name}.{queue}.{number}.{uuid4().hex[:8]}", queue))
+            except OSError as error:
+                code = f"no process: {error}"  # too many of them, or of descriptors, for the moment
             if self._stopping:
                 return
             pause = FIRST_PAUSE if time.monotonic() - born > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
@@ -118,7 +122,8 @@ class Crew:
     async def _live(self, name: str, queue: str) -> int:
         """One worker's life, from its start until all that it left is cleaned up; how it ended."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, contextlib.ExitStack() as failing:
+            failing.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "faaspot_runner.worker", "--name", name, "--queue", queue),
                 *("--socket", str(theirs.fileno()), *self._arguments, "--parent-pid", str(os.getpid())),
@@ -126,6 +131,7 @@ class Crew:
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor alone
             )
+            failing.pop_all()
         member = Member(name, queue, process)
         member.line = Line(ours, lambda message: self._hear(member, message))
         self._members.add(member)
