@@ -178,6 +178,11 @@ class DataDirectory:
 
     def _directory(self, name: str, mode: int, owner: int | None = None) -> None:
         path = self.path / name
+        if owner is not None and path.exists() and path.stat().st_uid not in (owner, os.geteuid()):
+            raise CannotStartError(
+                f"{path} belongs to {_user(path.stat().st_uid)}, the services run as {_user(owner)}:"
+                f" set FAASPOT_SERVICE_UID={path.stat().st_uid}, or chown -R it"
+            )
         path.mkdir(mode=mode, exist_ok=True)
         if owner is not None:
             os.chown(path, owner, owner)

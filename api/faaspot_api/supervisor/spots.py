@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.supervisor.directory import DataDirectory
+from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import say
 from faaspot_runner.contract import Error, RunEnded, RunStarted, SpotRequest
 
@@ -50,14 +51,17 @@ class SpotFile:
 
     @classmethod
     def load(cls, directory: DataDirectory, first: int) -> SpotFile:
-        """What was kept; in a new directory `first` spots."""
+        """What was kept; in a new directory `first` spots. Raises CannotStartError if it cannot be read."""
         if not directory.spots.exists():
             return cls(spots=tuple(Wanted(ip=f"127.0.0.{number}") for number in range(1, first + 1)))
-        data = json.loads(directory.spots.read_text())
-        return cls(
-            spots=tuple(Wanted(**spot) for spot in data["spots"]),
-            results=tuple((name, ip) for name, ip in data["results"]),
-        )
+        try:
+            data = json.loads(directory.spots.read_text())
+            return cls(
+                spots=tuple(Wanted(**spot) for spot in data["spots"]),
+                results=tuple((name, ip) for name, ip in data["results"]),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise CannotStartError(f"{directory.spots} cannot be read ({error}): remove it") from error
 
     def save(self, directory: DataDirectory) -> None:
         directory.write("spots.json", (json.dumps(asdict(self)) + "\n").encode(), 0o600)
@@ -167,6 +171,10 @@ class LocalSpots:
             ip = self._file.result(request.execution_id) or await self._do(request)
         except RequestRefusedError as refusal:
             ended = _refused(request, str(refusal))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # A defect of ours must not make the request come back for ever.
+            say(f"a request to {request.action} a spot failed: {error!r}")
+            ended = _refused(request, "The supervisor could not do it; its console says why.")
         else:
             self._save(self._file.with_result(request.execution_id, ip))
             ended = _done(request, ip)

@@ -51,7 +51,11 @@ def up(settings: Settings, *, ready_fd: int | None = None, parent: int | None = 
         if parent is not None:
             stop_with_parent(parent)
         with ExitStack() as held:
-            return _up(settings, ready_fd, held)
+            try:
+                prepared = _prepare(settings, held)
+            except OSError as error:
+                raise CannotStartError(f"{settings.data_dir} cannot be used: {error}") from error
+            return asyncio.run(_run(prepared.platform, prepared.ready, ready_fd))
     except (CannotStartError, NotPreparedError) as error:
         say(str(error))
         return CANNOT_START
@@ -62,14 +66,21 @@ def stop_with_parent(parent: int) -> None:
     die_with_parent(Plan(parent=parent, death_signal=signal.SIGTERM))
 
 
-def _up(settings: Settings, ready_fd: int | None, held: ExitStack) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """Everything that a start needs before its first process."""
+
+    platform: Platform
+    ready: Ready
+
+
+def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     directory = data_directory(settings)
     certificate = tls.certificate(settings)
     _check_redis(settings)
     directory.inspect()
     # What exists is claimed first, for "in use" is the better message; what does not is made last.
-    known = directory.marker.exists()
-    lock = held.enter_context(directory.claimed()) if known else None
+    lock = held.enter_context(directory.claimed()) if directory.marker.exists() else None
     sock = held.enter_context(listener.listen(settings.host, settings.port))
     lock = held.enter_context(directory.claimed()) if lock is None else lock
     directory.furnish(own_redis=settings.own_redis)
@@ -84,15 +95,12 @@ def _up(settings: Settings, ready_fd: int | None, held: ExitStack) -> int:
         held.callback(embedded.forget, server)
         settings = replace(settings, redis_socket=str(server.socket))
     token, first = _token(settings, directory)
+    url = listener.url(sock, settings.host, tls=certificate is not None)
     programs = Programs(settings=settings, directory=directory, certificate=certificate)
-    ready = Ready(
-        url=listener.url(sock, settings.host, tls=certificate is not None),
-        token=token,
-        first_token=first,
-        data_dir=str(directory.path),
+    return _Prepared(
+        platform=Platform(programs, directory, server, sock, lock),
+        ready=Ready(url=url, token=token, first_token=first, data_dir=str(directory.path)),
     )
-    platform = Platform(programs, directory, server, sock, lock)
-    return asyncio.run(_run(platform, ready, ready_fd))
 
 
 async def _run(platform: Platform, ready: Ready, ready_fd: int | None) -> int:

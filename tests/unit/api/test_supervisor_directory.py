@@ -147,6 +147,23 @@ def test_started_as_root_the_services_own_what_they_write_and_nothing_else(home:
     assert mode(data.path / "keys" / "spot.key") == 0o600
 
 
+@needs_root
+def test_files_of_another_service_uid_are_refused_with_what_to_do(home: Path) -> None:
+    directory(home / "data", UID).path.mkdir()
+    directory(home / "data", UID).furnish()
+    with pytest.raises(CannotStartError, match=f"FAASPOT_SERVICE_UID={UID}"):
+        directory(home / "data", UID + 1).furnish()
+
+
+def test_what_a_killed_platform_left_in_run_is_taken_away(home: Path) -> None:
+    data = directory(home / "data")
+    data.path.mkdir()
+    data.furnish()
+    (data.path / "run" / "key.pem").write_text("secret")
+    data.furnish()
+    assert list((data.path / "run").iterdir()) == []
+
+
 def test_a_written_file_is_whole_and_has_its_mode(home: Path) -> None:
     data = directory(home)
     data.write("x", b"one", 0o600)

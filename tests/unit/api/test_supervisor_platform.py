@@ -203,6 +203,15 @@ def test_a_second_platform_on_the_same_directory_is_one_clear_line(up: Supervise
     assert str(up.data) in line
 
 
+def test_a_damaged_list_of_spots_is_one_clear_line(up: Supervised) -> None:
+    up.start().stop()
+    (up.data / "spots.json").write_text("{")
+    up.start(expect=False)
+    assert up.stop() == 2
+    (line,) = up.console().splitlines()
+    assert "spots.json cannot be read" in line
+
+
 def test_a_port_in_use_leaves_no_trace(up: Supervised) -> None:
     other = Supervised(up.home)
     up.start()
