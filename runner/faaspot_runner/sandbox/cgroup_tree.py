@@ -162,7 +162,8 @@ def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
 def _memberships(text: str) -> Iterator[tuple[frozenset[str], str]]:
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
-        yield frozenset(filter(None, controllers.split(","))), path
+        if not controllers.startswith("name="):
+            yield frozenset(filter(None, controllers.split(","))), path
 
 
 def _member_of(

@@ -99,9 +99,9 @@ class TreeV2:
     def prepare(self) -> None:
         if (self.top / "cgroup.type").exists():  # the real root has no type and may keep its processes
             self._move_platform()
+        _hand_down(self.top)
         self.directories.make(self.home)
-        for directory in (self.top, self.home):
-            _hand_down(directory)
+        _hand_down(self.home)
         with contextlib.suppress(FileNotFoundError):
             write(self.home / "cpu.weight", CPU_WEIGHT)
 
