@@ -258,7 +258,8 @@ def test_a_released_version_gives_its_sandbox_back(site: Site) -> None:
     request = site.request(spec)
     site.enqueue(request)
     site.wait(request)
-    before = eventually(lambda: (info := site.info()) and info.sandboxes)
+    done = time.time()
+    before = eventually(lambda: (info := site.info()) and info.last_seen > done and info.sandboxes)
     site.client.publish(CONTROL, dump(Release(version_ids=(spec.version_id,))))
     eventually(lambda: (info := site.info()) and info.sandboxes < before)
 
