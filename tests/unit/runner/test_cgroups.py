@@ -239,6 +239,20 @@ def test_a_sandbox_group_holds_kills_and_removes(groups: Cgroups) -> None:
 
 
 @needs_cgroups
+def test_all_sandboxes_together_weigh_less_than_one_ordinary_process(groups: Cgroups) -> None:
+    """R20: an ordinary process weighs 1024 shares in v1, an ordinary group 100 in v2."""
+    if not detect(NAME).cpu_shared:
+        pytest.skip("no cpu controller here")
+    weights = [
+        int(file.read_text())
+        for home in detect(NAME).homes
+        for file in (home / "cpu.shares", home / "cpu.weight")
+        if file.exists()
+    ]
+    assert weights == ([512] if groups.version == "v1" else [25])
+
+
+@needs_cgroups
 def test_a_process_that_is_gone_cannot_be_attached(groups: Cgroups) -> None:
     group = groups.sandbox_group("abc-1", memory_mb=64, pids=16)
     pid = in_child(lambda: None)
