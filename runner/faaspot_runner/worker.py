@@ -141,13 +141,11 @@ class SpotWorker(BaseWorker):
     # ------------------------------------------------------------ what RQ sees
 
     def _announce(self) -> None:
-        """Register, as soon as Redis is there."""
+        """Register, as soon as Redis is there. RQ's own refuses a name that is there; ours is made for this process."""
         pause = FIRST_PAUSE
         while not self._stopping:
             try:
-                self.register_birth()  # type: ignore[no-untyped-call]
-                self.set_state(WorkerStatus.IDLE)
-                self.connection.sadd(Queue.redis_queues_keys, self._place.waiting)
+                self._register(self.connection)
                 return
             except redis.RedisError as error:
                 log.warning("Redis is away, trying again: %s", error)
@@ -170,11 +168,19 @@ class SpotWorker(BaseWorker):
             fresh, _, suspended = pipe.execute()
         self._suspended = bool(suspended)
         if fresh:
-            with client.pipeline() as pipe:
-                pipe.hset(self.key, mapping={**self.serialize(), "state": "busy" if self._runs.count else "idle"})
-                worker_registration.register(self, pipe)
-                pipe.sadd(Queue.redis_queues_keys, self._place.waiting)
-                pipe.execute()
+            self._register(client)
+
+    def _register(self, client: redis.Redis) -> None:
+        """Tell RQ of this worker and its queue; harmless when repeated."""
+        self.birth_date = self.birth_date or now()
+        self.last_heartbeat = now()
+        state = WorkerStatus.BUSY if self._runs.count else WorkerStatus.IDLE
+        with client.pipeline() as pipe:
+            pipe.hset(self.key, mapping={**self.serialize(), "state": state.value})
+            pipe.expire(self.key, self.worker_ttl + 60)
+            worker_registration.register(self, pipe)
+            pipe.sadd(Queue.redis_queues_keys, self._place.waiting)
+            pipe.execute()
 
     def clean(self, client: redis.Redis) -> None:
         """Have RQ forget the workers of this queue whose hash has expired."""

@@ -107,7 +107,10 @@ class Recorder:
             found = executions.tracked(transaction, list(known))
             still = [row for uuid, row in found.items() if row.state == known[uuid].state]
             after = self.within(transaction, [decision(row, end, error) for row in still])
-            after.cancelled += [attempt_of(row) for row in still]
+            # A cancel is of the execution, not of an attempt: it would end the next attempt, too. The lost one has no
+            # lease any more, its worker kills it.
+            retried = {wakeup.request.execution_id for wakeup in after.wakeups}
+            after.cancelled += [attempt_of(row) for row in still if row.uuid not in retried]
         after.tell(self._bell)
 
     def settle_waiting(self, build: str) -> None:

@@ -121,6 +121,7 @@ def test_a_lost_worker_costs_an_attempt_and_its_late_report_counts_no_more(plane
     assert plane.record(uuid).attempt == 1, "the lease may have been missed by a moment"
     plane.passes(11.0)
     assert (plane.record(uuid).status, plane.record(uuid).attempt) == ("Pending", 2)
+    assert uuid not in plane.queue.cancelled, "a cancel is of the execution: it would end the next attempt"
     second = plane.take()
     assert second.token != first.token
     plane.services.recorder.apply([ended(first, output='"late"')])
