@@ -77,10 +77,10 @@ def _bad(value: Any, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, s
             yield path, "int of more than 4300 digits cannot be JSON"
     elif isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
-            yield path, "float %r cannot be JSON" % float(value)
+            yield path, "float %s cannot be JSON" % json.dumps(float(value))
     elif isinstance(value, (dict, list, tuple)):
         if id(value) in above:
-            yield path, "%s that contains itself cannot be JSON" % type(value).__name__
+            yield path, "circular reference: a %s that contains itself cannot be JSON" % type(value).__name__
         else:
             for part in _parts(value, path, (*above, id(value))):
                 yield part

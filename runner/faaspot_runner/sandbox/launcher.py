@@ -168,6 +168,8 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
     try:
         stage = "mount namespace"
         mounts.make_private()
+        # Whatever the platform's is: the run is another uid than the one that makes the directories.
+        os.umask(0o022)
         stage = "bind mounts"
         files = {path: data.encode() for path, data in plan.files.items()}
         files.update({name[5:]: _contents(fd) for name, fd in fds.items() if name.startswith("file:")})
@@ -230,7 +232,6 @@ def _exec(plan: Plan, fds: dict[str, int], filter_program: bytes) -> NoReturn:
         _keep_caps()
         for kind, soft, hard in plan.rlimits:
             resource.setrlimit(kind, (soft, hard))
-        os.umask(0o022)
         stage = "descriptors"
         os.chdir("/tmp")  # noqa: S108 (the sandbox's own)
         _arrange([os.open("/dev/null", os.O_RDWR), *(fds[name] for name in (*PROGRAM_FDS[1:], *plan.more))])

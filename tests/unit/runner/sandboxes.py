@@ -106,6 +106,7 @@ class Stage:
             text=True,
             env={"PYTHONPATH": str(place), "PATH": os.environ["PATH"], "SECRET": PLANTED},
             cwd="/",
+            umask=0o077,  # as careful people and platforms have it
             pass_fds=[secret],
             user=ORDINARY_UID if drop else None,
             group=ORDINARY_UID if drop else None,

@@ -55,7 +55,7 @@ def test_kin_of_the_json_types_are_taken_as_them(value: Any, text: bytes) -> Non
     [
         ({"a": [0, b"x"]}, "bytes cannot be JSON at $.a[1]"),
         ({"with space": {"k": {1}}}, 'set cannot be JSON at $["with space"].k'),
-        ([[float("nan")]], "float nan cannot be JSON at $[0][0]"),
+        ([[float("nan")]], "float NaN cannot be JSON at $[0][0]"),
         ({"a": 1, None: 2}, "dict key of type NoneType cannot be JSON, keys must be str, at $"),
         ({"\ud800": 1}, "dict key with a lone surrogate cannot be JSON at $"),
         ([2**MOST_BITS], "int of more than 4300 digits cannot be JSON at $[0]"),
@@ -78,5 +78,5 @@ def test_depth_and_circles_are_told_apart() -> None:
         encode(deep)
     circle: dict[str, Any] = {}
     circle["self"] = circle
-    with pytest.raises(Unserialisable, match=r"dict that contains itself cannot be JSON at \$.self"):
+    with pytest.raises(Unserialisable, match=r"a dict that contains itself cannot be JSON at \$.self"):
         encode(circle)

@@ -194,13 +194,13 @@ def test_r10_a_frame_that_says_it_is_huge_is_not_waited_for(stage: Stage) -> Non
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("float('nan')", "float nan cannot be JSON at $"),
-        ("[1, {'a': float('-inf')}]", "float -inf cannot be JSON at $[1].a"),
+        ("float('nan')", "float NaN cannot be JSON at $"),
+        ("[1, {'a': float('-inf')}]", "float -Infinity cannot be JSON at $[1].a"),
         ("10**5000", "int of more than 4300 digits cannot be JSON at $"), ("b'x'", "bytes cannot be JSON at $"),
         ("{'k': {1, 2}}", "set cannot be JSON at $.k"), ("{1: 2}", "dict key of type int cannot be JSON"),
         ("__import__('datetime').datetime(2020, 1, 1)", "datetime.datetime cannot be JSON at $"),
         ("['ok', '\\ud800']", "str with a lone surrogate cannot be JSON at $[1]"),
-        ("(lambda a: a.append(a) or a)([])", "list that contains itself cannot be JSON at $[0]"),
+        ("(lambda a: a.append(a) or a)([])", "a list that contains itself cannot be JSON at $[0]"),
         ("__import__('functools').reduce(lambda a, _: [a], range(100000), [])", "the result is nested too deeply"),
     ],
 )  # fmt: skip
