@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
@@ -60,21 +61,37 @@ async def _awaited(value: Any) -> Any:
 
 def describe(error: BaseException, what: str = "main") -> dict[str, Any]:
     """Type, message and traceback from the first line of the user's file on; all bounded."""
-    import traceback
-
     message = "%s called sys.exit(%r)" % (what, error.code) if isinstance(error, SystemExit) else _text(error)
     kind = type(error)
     plain = kind.__module__ in ("builtins", "main")
-    try:
-        error.__traceback__ = _from_user(error.__traceback__)
-        trace = "".join(traceback.format_exception(kind, error, error.__traceback__))
-    except Exception as broken:  # noqa: BLE001 (a __str__ of the user's may raise anything)
-        trace = "(no traceback: %s while it was made)" % type(broken).__name__
+    trace = _traceback(error)
     return {
         "type": kind.__qualname__ if plain else "%s.%s" % (kind.__module__, kind.__qualname__),
         "message": clean(message)[:MESSAGE_CHARS],
         "traceback": _middle_cut(clean(trace), TRACEBACK_CHARS),
     }
+
+
+def _traceback(error: BaseException) -> str:
+    """As Python would print it, without our frames."""
+    _let_go(error)
+    error.__traceback__ = _from_user(error.__traceback__)
+    try:
+        import traceback
+
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception as broken:  # noqa: BLE001 (a method of the user's may raise, what was used up still be so)
+        return "(no traceback: %s while it was made)" % type(broken).__name__
+
+
+def _let_go(error: BaseException) -> None:
+    """Forget the locals of the frames that failed: what was used up (memory, descriptors) is needed to tell of it."""
+    trace = error.__traceback__
+    while trace is not None:
+        # A frame that still runs, ours or a caught generator's, cannot be cleared.
+        with contextlib.suppress(RuntimeError):
+            trace.tb_frame.clear()
+        trace = trace.tb_next
 
 
 def clean(text: str) -> str:

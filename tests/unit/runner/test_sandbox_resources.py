@@ -277,6 +277,12 @@ def test_r19_descriptors_are_limited(stage: Stage) -> None:
             return error.strerror
     """
     assert stage.output(code) == "Too many open files"
+    unhandled = (
+        "import os\ndef main(args, context):\n    held = []\n    while True:\n        held += map(open, ['/dev/null'])"
+    )
+    outcome = stage.run(unhandled)
+    assert outcome["error"]["type"] == "OSError", "it can be told although nothing was left to tell it with"
+    assert "held +=" in outcome["error"]["traceback"]
 
 
 def test_r21_an_import_that_does_not_come_back_ends_with_its_reason(stage: Stage) -> None:
