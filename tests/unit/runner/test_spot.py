@@ -34,7 +34,7 @@ from faaspot_runner.contract import (
 from faaspot_runner.sandbox import features
 from tests.unit.runner.site import HELLO, Site, alive, cmdline, comm, descendants, eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 MISSING = features.missing_for_sandbox()
 RUNTIMES = [
@@ -402,7 +402,6 @@ def zygotes(site: Site) -> list[int]:
     return [pid for pid in descendants(site.pid) if "from agent.__main__ import" in cmdline(pid)]
 
 
-@pytest.mark.slow
 def test_a_wake_up_lost_between_dequeue_and_start_is_started_within_thirty_seconds(site: Site) -> None:
     request = site.request(site.spec())
     site.enqueue(request)
@@ -414,7 +413,6 @@ def test_a_wake_up_lost_between_dequeue_and_start_is_started_within_thirty_secon
     assert site.wait(orphan, 30).status == "Success"
 
 
-@pytest.mark.slow
 def test_redis_killed_and_back_empty_the_spot_registers_anew_and_works(fresh: Site) -> None:
     fresh.start()
     assert fresh.run().status == "Success"
@@ -429,7 +427,6 @@ def test_redis_killed_and_back_empty_the_spot_registers_anew_and_works(fresh: Si
     assert fresh.wait(request).status == "Cancelled"
 
 
-@pytest.mark.slow
 def test_a_frozen_redis_stops_a_run_before_its_lease_is_over_and_the_spot_recovers(fresh: Site) -> None:
     fresh.start()
     request, running = marked(fresh)
