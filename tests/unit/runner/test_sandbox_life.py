@@ -211,7 +211,8 @@ def test_uid_pairs_are_nobody_elses_and_come_back() -> None:
     first.release()
     third = other.acquire()
     assert third.first != second.first
-    second.release(), third.release()
+    second.release()
+    third.release()
 
 
 def test_host_root_is_in_no_sandbox(stage: Stage) -> None:
