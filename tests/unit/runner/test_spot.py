@@ -334,11 +334,13 @@ def test_a_spot_dies_with_the_process_that_it_was_told(fresh: Site) -> None:
     script = f"import os, subprocess; subprocess.run({spot!r} + ['--parent-pid', str(os.getpid())])"
     with fresh.log_path.open("ab") as log:
         parent = subprocess.Popen([sys.executable, "-c", script], stdout=log, stderr=log)
-    eventually(lambda: fresh.info() and fresh.client.scard("rq:workers") == 1)
-    family = descendants(parent.pid)
-    assert len(family) >= 2
-    parent.kill()
-    parent.wait()
+    try:
+        eventually(lambda: fresh.info() and fresh.client.scard("rq:workers") == 1)
+        family = descendants(parent.pid)
+        assert len(family) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
     eventually(lambda: not [pid for pid in family if alive(pid)], 5)
 
 
