@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldError:
-    """One bad field: where (`requirements[3]`, `timeout`, `body`), what is wrong and what to do. `line` counts from 1."""
+    """One bad field: where (`requirements[3]`, `timeout`, `body`) and what is wrong. `line` counts from 1."""
 
     field: str
     message: str

@@ -255,7 +255,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOutcome:
-    """`lock`: the lock's full text (the API stores it as a blob); `environment`: its name; `packages`: "name==version" """
+    """`lock`: the lock's full text, which the API stores; `environment`: its name; `packages`: "name==version"."""
 
     lock: str | None
     environment: str | None

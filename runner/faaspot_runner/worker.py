@@ -10,6 +10,7 @@ decides nothing: no timeout, no retry, no job marked as failed. Started by the s
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -44,6 +45,7 @@ from faaspot_runner.report import LiveLogs, Reporter
 from faaspot_runner.runtimes.channels import Channels
 from faaspot_runner.runtimes.spot_socket import Heard, SpotClient, SpotGoneError
 from faaspot_runner.sandbox.cgroups import Cgroups
+from faaspot_runner.sandbox.launch import run_command
 from faaspot_runner.sandbox.spec import Interpreter
 from faaspot_runner.settings import Settings
 
@@ -307,7 +309,7 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
             slots=slots,
             blobs=blobs,
             contexts=Contexts(blobs, settings.data_dir / "keys" / "spot.key"),
-            environments=environments(settings, spot.interpreters),
+            environments=environments(settings, spot.interpreters, cgroups),
             cold_start_timeout=settings.cold_start_timeout,
         )
     )
@@ -337,14 +339,15 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
         slots.close()
 
 
-def environments(settings: Settings, interpreters: Mapping[str, Interpreter]) -> Environments:
-    """The environments of the settings' data directory."""
+def environments(settings: Settings, interpreters: Mapping[str, Interpreter], cgroups: Cgroups | None) -> Environments:
+    """The environments of the settings' data directory; `cgroups` limit builds from source."""
     return Environments(
         settings.data_dir / "environments",
         settings.data_dir / "cache",
         interpreters,
         environ=settings_module.environment(),
         uid=settings.download_uid if os.geteuid() == 0 else None,
+        run_command=functools.partial(run_command, cgroups=cgroups),
     )
 
 

@@ -94,8 +94,11 @@ class Installer:
 
     def prepare(self) -> None:
         """Make the workshop. Idempotent."""
+        self.workshop.parent.mkdir(parents=True, exist_ok=True)
         for directory in (self.workshop, self.jobs, self.workshop / "uv"):
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(exist_ok=True)
+            # Said, not left to the umask: the uid walks through the workshop to its own places in it.
+            directory.chmod(0o711)
         if self.uid is not None:
             os.chown(self.workshop / "uv", self.uid, self.uid, follow_symlinks=False)
 
@@ -191,6 +194,7 @@ class Job:
         """Write an input of uv; its path as uv knows it. The directory is the uid's, but nothing runs as it yet."""
         descriptor = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o644)  # whatever the umask: the uid reads it
             file.write(text)
         return str(self._seen() / name)
 

@@ -63,7 +63,7 @@ def _candidates(environ: Mapping[str, str]) -> list[Path]:
     pyenv = _pyenv_root(environ)
     on_path = [Path(directory) for directory in environ.get("PATH", "").split(os.pathsep) if os.path.isabs(directory)]
     named = [*_named_in(on_path), *_named_in(_SYSTEM_DIRECTORIES), Path(sys.executable)]
-    named += _named_in(sorted(pyenv.glob("versions/*/bin"), key=_natural, reverse=True))
+    named += _named_in(sorted(_version_directories(pyenv), key=_natural, reverse=True))
     programs = dict.fromkeys(path.resolve() for path in named)
     return sorted(filter(_is_program, programs), key=lambda path: path.is_relative_to(pyenv))
 
@@ -71,6 +71,14 @@ def _candidates(environ: Mapping[str, str]) -> list[Path]:
 def _pyenv_root(environ: Mapping[str, str]) -> Path:
     said = environ.get("PYENV_ROOT")
     return Path(said) if said else Path(environ.get("HOME") or "/nonexistent") / ".pyenv"
+
+
+def _version_directories(pyenv: Path) -> list[Path]:
+    """None if it is not there, or not ours to read: an ordinary user may have root's PYENV_ROOT from su or sudo."""
+    try:
+        return [pyenv / "versions" / version / "bin" for version in os.listdir(pyenv / "versions")]
+    except OSError:
+        return []
 
 
 def _named_in(directories: Iterable[Path]) -> Iterator[Path]:

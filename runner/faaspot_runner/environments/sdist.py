@@ -159,6 +159,9 @@ def _lay_out(directory: Path, text: str) -> None:
     (directory / "requirements.txt").write_text(text)
     for program in Path(inside.__file__).parent.glob("*.py"):
         shutil.copyfile(program, directory / "inside" / program.name)
+    # The sandbox's uid is another: said, not left to the umask.
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 async def _watched(command: Coroutine[Any, Any, Ended], patience: Patience) -> Ended:

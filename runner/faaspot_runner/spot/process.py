@@ -121,7 +121,7 @@ def _ground(
     interpreters = discover(settings_module.environment())
     if not interpreters:
         raise FeatureMissing("a CPython 3.8 or newer", "install python3 where this user can start it")
-    known = environments(settings, interpreters)
+    known = environments(settings, interpreters, cgroups)
     known.sweep()
     return Ground(
         settings=settings,
