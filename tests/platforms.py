@@ -6,7 +6,9 @@ HTTP only.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -65,6 +67,7 @@ def user_python() -> str:
     if os.geteuid() != 0:
         return sys.executable
     home = Path(tempfile.mkdtemp(prefix="faaspot-tests-", dir="/var/tmp"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
     home.chmod(0o755)
     base = _open_to_all()
     uv = str(Path(sys.executable).with_name("uv"))
@@ -103,7 +106,7 @@ class Platform:
     home: Path
     options: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
     url: str = ""
     token: str = ""
 
@@ -148,16 +151,11 @@ class Platform:
     def start(self, seconds: float = 60.0) -> Platform:
         """`fas up` on a free port; returns when it says that it is ready."""
         command = [self.command, "up", "--data-dir", str(self.data), "--port", "0", *self.options]
-        self.output = (self.home / "up.log").open("a+")
-        self.process = subprocess.Popen(
-            command,
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.home,
-            env=self._environ(),
-            **self._who(),
-        )
+        self.process = None
+        with (self.home / "up.log").open("a") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=self.home, env=self._environ(), **self._who()
+            )
         self.url = eventually(self._ready, seconds, "fas up says its address")
         self.token = (self.data / "admin-token").read_text().strip()
         return self
@@ -184,7 +182,6 @@ class Platform:
         if self.process.poll() is None:
             self.process.terminate()
         code = self.process.wait(seconds)
-        self.output.close()
         self.process = None
         return code
 
@@ -362,6 +359,13 @@ class Traces:
         )
         links = frozenset(path.name for path in Path("/sys/class/net").iterdir())
         return cls(mounts, cgroups, temporary, links)
+
+    @classmethod
+    def since(cls, before: Traces) -> list[str]:
+        """What is there now and was not before."""
+        now = cls.now()
+        pairs = zip(dataclasses.astuple(now), dataclasses.astuple(before), strict=True)
+        return sorted(trace for present, past in pairs for trace in present - past)
 
 
 def sandboxed() -> list[str]:

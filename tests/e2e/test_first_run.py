@@ -139,7 +139,7 @@ def test_an_update_of_code_or_context_does_not_rebuild(platform: Platform) -> No
     changed = platform.call("PATCH", "deployments/again", {"code": "def main(args, context): return 2\n"})
     record = platform.ended(changed.json["uuid"])
     assert record["status"] == "Success"
-    assert record["timings"]["total_ms"] is None or record["timings"]["total_ms"] < 1000
+    assert record["timings"]["queue_ms"] is None  # no worker had anything to do
     assert platform.run("again").json == 2
     versions = platform.call("GET", "deployments/again/versions").json
     assert [version["version"] for version in versions] in ([2, 1], [1, 2])

@@ -15,6 +15,7 @@ import pytest
 
 from tests.platforms import SETUPS, Answer, Platform, descendants, eventually, platform
 
+COLD_START_SECONDS = 10
 INNOCENT = "def main(args, context):\n    return 'fine ' + args['n']\n"
 SYSCALLS = textwrap.dedent('''
     import ctypes, errno, os, platform
@@ -69,13 +70,10 @@ class Arena:
         self.platform = running
         self._names = (f"hostile-{number}" for number in itertools.count())
 
-    def attack(
-        self, code: str, args: dict[str, Any] | None = None, *, timeout: float = 120, **settings: Any
-    ) -> Outcome:
-        """Deploy `code`, run it once, check the common conditions, delete it."""
+    def attack(self, code: str, args: dict[str, Any] | None = None, **settings: Any) -> Outcome:
+        """Deploy `code` with these settings, run it once, check the common conditions, delete it."""
         with self.deployed(code, **settings) as name:
-            answer = self.platform.run(name, args, timeout=timeout)
-            return self.judge(answer)
+            return self.judge(self.platform.run(name, args))
 
     def judge(self, answer: Answer) -> Outcome:
         """The outcome of a sync run, after the common conditions were checked."""
@@ -123,7 +121,7 @@ class Deployed:
 
 @pytest.fixture(scope="session", params=SETUPS)
 def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
-    with platform(request.param) as running:
+    with platform(request.param, environ={"FAASPOT_SPOT_COLD_START_TIMEOUT": str(COLD_START_SECONDS)}) as running:
         running.deploy("innocent", INNOCENT)
         assert running.run("innocent", {"n": "zero"}).json == "fine zero"
         yield Arena(running)

@@ -448,7 +448,7 @@ def test_e34_priorities_and_limits_cannot_be_raised(arena: Arena) -> None:
                 pass
         attempt("fifo", lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10)))
         attempt("nice", lambda: os.nice(-5))
-        attempt("oom", lambda: open("/proc/self/oom_score_adj", "w").write("-1000"))
+        attempt("oom", lambda: os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY), b"-1000"))
         for name in ["RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_CORE", "RLIMIT_MEMLOCK"]:
             soft, hard = resource.getrlimit(getattr(resource, name))
             if hard != resource.RLIM_INFINITY:

@@ -133,7 +133,7 @@ SOURCES = {
     "null byte": ("def main(args, context):\n    return '\0'\n", ""),
     "odd cookie": ("# -*- coding: klingon -*-\ndef main(args, context): return 1\n", "klingon"),
     "no main": ("def other(args, context): return 1\n", "main"),
-    "main not callable": ("main = 5\n", "main"),
+    "main not callable": ("main = 5\n", "value"),
     "one argument": ("def main(args): return 1\n", "two"),
     "three arguments": ("def main(a, b, c): return 1\n", "two"),
     "keyword only": ("def main(*, args, context): return 1\n", "two"),

@@ -1,9 +1,9 @@
 """Judging a function's code by parsing alone; it is never imported or run here.
 
 Refused is only what is sure to fail: text that no Python reads, no `main`, a `main` that cannot take `args` and
-`context`, a generator or a class. What parsing cannot tell (imported, assigned, decorated, bound under a condition)
-is left to the run. So is code that this interpreter's grammar may be too old for, and code with so many tokens that
-its syntax tree would take gigabytes.
+`context`, a generator, a class or a plain value. What parsing cannot tell (imported, assigned, decorated, bound under a
+condition) is left to the run. So is code that this interpreter's grammar may be too old for, and code with so many
+tokens that its syntax tree would take gigabytes.
 """
 
 from __future__ import annotations
@@ -121,7 +121,13 @@ def _main_error(tree: ast.Module) -> FieldError | None:
         return _error("main is a class, it must be a function: def main(args, context):", last.lineno)
     if isinstance(last, Function) and not last.decorator_list:
         return _function_error(last)
+    if isinstance(last, ast.Assign | ast.AnnAssign) and isinstance(last.value, _VALUES):
+        return _error("main is a value, it must be a function: def main(args, context):", last.lineno)
     return None
+
+
+_VALUES = (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.ListComp, ast.SetComp, ast.DictComp)
+"""Expressions that are never callable."""
 
 
 def _function_error(main: Function) -> FieldError | None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,11 @@ from flask import Response
 
 from faaspot_api.domain.model import Deployment, Execution, Spot, Token, Version
 from faaspot_api.http import strict
+from faaspot_runner.contract import Timings, Usage
+
+NO_TIMINGS = {field.name: None for field in fields(Timings)}
+NO_USAGE = {field.name: None for field in fields(Usage)}
+"""What was not measured is null: a record has the same keys whatever became of it."""
 
 
 def text(json: str, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -50,8 +55,8 @@ def record(execution: Execution) -> str:
         "ended": time(execution.ended),
         "spot": execution.spot,
         "attempt": execution.attempt,
-        "timings": execution.timings,
-        "usage": execution.usage,
+        "timings": NO_TIMINGS | execution.timings,
+        "usage": NO_USAGE | execution.usage,
         "logs_truncated": execution.logs_truncated,
     }
     return f'{strict.dump(known)[:-1]},"output":{execution.output or "null"},"args":{execution.args or "null"}}}'

@@ -77,6 +77,8 @@ def line(end: End, error: Error | None) -> str:
     """The error in one line: all that the published clients print."""
     if error is None:
         return f"{end.status}: {end.reason}"
+    if end.reason == "build_failed":  # the resolver explains over several lines, and the first says nothing yet
+        return " ".join(error.message.split())[:MAX_LINE] or error.type
     first = next((part for part in error.message.splitlines() if part.strip()), "")
     named = f"{error.type}: {first}" if end.reason in ("error", "unserialisable") and error.type else first
     return named[:MAX_LINE].strip() or error.type

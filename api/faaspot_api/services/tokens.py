@@ -9,7 +9,7 @@ from secrets import token_urlsafe
 
 from faaspot_api.domain import names
 from faaspot_api.domain.model import Principal, Role, Token
-from faaspot_api.errors import FieldError, Invalid, NotFound, Unauthorized
+from faaspot_api.errors import Conflict, FieldError, Invalid, NotFound, Unauthorized
 from faaspot_api.services import access
 from faaspot_api.store import tokens
 from faaspot_api.store.engine import Store
@@ -66,8 +66,13 @@ class TokenService:
         return token, text
 
     def revoke(self, who: Principal, name: str) -> None:
-        """Forget a token; it is refused from now on. Raises NotFound."""
+        """Forget a token; it is refused from now on. Raises NotFound, Conflict for the platform's own.
+
+        That one comes back with every start: what looks revoked would not be. A new text replaces it.
+        """
         access.require_admin(who)
+        if name == FIRST:
+            raise Conflict(f"The token {FIRST} is the platform's own. Start it with another: fas up --token NEW.")
         with self._store.write() as transaction:
             if not names.is_name(name) or not tokens.remove(transaction, name):
                 raise NotFound(f"There is no token named {name[:100]}.")

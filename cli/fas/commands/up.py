@@ -23,6 +23,7 @@ from fas.server import program
 
 PROFILE = "local"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECRET = ("token", "redis_url", "database_url")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
 
 
@@ -44,8 +45,7 @@ def up(state: State, /, **options: Any) -> None:
     Prints its address, and at the first start the admin token; writes the profile "local". Ctrl-C or SIGTERM stops it;
     started again on the same folder, everything is still there.
     """
-    command = [*program("faaspot_api"), "up", *_arguments(options)]
-    child = Child(command)
+    child = Child([*program("faaspot_api"), "up", *_arguments(options)], _variables(options))
     told = child.ready()
     if told is not None:
         _tell(state, told, options.get("certfile"))
@@ -53,10 +53,12 @@ def up(state: State, /, **options: Any) -> None:
 
 
 def _arguments(options: dict[str, Any]) -> list[str]:
-    """The options that were given, as the platform's own command takes them."""
+    """The options that were given, as the platform's own command takes them; without those that hold secrets."""
     found: list[str] = []
     for name, each in options.items():
         flag = f"--{name.replace('_', '-')}"
+        if name in SECRET:
+            continue
         if each is True:
             found.append(flag)
         elif each is not None and each is not False:
@@ -64,11 +66,19 @@ def _arguments(options: dict[str, Any]) -> list[str]:
     return found
 
 
+def _variables(options: dict[str, Any]) -> dict[str, str]:
+    """The options that hold secrets, as environment variables: every user of the machine can read a command line."""
+    return {f"FAASPOT_{name.upper()}": str(options[name]) for name in SECRET if options[name] is not None}
+
+
 class Child:
     """The platform's first process. It says one line of JSON on a pipe when all is healthy."""
 
-    def __init__(self, command: list[str]) -> None:
-        """Start it, in a process group of its own: Ctrl-C on the terminal reaches it once, through us."""
+    def __init__(self, command: list[str], variables: dict[str, str]) -> None:
+        """Start it with these variables beside our own.
+
+        It has a process group of its own: Ctrl-C on the terminal reaches it once, through us.
+        """
         self._process: subprocess.Popen[bytes] | None = None
         self._asked = False
         for each in SIGNALS:
@@ -78,6 +88,7 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 [*command, "--ready-fd", str(writing), "--parent-pid", str(os.getpid())],
+                env={**os.environ, **variables},
                 pass_fds=[writing],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # our stdout has only what we say

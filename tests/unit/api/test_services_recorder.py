@@ -138,6 +138,11 @@ def test_no_time_goes_backwards_whatever_a_spots_clock_says(plane: Plane) -> Non
         ("unserialisable", Error(type="TypeError", message="set at [0]"), "TypeError: set at [0]"),
         ("timeout", Error(type="TimeoutError", message="took longer than 5 s"), "took longer than 5 s"),
         ("oom", None, "Failure: oom"),
+        (
+            "build_failed",
+            Error(type="BuildError", message="No solution:\n  because a\n  needs b"),
+            "No solution: because a needs b",
+        ),
     ],
 )
 def test_a_failures_output_is_its_error_in_one_line(plane: Plane, reason: str, error: Error | None, line: str) -> None:

@@ -90,3 +90,13 @@ def test_the_first_token_is_made_once_and_has_the_text_it_is_given(plane: Plane)
     assert tokens.authenticate("chosen-by-the-operator").name == "admin"
     with pytest.raises(Unauthorized):
         tokens.authenticate(text)
+
+
+def test_the_platforms_own_token_is_replaced_and_not_revoked(plane: Plane) -> None:
+    plane.services.tokens.first_token("first")
+    with pytest.raises(Conflict, match="--token"):
+        plane.services.tokens.revoke(ADMIN, "admin")
+    plane.services.tokens.first_token("second")
+    with pytest.raises(Unauthorized):
+        plane.services.tokens.authenticate("first")
+    assert plane.services.tokens.authenticate("second").role == "admin"

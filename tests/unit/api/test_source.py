@@ -69,6 +69,8 @@ def test_what_may_run_is_taken(code: str) -> None:
         ("async def main(args, context):\n    yield 1", 1, "generator"),
         ("def main(args, context):\n    if 0:\n        x = yield from y", 1, "generator"),
         ("\n\nclass main: pass", 3, "class"),
+        ("main = 5", 1, "value"),
+        ("main: list = [print]", 1, "value"),
         ("def main(args, context): pass\nmain(", 2, "never closed"),
         ("def main(args, context)\n    pass", 1, "expected ':'"),
         ("print 'hello'", 1, "parentheses"),

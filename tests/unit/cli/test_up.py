@@ -28,7 +28,8 @@ import json, os, signal, sys
 told = os.environ["TOLD"]
 stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
-json.dump(sys.argv[1:], open(told + ".new", "w"))
+with open(told + ".new", "w") as file:
+    json.dump({"argv": sys.argv[1:], "environ": dict(os.environ)}, file)
 os.rename(told + ".new", told)
 if os.environ.get("REFUSE"):
     sys.exit("faaspot: port 8000 is in use")
@@ -145,7 +146,7 @@ def test_options_are_handed_on_and_the_platform_knows_its_parent(
     up = started("--data-dir", "d", "--port", "0", "--allow-process-runtime", "--certfile", str(certificate))
 
     up.first_line()
-    told = json.loads(Path(environ["TOLD"]).read_text())
+    told = json.loads(Path(environ["TOLD"]).read_text())["argv"]
     up.stop()
 
     assert told[0] == "up"
@@ -155,6 +156,19 @@ def test_options_are_handed_on_and_the_platform_knows_its_parent(
     assert told[-4] == "--ready-fd"
     assert told[-2:] == ["--parent-pid", str(up.process.pid)]
     assert bare.json("profiles", "get", "local")["ssl_certificate"] == str(certificate)
+
+
+def test_secrets_are_handed_on_where_other_users_cannot_read_them(started: Any, environ: dict[str, str]) -> None:
+    urls = {"--redis-url": "rediss://:s3cret@h", "--database-url": "postgresql://u:s3cret@h/d", "--token": "s3cret"}
+    up = started(*(word for pair in urls.items() for word in pair))
+
+    up.first_line()
+    told = json.loads(Path(environ["TOLD"]).read_text())
+    up.stop()
+
+    assert "s3cret" not in " ".join(told["argv"])
+    handed = [told["environ"][name] for name in ("FAASPOT_REDIS_URL", "FAASPOT_DATABASE_URL", "FAASPOT_TOKEN")]
+    assert handed == list(urls.values())
 
 
 def test_a_platform_that_cannot_start_has_said_why_and_its_exit_code_is_ours(started: Any) -> None:
