@@ -21,6 +21,8 @@ ECHO = "def main(args, context):\n    return args\n"
 FAILS = "def main(args, context):\n    raise ValueError('no such luck')\n"
 FOREVER = "import time\ndef main(args, context):\n    time.sleep(50)  # never ends\n"
 pytestmark = pytest.mark.slow
+later_clients = pytest.mark.parametrize("client", list(PACKAGES)[1:], indirect=True)
+last_client = pytest.mark.parametrize("client", list(PACKAGES)[2:], indirect=True)
 
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -130,9 +132,8 @@ def test_text_outside_ascii_arrives_both_ways(client: OldClient, hello: str) -> 
     )
 
 
+@later_clients  # 0.0.13 cannot send a file outside ASCII (W11)
 def test_code_outside_ascii_is_kept(client: OldClient) -> None:
-    if client.first:
-        pytest.skip("0.0.13 cannot send a file outside ASCII (W11)")
     name = client.named(f"old-{uuid.uuid4().hex[:8]}")
     file(client, "code.py", "# -*- coding: utf-8 -*-\ndef main(args, context):\n    return u'Grüße 100%41'\n")
     created = client.fas(client.deployments, "create", name, "--file", "code.py", "--wait")
@@ -205,9 +206,8 @@ def test_bulk_runs_and_reads(client: OldClient, echo: str) -> None:
     ]
 
 
+@later_clients  # 0.0.13 has no such commands
 def test_the_commands_run_bulk_and_get_bulk(client: OldClient, echo: str) -> None:
-    if client.first:
-        pytest.skip("0.0.13 has no such commands")
     said = client.fas("functions", "run_bulk", echo, "-p", "k1=v1, k2=v2", "-p", "k1=w1")
     ids = [match.group() for match in ID.finditer(said.out)]
     assert len(ids) == 2, said
@@ -300,9 +300,8 @@ def test_profiles_are_the_clients_own_file(client: OldClient) -> None:
     assert client.fas("--version").out + client.fas("--version").err
 
 
+@last_client  # only it knows applications
 def test_an_application_of_the_profile_is_part_of_the_address(client: OldClient, hello: str) -> None:
-    if not client.name.startswith("faaspot"):
-        pytest.skip("only 0.1.6 knows applications")
     client.write_profile(application="shop")
     assert hello in [row[0] for row in client.fas("functions", "list").rows()]
     assert hello in client.fas("functions", "get", hello).out

@@ -130,9 +130,8 @@ def test_of_an_end_and_a_cancel_at_once_one_stands(plane: Plane) -> None:
         assert (results[0], status) in (("Cancelled", "Cancelled"), ("already_ended", "Success"))
 
 
-def test_a_database_that_goes_away_and_comes_back_loses_nothing(plane: Plane, request: pytest.FixtureRequest) -> None:
-    if plane.store.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite is no server")
+@pytest.mark.parametrize("plane", ["postgres"], indirect=True)
+def test_a_server_that_goes_away_and_comes_back_loses_nothing(plane: Plane, request: pytest.FixtureRequest) -> None:
     server: PostgresServer = request.getfixturevalue("postgres")
     plane.create()
     uuid = plane.run()

@@ -211,9 +211,8 @@ def test_a_database_held_by_another_writer_is_a_503_with_a_time_to_come_back(sto
     add(store, a_run())
 
 
+@pytest.mark.parametrize("empty", ["postgres"], indirect=True)
 def test_a_restart_of_postgres_costs_no_later_caller_anything(store: Store, request: pytest.FixtureRequest) -> None:
-    if store.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite is no server")
     server: PostgresServer = request.getfixturevalue("postgres")
     add(store, a_run())
     server.stop()

@@ -16,6 +16,7 @@ import pytest
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.listener import listen, url
+from tests.ordinary import as_ordinary_user
 
 UID = 61_990
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: is about files of another uid")
@@ -60,14 +61,19 @@ def test_a_file_in_its_place_is_refused(home: Path) -> None:
         directory(home / "file" / "below").inspect()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_that_cannot_be_written_is_refused(home: Path) -> None:
-    home.chmod(0o500)
-    with pytest.raises(CannotStartError, match="cannot be made"):
-        directory(home / "new").inspect()
-    with pytest.raises(CannotStartError, match="cannot be written"):
-        directory(home).inspect()
-    home.chmod(0o700)
+def test_a_directory_that_cannot_be_written_is_refused() -> None:
+    def check() -> None:
+        with pytest.raises(CannotStartError, match="cannot be made"):
+            directory(closed / "new").inspect()
+        with pytest.raises(CannotStartError, match="cannot be written"):
+            directory(closed).inspect()
+
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        closed = Path(name) / "closed"
+        closed.mkdir()
+        closed.chmod(0o555)
+        as_ordinary_user(check)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x"}'])

@@ -10,6 +10,7 @@ import pytest
 
 from faaspot_runner.environments import interpreters
 from faaspot_runner.sandbox.spec import Interpreter
+from tests.ordinary import as_ordinary_user
 
 FAKE = """#!/bin/sh
 touch {marker}
@@ -79,3 +80,13 @@ def test_relative_directories_on_path_are_not_searched(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     candidates = interpreters._candidates({"PATH": "bin:."})
     assert not any(path.is_relative_to(tmp_path) for path in candidates)
+
+
+def test_a_pyenv_that_may_not_be_read_is_passed_over(tmp_path: Path) -> None:
+    def check() -> None:
+        interpreters.discover({"PATH": "/usr/bin", "PYENV_ROOT": str(tmp_path / "pyenv")})
+
+    (tmp_path / "pyenv" / "versions").mkdir(parents=True)
+    (tmp_path / "pyenv").chmod(0)
+    as_ordinary_user(check)
+    (tmp_path / "pyenv").chmod(0o700)

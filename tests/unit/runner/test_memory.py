@@ -17,6 +17,7 @@ import pytest
 
 from faaspot_runner.sandbox.features import missing_for_sandbox
 from faaspot_runner.sandbox.memory import MemoryWatch
+from tests.ordinary import as_ordinary_user
 
 PROGRAM = Path(__file__).with_name("watched.py")
 NOBODY = 65534
@@ -85,7 +86,8 @@ def test_a_run_that_is_gone_costs_nothing() -> None:
 
 
 def test_a_process_that_we_may_not_look_into_is_refused() -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may look into every process")
-    with pytest.raises(PermissionError):
-        MemoryWatch(1)
+    def check() -> None:
+        with pytest.raises(PermissionError):
+            MemoryWatch(1)
+
+    as_ordinary_user(check)
