@@ -44,7 +44,7 @@ def shell_and_output(platform: Platform, folder: str, variables: str, block: str
             command, output = expected[-1]
             expected[-1] = (command, output + line + "\n")
     for number, (command, _) in enumerate(expected):
-        script += f"{command} >out{number}\n"
+        script += f"{{ {command}\n}} >out{number}\n"  # a redirection of its own stays the command's
     environ = platform._environ()
     done = subprocess.run(
         ["/bin/bash", "-ec", script],

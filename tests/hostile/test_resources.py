@@ -37,6 +37,18 @@ def test_r1_a_fork_bomb_hits_the_pids_limit_and_dies_with_its_run(arena: Arena) 
     assert outcome.output["forked"] < 20
 
 
+def test_r3_many_pipes_and_sockets_that_hold_little_are_no_memory_bomb(arena: Arena) -> None:
+    code = """
+    import fcntl, os, socket, time
+    def main(args, context):
+        held = [socket.socketpair() for _ in range(20)] + [os.pipe() for _ in range(80)]
+        held[0][0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
+        time.sleep(0.3)
+        return len(held)
+    """
+    assert arena.attack(code, memory=48).output == 100
+
+
 def test_r1_an_endless_fork_bomb_ends_at_its_timeout(arena: Arena) -> None:
     code = """
     import os

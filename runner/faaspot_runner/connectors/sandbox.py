@@ -35,7 +35,7 @@ class SandboxConnector(Connector):
     async def deploy(self, external: bool) -> None:
         """Build the filters and the launcher. Raises FeatureMissing."""
         seccomp.zygote_filter(counted=self._cgroups is not None)
-        seccomp.run_filter()
+        seccomp.run_filter(counted=self._cgroups is not None)
         self._launcher = Launcher()
 
     async def undeploy(self, external: bool) -> None:
@@ -127,7 +127,7 @@ def start_message(limits: Limits, grade: Grade) -> dict[str, Any]:
         "uid": USER_INSIDE if os.geteuid() == 0 else None,
         "tmp_mb": limits.tmp,
         "rlimits": rlimits(limits, grade),
-        "filter": seccomp.run_filter().hex(),
+        "filter": seccomp.run_filter(counted=grade == "cgroup").hex(),
         "code": "/code",
         "packages": None,
     }

@@ -88,7 +88,7 @@ async def run_command(
         "environ": everything,
         "uid": USER_INSIDE if os.geteuid() == 0 else None,
         "rlimits": rlimits(limits, "cgroup" if cgroups else "rlimit"),
-        "filter": seccomp.run_filter().hex(),
+        "filter": seccomp.run_filter(counted=bool(cgroups)).hex(),
         "relay": relay[0] if relay else None,
     }
     launcher = Launcher()

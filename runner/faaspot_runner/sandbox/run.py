@@ -298,7 +298,8 @@ class _Run:
         """Look at it from outside, where no cgroup counts it. Raises OSError if it cannot be looked at."""
         if self._watch is None:
             try:
-                self._watch = MemoryWatch(self._pid) if self._pid > 0 else None
+                # The run's filter has taken larger buffers from it; the runtime `process` promises no walls.
+                self._watch = MemoryWatch(self._pid, fixed_buffers=True) if self._pid > 0 else None
             except ProcessLookupError:
                 return False
         if self._watch is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import socket
 import tempfile
 from typing import Any
 
@@ -88,6 +89,8 @@ TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SO_PASSPIDFD, IPPROTO_IPV6 = 76, 41
+SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = socket.SOL_SOCKET, socket.SO_SNDBUF, socket.SO_RCVBUF
+F_SETPIPE_SZ = 1031
 _INT = 0xFFFFFFFF
 BINARY_TREE = 2
 
@@ -108,8 +111,12 @@ def zygote_filter(*, counted: bool) -> bytes:
 
 
 @functools.cache
-def run_filter() -> bytes:
-    """The program on top of it for a run: no namespaces, no mounts. Raises FeatureMissing."""
+def run_filter(*, counted: bool) -> bytes:
+    """The program on top of it for a run: no namespaces, no mounts. Raises FeatureMissing.
+
+    Where no cgroup counts its memory (not `counted`), pipes and sockets keep their default sizes: `MemoryWatch` counts
+    them and cannot see how large each is.
+    """
     seccomp = _library()
     program = _program(seccomp, seccomp.ALLOW)
     refuse = seccomp.ERRNO(errno.EPERM)
@@ -117,6 +124,12 @@ def run_filter() -> bytes:
         _rule(program, refuse, name)
     for flag in NAMESPACES[:-1]:
         _rule(program, refuse, "clone", _masked(seccomp, 0, flag, flag))
+    if not counted:
+        _rule(program, refuse, "fcntl", _masked(seccomp, 1, _INT, F_SETPIPE_SZ))
+        for option in (SO_SNDBUF, SO_RCVBUF):
+            # Nothing happens and no error: libraries ask for it as a wish.
+            conditions = _masked(seccomp, 1, _INT, SOL_SOCKET), _masked(seccomp, 2, _INT, option)
+            _rule(program, seccomp.ERRNO(0), "setsockopt", *conditions)
     return _exported(program)
 
 

@@ -87,6 +87,7 @@ class Broker:
         )
         self._stuck = 0
         self._doomed: set[str] = set()
+        self._removal = asyncio.Lock()
         self._stop, self._hasten = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
@@ -200,9 +201,11 @@ class Broker:
             raise SandboxError(f"This spot does not offer the runtime {spec.runtime}.", reason="no_spot")
         if spec.limits.network not in self._ground.networks:
             raise SandboxError(f"This spot does not offer network {spec.limits.network}.", reason="no_spot")
-        self._doomed.discard(spec.environment or "")
+        async with self._removal:  # the environment is here whole, or gone: the pool knows already that it is needed
+            self._doomed.discard(spec.environment or "")
+            material = await asyncio.to_thread(self._material, spec)
         try:
-            return await connector.open(spec, await asyncio.to_thread(self._material, spec), deadline)
+            return await connector.open(spec, material, deadline)
         except DeploymentError as error:
             raise SandboxError(str(error)) from error
 
@@ -224,9 +227,11 @@ class Broker:
         while True:
             await asyncio.sleep(EVICT_SECONDS)
             self._pool.evict()
-            for name in tuple(self._doomed - self._pool.environments):
-                self._doomed.discard(name)
-                await asyncio.to_thread(self._remove_environment, name)
+            for name in tuple(self._doomed):
+                async with self._removal:
+                    if name in self._doomed - self._pool.environments:
+                        self._doomed.discard(name)
+                        await asyncio.to_thread(self._remove_environment, name)
 
     def _remove_environment(self, name: str) -> None:
         try:
