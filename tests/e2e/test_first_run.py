@@ -256,7 +256,7 @@ def test_records_are_complete(platform: Platform) -> None:
     assert record["usage"]["max_memory_mb"] >= 25
 
 
-def test_ten_thousand_records_page_quickly_and_in_order(platform: Platform) -> None:
+def test_two_thousand_records_page_in_order(platform: Platform) -> None:
     removed(platform, "many")
     platform.deploy("many", "def main(args, context):\n    return args['n']\n")
     answer = platform.call("POST", "deployments/many/bulk_rpc/", [{"n": n} for n in range(2_000)], timeout=120)

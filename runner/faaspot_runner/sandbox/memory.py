@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,23 @@ _STATUS = re.compile(rb"^(RssAnon|RssShmem|VmPTE|VmSwap|Threads):\s+(\d+)", re.M
 _PSS = re.compile(rb"^(Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+)", re.MULTILINE)
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) (\S+) (\d+)", re.MULTILINE)
 _QUEUES = re.compile(rb" ([0-9A-F]{8}):([0-9A-F]{8}) \d\d:[0-9A-F]{8} ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """Bytes: of the processes themselves, of files in /tmp and /dev/shm, of buffers and mappings in the kernel."""
+
+    processes: int = 0
+    files: int = 0
+    kernel: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.processes + self.files + self.kernel
+
+    def __str__(self) -> str:
+        parts = ("processes", self.processes), ("files in /tmp and /dev/shm", self.files), ("buffers", self.kernel)
+        return ", ".join(f"{name} {size / MEGABYTE:.0f} MB" for name, size in parts)
 
 
 class MemoryWatch:
@@ -70,6 +88,7 @@ class MemoryWatch:
             raise
         self._tasks = 0
         self._peak = 0.0
+        self.last = Charge()
         self._cpu_ms = 0.0
         self._polls = 0
         self._mappings = 0
@@ -91,21 +110,29 @@ class MemoryWatch:
 
         The bound counts a page that processes share, from the zygote or among each other, once for each of them.
         """
+        charge = self._charge(limit_mb * MEGABYTE)
+        if charge.total > limit_mb * MEGABYTE:
+            # Nothing in /proc holds still: what ends or begins between two reads must not end a run. So once more.
+            charge = min(charge, self._charge(limit_mb * MEGABYTE), key=lambda each: each.total)
+        self.last = charge
+        self._peak = max(self._peak, charge.total / MEGABYTE)
+        return charge.total / MEGABYTE
+
+    def _charge(self, limit: int) -> Charge:
+        """What is charged now, `limit` in bytes."""
         processes = list(self._processes())
         if not processes:
             self._tasks = 0
-            return 0.0
+            return Charge()
         if self._polls % MAPPINGS_EVERY == 0:
             self._mappings = sum(_mappings(pid) for pid in processes)
         self._polls += 1
         kernel = self._buffers(processes) + self._mappings * MAPPING_BYTES
         files = self._tmpfs()
-        total = kernel + files + self._resident(processes)
-        if total > limit_mb * MEGABYTE:
-            total = kernel + files + _proportional(processes)
-        megabytes = total / MEGABYTE
-        self._peak = max(self._peak, megabytes)
-        return megabytes
+        processes_own = self._resident(processes)
+        if kernel + files + processes_own > limit:
+            processes_own = _proportional(processes)
+        return Charge(processes=processes_own, files=files, kernel=kernel) if list(self._processes()) else Charge()
 
     def tasks(self) -> int:
         """Processes and threads of the run, as of the last `charged_mb`."""

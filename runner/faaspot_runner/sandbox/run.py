@@ -308,6 +308,8 @@ class _Run:
 
     def _oom(self) -> _End:
         text = f"it took more memory than its limit of {self._limits.memory} MB"
+        if self._watch is not None:
+            text += f" ({self._watch.last})"
         return _End("oom", Error(type="OutOfMemory", message=text))
 
     def outcome(self, end: _End) -> Outcome:

@@ -40,6 +40,8 @@ class World:
 
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
+        # A new namespace begins with what the machine has: a container engine there may have switched forwarding on.
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
         here = Netlink()
         here.set_up("lo")
         here.add_address(1, IPv4Address("5.5.5.5"), 32)
