@@ -330,12 +330,21 @@ def descendants(pid: int) -> list[int]:
     found, queue = [], [pid]
     while queue:
         parent = queue.pop()
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        threads: list[str] = []
+        with contextlib.suppress(OSError):  # it has ended meanwhile, as its threads may have
+            threads = os.listdir(f"/proc/{parent}/task")
+        for thread in threads:
             with contextlib.suppress(OSError):
-                pids = [int(child) for child in children.read_text().split()]
+                pids = [int(child) for child in Path(f"/proc/{parent}/task/{thread}/children").read_text().split()]
                 found += pids
                 queue += pids
     return found
+
+
+def mount_table() -> str:
+    """The host's mounts, without those of a container engine, whose containers come and go as they like."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return "\n".join(line for line in lines if not line.split()[4].startswith(("/var/lib/docker", "/run/docker")))
 
 
 @dataclass(frozen=True)
@@ -349,7 +358,7 @@ class Traces:
 
     @classmethod
     def now(cls) -> Traces:
-        mounts = frozenset(Path("/proc/self/mounts").read_text().splitlines())
+        mounts = frozenset(mount_table().splitlines())
         cgroups = frozenset(str(path) for top in Path("/sys/fs/cgroup").glob("*") for path in top.glob("*faaspot*"))
         temporary = frozenset(
             str(path)

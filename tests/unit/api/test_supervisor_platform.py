@@ -21,7 +21,7 @@ from faaspot_api.errors import Unavailable
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import REPORTS, SpotRequest, load
-from tests.platforms import descendants, eventually
+from tests.platforms import descendants, eventually, mount_table
 
 pytestmark = pytest.mark.slow
 RUNNER = Path(__file__).with_name("supervised.py")
@@ -276,13 +276,13 @@ def test_secrets_stand_in_no_argument_list(up: Supervised) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: is about what root gives up")
 def test_started_as_root_only_supervisor_and_spot_are(up: Supervised) -> None:
     up.start()
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mount_table()
     owners = {
         word: Path(f"/proc/{up.children(word)[0]}").stat().st_uid for word in ("web", "recorder", "redis.conf", "spot")
     }
     assert owners == {"web": 61990, "recorder": 61990, "redis.conf": 61990, "spot": 0}
     up.stop()
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mount_table() == before
 
 
 def test_a_second_signal_hastens(up: Supervised) -> None:

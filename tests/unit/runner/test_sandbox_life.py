@@ -19,6 +19,7 @@ from faaspot_runner.errors import FeatureMissing, SandboxError
 from faaspot_runner.sandbox import enclosure
 from faaspot_runner.sandbox.cgroups import Cgroups
 from faaspot_runner.sandbox.namespaces import UidPairs
+from tests.platforms import mount_table
 from tests.unit.runner.sandboxes import GRADES, ORDINARY_UID, Stage, eventually
 
 INNOCENT = "def main(args, context):\n    return 1"
@@ -74,7 +75,7 @@ def _state(pid: int) -> str:
 def host() -> dict[str, object]:
     """What must be equal before and after: mounts, cgroups and temporary files of ours."""
     return {
-        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "mounts": mount_table(),
         "cgroups": sorted(glob.glob("/sys/fs/cgroup/**/faaspot-test-*", recursive=True)),
         "files": sorted(glob.glob("/tmp/faaspot-process-*") + glob.glob("/tmp/kept")),
     }
