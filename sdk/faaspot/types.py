@@ -15,6 +15,7 @@ R = TypeVar("R", bound="Record")
 Status: TypeAlias = Literal["Pending", "Started", "Success", "Failure", "Cancelled"]
 Kind: TypeAlias = Literal["run", "build", "spot", "delete"]
 BuildStatus: TypeAlias = Literal["pending", "in-progress", "success", "failed"]
+RuntimeStatus: TypeAlias = Literal["undeployed", "deploying", "deployed", "undeploying", "failed"]
 Role: TypeAlias = Literal["admin", "deployer", "invoker"]
 
 ENDED: frozenset[str] = frozenset({"Success", "Failure", "Cancelled"})
@@ -195,6 +196,23 @@ class Spot(Record):
     running = Field[int]()
     sandboxes = Field[int]()
     problems = Field[list[str]]()
+
+
+class Runtime(Record):
+    """Where functions run: its definition, and how it stands over all spots.
+
+    `users`: "deployments/NAME" and "runtimes/NAME" (those that wrap it), as far as the token sees them.
+    """
+
+    name = Field[str]()
+    type = Field[str]()
+    config = Field[dict[str, str]]()
+    wraps = Field[str | None]()
+    lazy = Field[bool]()
+    external = Field[bool]()
+    status = Field[RuntimeStatus]()
+    error = Field[str | None]()
+    users = Field[list[str]]()
 
 
 class Token(Record):

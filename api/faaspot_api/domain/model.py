@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from faaspot_runner.contract import Kind, Network, Reason, Status
+from faaspot_runner.contract.runtimes import RuntimeStatus
 
 Role = Literal["admin", "deployer", "invoker"]
 BuildStatus = Literal["pending", "in-progress", "success", "failed"]
@@ -158,6 +159,21 @@ class Spot:
     running: int
     sandboxes: int
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A runtime and how it stands over all spots. `users`: "deployments/NAME", "runtimes/NAME" (those that wrap it)."""
+
+    name: str
+    type: str
+    config: Mapping[str, str]
+    wraps: str | None
+    lazy: bool
+    external: bool
+    status: RuntimeStatus
+    error: str | None
+    users: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

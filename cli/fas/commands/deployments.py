@@ -48,7 +48,7 @@ def settings_options(command: F) -> F:
             click.option("--tmp", type=int, metavar="MB", help="How much a run may write to /tmp."),
             click.option("--network", type=click.Choice(["none", "internet"]), help="What a run may reach."),
             click.option("--python", metavar="VERSION", help="Which Python, for example 3.12."),
-            click.option("--runtime", metavar="NAME", help="Where it runs, for example sandbox."),
+            click.option("--runtime", metavar="NAME", help="Where it runs: `fas runtimes list` shows them."),
             click.option(
                 "--sdist/--no-sdist", default=None, help="Build packages that have no wheel, inside a sandbox."
             ),

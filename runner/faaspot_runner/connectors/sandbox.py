@@ -69,6 +69,7 @@ class SandboxConnector(Connector):
             fds = {"filter": program, "file:/code/main.py": code}
             enclosure = await enclose(self._launcher, plan, fds, holdings, start_message(spec.limits, grade))
         sandbox = ZygoteSandbox(name, spec, enclosure)
+        sandbox.counted = grade == "cgroup"
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
         await sandbox.ready(deadline, started)
