@@ -25,7 +25,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a deployment version. None: not said, the default applies. Units as in `contract.Limits`."""
+    """The settings of a deployment version. None: not said, the default applies. Units as in `contract.Limits`.
+
+    `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any.
+    """
 
     timeout: float | None = None
     memory: int | None = None
@@ -36,6 +39,7 @@ class Settings:
     runtime: str | None = None
     sdist: bool | None = None
     description: str | None = None
+    egress: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

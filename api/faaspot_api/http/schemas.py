@@ -16,6 +16,7 @@ from faaspot_api.domain import limits, names
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import wire
 from faaspot_runner.contract import Kind, Network, Reason, Status
+from faaspot_runner.contract.egress import MOST
 from faaspot_runner.contract.runtimes import RUNTIME_TYPES, RuntimeStatus
 
 MAX_BULK = 20_000
@@ -60,6 +61,10 @@ class _Settings(Request):
     network: Network = left_out("`none`, or `internet` without any private address.")
     python: str = left_out('Minor version of CPython, such as "3.12".')
     runtime: str = left_out("Where it runs: the name of a runtime, such as `sandbox`.")
+    egress: list[str] = left_out(
+        'The only places that a run may connect to: "HOST:PORT", "NETWORK:FIRST-LAST"; ["*"] lifts an earlier list.',
+        document={"maxItems": MOST},
+    )
     sdist: bool = left_out("Packages without a wheel may be built, inside a sandbox.")
     description: str = left_out("A text for people.", document={"maxLength": limits.MAX_DESCRIPTION})
 
@@ -229,6 +234,7 @@ class Settings(BaseModel):
     runtime: str | None
     sdist: bool | None
     description: str | None
+    egress: list[str] | None
 
 
 class VersionSummary(BaseModel):

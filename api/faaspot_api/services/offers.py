@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from faaspot_api.domain.egress import listed
 from faaspot_api.domain.model import Settings
 from faaspot_api.domain.runtimes import types_of
 from faaspot_api.errors import ApiError, FieldError, Invalid
 from faaspot_api.queue.base import SpotSeen
 from faaspot_api.services.spots import is_online
 from faaspot_runner.contract import Network, SpotInfo
-from faaspot_runner.contract.runtimes import BUILT_IN, RuntimeWanted
+from faaspot_runner.contract.runtimes import BUILT_IN, RUNTIME_TYPES, RuntimeWanted
 
 RUNTIME = "sandbox"
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -23,11 +24,14 @@ OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 class Offers:
     """The union of what the online spots offer; empty while there is none.
 
-    `spots`: the runtimes of each; `wanted`: those that people defined.
+    `spots`: the runtimes of each, `listing`: of each that enforces allow-lists, `problems`: why others do not;
+    `wanted`: the runtimes that people defined.
     """
 
     online: bool
     spots: tuple[frozenset[str], ...]
+    listing: tuple[frozenset[str], ...]
+    problems: tuple[str, ...]
     wanted: Mapping[str, RuntimeWanted]
     networks: frozenset[str]
     runtimes: tuple[str, ...]
@@ -41,6 +45,8 @@ class Offers:
         return cls(
             online=bool(infos),
             spots=tuple(frozenset(info.runtimes) for info in infos),
+            listing=tuple(frozenset(info.runtimes) for info in infos if info.egress and "internet" in info.networks),
+            problems=_once(text for info in infos for text in info.problems if text.startswith(("egress", "network"))),
             wanted={each.definition.name: each for each in wanted},
             networks=frozenset(network for info in infos for network in info.networks),
             runtimes=_once(runtime for info in infos for runtime in info.runtimes),
@@ -53,20 +59,36 @@ class Offers:
         """What a deployment gets that does not say."""
         return "internet" if "internet" in self.networks else "none"
 
-    def check(self, said: Settings, runtime: str) -> None:
-        """Raises Invalid if no online spot offers what was asked for (or, not said, the `runtime`).
+    def check(self, said: Settings, settings: Settings) -> None:
+        """Raises Invalid if no online spot offers what was `said` (or, of the filled `settings`, runtime and egress).
 
         With no spot online only what is the default everywhere can be promised.
         """
         self._check_python(said.python)
+        runtime = settings.runtime or RUNTIME
         self._check_runtime(runtime)
         if said.network == "internet" and "internet" not in self.networks:
             offered = tuple(sorted(self.networks)) or ("none",)
             raise _refusal("network", "network_unavailable", self._sentence("network internet", offered))
+        if listed(settings.egress) is not None:
+            self._check_egress(runtime)
+
+    def _check_egress(self, runtime: str) -> None:
+        """Raises Invalid (`network_unavailable`) if nobody can hold a deployment of this runtime to an allow-list."""
+        needed = self._types(runtime)
+        if weak := sorted(name for name in needed if not RUNTIME_TYPES[name].egress):
+            text = f"a runtime of type {weak[0]} cannot be held to an allow-list"
+            raise _refusal("egress", "network_unavailable", f"{text}; leave egress out, or choose another runtime")
+        if not any(needed <= offered for offered in self.listing):
+            text = "no online spot that offers this can hold it to an allow-list"
+            raise _refusal("egress", "network_unavailable", "; ".join([text, *self.problems]))
+
+    def _types(self, runtime: str) -> frozenset[str]:
+        return types_of(runtime, {each: wish.definition for each, wish in self.wanted.items()})
 
     def check_types(self, name: str) -> None:
         """Raises Invalid (`runtime_unavailable`) if no online spot offers every type that this runtime rests on."""
-        needed = types_of(name, {each: wish.definition for each, wish in self.wanted.items()})
+        needed = self._types(name)
         if not any(needed <= offered for offered in self.spots):
             what = f"runtime {name} (it rests on {', '.join(sorted(needed))})"
             raise _refusal("runtime", "runtime_unavailable", self._sentence(what, self.runtimes))

@@ -178,9 +178,14 @@ def _version(row: Row[*tuple[Any, ...]]) -> Version:
     return Version(
         **{name: getattr(row, name) for name in _PLAIN},
         context_keys=tuple(json.loads(row.context_keys)),
-        settings=Settings(**json.loads(row.settings)),
+        settings=_settings(json.loads(row.settings)),
         created=from_micros(row.created),
     )
+
+
+def _settings(kept: dict[str, Any]) -> Settings:
+    egress = kept.get("egress")
+    return Settings(**{**kept, "egress": None if egress is None else tuple(egress)})
 
 
 # ---------------------------------------------------------------- as people see them

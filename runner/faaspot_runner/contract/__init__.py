@@ -115,13 +115,17 @@ Network = Literal["none", "internet"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a run may take. Units: seconds, megabytes (2**20), processes+threads."""
+    """What a run may take. Units: seconds, megabytes (2**20), processes+threads.
+
+    `egress`: with `network` internet the only places it may connect to (`contract.egress`), None: every public one.
+    """
 
     timeout: float = 60.0
     memory: int = 256
     pids: int = 64
     tmp: int = 64
     network: Network = "none"
+    egress: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +300,7 @@ class SpotInfo:
     `runtimes`: offered runtime names; `pythons`: minor version -> full version, the first is the default;
     `networks`: offered values; `limits`: "cgroup" or "rlimit"; `status`: online | draining.
     `running`: executions in flight; `stuck`: processes whose death did not come in time. `states`: how each runtime
-    stands, the built-in ones that are offered and those that people defined.
+    stands, the built-in ones that are offered and those that people defined. `egress`: an allow-list is enforced here.
     """
 
     ip: str
@@ -314,6 +318,7 @@ class SpotInfo:
     problems: tuple[str, ...] = ()
     """Why something is not offered, for people: "network internet: iptables was not found"."""
     states: dict[str, RuntimeState] = field(default_factory=dict)
+    egress: bool = False
 
 
 # ---------------------------------------------------------------- JSON
@@ -358,7 +363,9 @@ def load_spot(text: str | bytes) -> SpotInfo:
 
 def sandbox_spec(data: dict[str, Any]) -> SandboxSpec:
     """The spec from its JSON object. Raises TypeError for unknown or missing fields."""
-    return SandboxSpec(**{**data, "limits": Limits(**data["limits"])})
+    limits = data["limits"]
+    listed = limits.get("egress")
+    return SandboxSpec(**{**data, "limits": Limits(**{**limits, "egress": None if listed is None else tuple(listed)})})
 
 
 def _ended(data: dict[str, Any]) -> RunEnded:

@@ -22,12 +22,14 @@ class RuntimeType:
     `stands_on`: the types that it may wrap, () if it cannot wrap. `config`: its keys, each with the regular expression
     that a whole value must match. `external`: the config keys without which nobody could connect to one whose life is
     not ours, None if there is no such thing. `always`: its built-in runtime is listed even where no spot offers it.
+    `egress`: its connector holds a deployment to its allow-list, where the spot can.
     """
 
     stands_on: tuple[str, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     external: tuple[str, ...] | None = None
     always: bool = True
+    egress: bool = False
 
     @property
     def can_wrap(self) -> bool:
@@ -35,7 +37,7 @@ class RuntimeType:
 
 
 RUNTIME_TYPES: Mapping[str, RuntimeType] = {
-    "sandbox": RuntimeType(),
+    "sandbox": RuntimeType(egress=True),
     "docker": RuntimeType(
         config={
             "image": r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}",

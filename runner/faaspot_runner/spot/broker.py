@@ -16,6 +16,7 @@ import redis
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Sandbox
 from faaspot_runner.contract import Network, Release, SandboxSpec, SpotInfo, sandbox_spec
+from faaspot_runner.contract.runtimes import RUNTIME_TYPES
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.errors import DeploymentError, SandboxError
 from faaspot_runner.runtimes.pool import SandboxPool
@@ -57,6 +58,11 @@ class Ground:
         # A process that nothing isolates has the host's network, whatever it asked for.
         reaches = self.egress is not None or "sandbox" not in self.runtimes
         return ("none", "internet") if reaches else ("none",)
+
+    @property
+    def lists(self) -> bool:
+        """Whether a sandbox here can be held to an allow-list."""
+        return self.egress is not None and self.egress.unlisted is None
 
     def means(self, home: Path) -> dict[str, dict[str, Any]]:
         """What the connectors of each offered type work with, beside what a definition says."""
@@ -144,6 +150,7 @@ class Broker:
             stuck=self._stuck,
             problems=self._ground.problems,
             states=self._runtimes.states(),
+            egress=self._ground.lists,
         )
 
     # ------------------------------------------------------------ workers
@@ -203,6 +210,8 @@ class Broker:
         if spec.limits.network not in self._ground.networks:
             raise SandboxError(f"This spot does not offer network {spec.limits.network}.", reason="no_spot")
         connector = await self._connector(spec.runtime)
+        if spec.limits.egress is not None and not (self._ground.lists and RUNTIME_TYPES[connector.config.type].egress):
+            raise SandboxError("This spot cannot hold this runtime to an allow-list (egress).", reason="no_spot")
         self._doomed.discard(spec.environment or "")
         try:
             return await connector.open(spec, await asyncio.to_thread(self._material, spec), deadline)
