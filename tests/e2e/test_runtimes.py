@@ -34,7 +34,7 @@ def test_a_second_sandbox_runtime_lives_its_whole_life(platform: Platform) -> No
     answer = platform.run("s", {"n": "strict"})
     assert answer.json == "in strict"
     assert platform.call("GET", "runtimes/strict").json["users"] == ["deployments/s"]
-    assert any(spot["runtimes"] == ["sandbox", "strict"] for spot in platform.call("GET", "spots/").json)
+    assert any("strict" in spot["runtimes"] for spot in platform.call("GET", "spots/").json)
     code, word, message = refusal(platform, "DELETE", "runtimes/strict")
     assert (code, word) == (409, "busy")
     assert "deployments/s" in message
@@ -49,7 +49,7 @@ def test_a_second_sandbox_runtime_lives_its_whole_life(platform: Platform) -> No
     platform.undeploy("s")
     platform.fas("runtimes", "delete", "strict")
     assert platform.call("GET", "runtimes/strict").status == 404
-    eventually(lambda: all(spot["runtimes"] == ["sandbox"] for spot in platform.call("GET", "spots/").json), 10)
+    eventually(lambda: not any("strict" in spot["runtimes"] for spot in platform.call("GET", "spots/").json), 10)
 
 
 def test_a_lazy_runtime_comes_up_at_its_first_use(platform: Platform) -> None:

@@ -15,6 +15,8 @@ from typing import Protocol
 LINK_PREFIX = "faas"
 """Every spot's link on the host begins so: the guard lets packets to them pass."""
 GUARD = "faaspot-guard"
+SECONDS = 30
+"""How long the tool may take."""
 
 
 class FirewallError(Exception):
@@ -90,7 +92,10 @@ def find() -> Firewall | None:
 
 
 def _run(command: list[str], text: str = "") -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30)
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"{command[0]}: no answer within {SECONDS} s") from error
     if done.returncode:
         raise FirewallError(f"{command[0]}: {done.stderr.strip() or f'exit status {done.returncode}'}")
     return done.stdout

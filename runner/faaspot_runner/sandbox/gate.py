@@ -162,11 +162,12 @@ class Gate:
         except (OSError, FirewallError) as error:
             log.info("the listed name %s could not be looked up: %s", name, error)
             self._miss(known, error)
-        with self._lock:
-            known.looking = False
-            waiting, known.waiting = known.waiting, []
-        for asked, peer in waiting:
-            self._say(_said(asked, known, known.fresh_until - time.monotonic()), peer)
+        finally:
+            with self._lock:
+                known.looking = False
+                waiting, known.waiting = known.waiting, []
+            for asked, peer in waiting:
+                self._say(_said(asked, known, known.fresh_until - time.monotonic()), peer)
 
     def _may_be_reached(self, address: IPv4Address) -> bool:
         return not any(address in network for network in self._denied) and not _is_own(address)
@@ -265,14 +266,16 @@ def _said(asked: Question, known: _Known, seconds: float) -> bytes:
 
 
 def _is_own(address: IPv4Address) -> bool:
-    """Whether an address is this host's: only such a one can be bound to."""
+    """Whether an address is this host's: to such a one the kernel would send from itself. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind((str(address), 0))
+            probe.connect((str(address), PORT))
         except OSError:
             return False
-        return True
+        return bool(probe.getsockname()[0] == str(address))
 
 
 def _readable(fd: int, seconds: float) -> bool:
-    return bool(select.select([fd], [], [], seconds)[0])
+    poll = select.poll()  # not `select`, which takes no descriptor above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
