@@ -21,19 +21,27 @@ from faaspot_api.domain.model import (
     Filter,
     Page,
     Principal,
+    Runtime,
     Settings,
     Spot,
     Token,
     Version,
 )
 from faaspot_api.domain.names import name_error
+from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized
+from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
 ENDED = ("Success", "Failure", "Cancelled")
 DEFAULTS = Settings(
     timeout=60.0, memory=256, pids=64, tmp=64, network="none", python="3.12", runtime="sandbox", sdist=False,
     description="",
+)  # fmt: skip
+
+SANDBOX = Runtime(
+    name="sandbox", type="sandbox", config={}, wraps=None, lazy=True, external=False, status="deployed", error=None,
+    users=(),
 )  # fmt: skip
 
 
@@ -60,6 +68,7 @@ class State:
     current: dict[str, int] = field(default_factory=dict)
     executions: dict[str, Execution] = field(default_factory=dict)
     spots: dict[str, Spot] = field(default_factory=dict)
+    runtimes: dict[str, Runtime] = field(default_factory=lambda: {"sandbox": SANDBOX})
     tokens: dict[str, Token] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=lambda: {"database": "ok", "queue": "ok"})
@@ -306,6 +315,60 @@ class FakeSpots:
         return self._task(ip)
 
 
+class FakeRuntimes:
+    """Runtimes that come up at the second look."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def list(self, who: Principal) -> tuple[Runtime, ...]:
+        moving = {"deploying": "deployed", "undeploying": "undeployed"}
+        found = tuple(self._state.runtimes.values())
+        for each in found:
+            if each.config.get("image") == "broken" and each.status == "deploying":
+                self._state.runtimes[each.name] = replace(each, status="failed", error="127.0.0.1: no such image")
+            else:
+                self._state.runtimes[each.name] = replace(each, status=moving.get(each.status, each.status))
+        return found
+
+    def get(self, who: Principal, name: str) -> Runtime:
+        for each in self.list(who):
+            if each.name == name:
+                return each
+        raise NotFound("There is no runtime of this name.")
+
+    def create(self, who: Principal, definition: RuntimeDefinition) -> Runtime:
+        self._admin(who)
+        if bad := problems(definition, {}):
+            raise Invalid.fields(*bad)
+        if definition.name in self._state.runtimes:
+            raise Conflict("It exists.", code="exists")
+        said = {name: getattr(definition, name) for name in RuntimeDefinition.__slots__}
+        self._state.runtimes[definition.name] = Runtime(**said, status="undeployed", error=None, users=())
+        return self._state.runtimes[definition.name]
+
+    def delete(self, who: Principal, name: str) -> None:
+        self._changed(who, name, "deleted")
+        del self._state.runtimes[name]
+
+    def deploy(self, who: Principal, name: str) -> Runtime:
+        return self._changed(who, name, "deploying")
+
+    def undeploy(self, who: Principal, name: str) -> Runtime:
+        return self._changed(who, name, "undeploying")
+
+    def _changed(self, who: Principal, name: str, status: Any) -> Runtime:
+        self._admin(who)
+        if self.get(who, name).name == "sandbox":
+            raise Conflict("It is built in.")
+        self._state.runtimes[name] = replace(self._state.runtimes[name], status=status, error=None)
+        return self._state.runtimes[name]
+
+    def _admin(self, who: Principal) -> None:
+        if who.role != "admin":
+            raise Forbidden("Only an admin may do this.")
+
+
 class FakeTokens:
     def __init__(self, state: State) -> None:
         self._state = state
@@ -363,5 +426,6 @@ class FakeServices:
         self.deployments = FakeDeployments(self.state)
         self.executions = FakeExecutions(self.state, self.deployments)
         self.spots = FakeSpots(self.state)
+        self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)
         self.health = FakeHealth(self.state)

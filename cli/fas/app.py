@@ -13,7 +13,7 @@ COMMANDS = {
     "deployments": "Named function packages: create, run, update, roll back. Also called functions.",
     "executions": "The record of every run and build: read, wait, cancel, logs.",
     "spots": "Worker hosts: list, add, remove. Also called nodes.",
-    "runtimes": "Where code runs on a spot.",
+    "runtimes": "Where code runs on a spot: define, bring up and down.",
     "tokens": "Who may do what: create, list, revoke.",
     "profiles": "Which platform these commands talk to, and as whom.",
     "up": "Start a whole platform on this machine, in the foreground.",

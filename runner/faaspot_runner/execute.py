@@ -282,7 +282,7 @@ class _Seat:
         self._warm = warm
         self._lease = lease
         self._reusable = False
-        self._slots = means.slots if warm.spec.runtime == "sandbox" else None
+        self._slots = means.slots if warm.counted else None
         try:
             self._slot = self._slots.acquire(warm.spec.limits, sandbox=warm.sandbox) if self._slots else None
         except OSError:

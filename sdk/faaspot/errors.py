@@ -143,9 +143,9 @@ class NetworkUnavailable(Invalid):
 
 
 class RuntimeUnavailable(Invalid):
-    """No online spot offers the runtime or the Python that was asked for."""
+    """No online spot offers the runtime or the Python that was asked for, or a runtime did not come up."""
 
-    hint = "`fas spots list` shows what each spot offers."
+    hint = "`fas runtimes list` shows the runtimes, `fas spots list` what each spot offers."
 
 
 class Unauthorized(ApiError):

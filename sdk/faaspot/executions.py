@@ -123,13 +123,13 @@ def _follow(execution: Reference) -> Request:
 
 def until_ended(execution: Reference, timeout: float | None = None) -> Conversation[Execution]:
     """The record once it has ended. `WaitTimeout` after `timeout` seconds, None = however long it takes."""
-    record = yield from _poll(lambda: fetch(execution), lambda found: found.has_ended, timeout)
+    record = yield from poll(lambda: fetch(execution), lambda found: found.has_ended, timeout)
     if record is None:
         raise _not_in_time(_uuid(execution), timeout or 0.0)
     return record
 
 
-def _poll(
+def poll(
     look: Callable[[], Conversation[T]],
     done: Callable[[T], bool],
     timeout: float | None,
@@ -187,7 +187,7 @@ def results(uuids: Sequence[str]) -> Conversation[list[Any]]:
     outputs: list[Any] = []
     for start in range(0, len(uuids), BULK):
         part = uuids[start : start + BULK]
-        records = yield from _poll(partial(fetch_bulk, part), lambda found: all(one.has_ended for one in found), None)
+        records = yield from poll(partial(fetch_bulk, part), lambda found: all(one.has_ended for one in found), None)
         outputs += [_output(record) for record in records or ()]
     return outputs
 

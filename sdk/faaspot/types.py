@@ -7,6 +7,7 @@ knows. Fields that a newer platform adds are kept. Times are texts in UTC: "2017
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, overload
 
 T = TypeVar("T")
@@ -15,6 +16,7 @@ R = TypeVar("R", bound="Record")
 Status: TypeAlias = Literal["Pending", "Started", "Success", "Failure", "Cancelled"]
 Kind: TypeAlias = Literal["run", "build", "spot", "delete"]
 BuildStatus: TypeAlias = Literal["pending", "in-progress", "success", "failed"]
+RuntimeStatus: TypeAlias = Literal["undeployed", "deploying", "deployed", "undeploying", "failed"]
 Role: TypeAlias = Literal["admin", "deployer", "invoker"]
 
 ENDED: frozenset[str] = frozenset({"Success", "Failure", "Cancelled"})
@@ -138,6 +140,7 @@ class Settings(Record):
     runtime = Field[str]()
     sdist = Field[bool]()
     description = Field[str | None]()
+    egress = Field[list[str] | None]()
 
 
 class Deployment(Record):
@@ -197,6 +200,23 @@ class Spot(Record):
     problems = Field[list[str]]()
 
 
+class Runtime(Record):
+    """Where functions run: its definition, and how it stands over all spots.
+
+    `users`: "deployments/NAME" and "runtimes/NAME" (those that wrap it), as far as the token sees them.
+    """
+
+    name = Field[str]()
+    type = Field[str]()
+    config = Field[dict[str, str]]()
+    wraps = Field[str | None]()
+    lazy = Field[bool]()
+    external = Field[bool]()
+    status = Field[RuntimeStatus]()
+    error = Field[str | None]()
+    users = Field[list[str]]()
+
+
 class Token(Record):
     """A token's name and role; `token`, its text, only in the answer that made it."""
 
@@ -210,9 +230,10 @@ class Token(Record):
 class SettingsFields(TypedDict, total=False):
     """The settings that create and update take as keyword arguments; left out: the platform's default (or as it was).
 
-    `timeout` seconds; `memory` and `tmp` MB; `pids` processes and threads; `network` "none" or "internet"; `python`
-    a minor version such as "3.12"; `runtime` a runtime's name; `sdist` whether packages without a wheel may be built;
-    `concurrency` runs at a time per spot; `retries` extra attempts; `reuse` one process for several runs.
+    `timeout` seconds; `memory` and `tmp` MB; `pids` processes and threads; `network` "none" or "internet"; `egress` the
+    only places that a run may connect to ("api.example.com:443"); `python` a minor version such as "3.12"; `runtime` a
+    runtime's name; `sdist` whether packages without a wheel may be built; `concurrency` runs at a time per spot;
+    `retries` extra attempts; `reuse` one process for several runs.
     """
 
     timeout: float
@@ -220,6 +241,7 @@ class SettingsFields(TypedDict, total=False):
     pids: int
     tmp: int
     network: str
+    egress: Sequence[str]
     python: str
     runtime: str
     sdist: bool

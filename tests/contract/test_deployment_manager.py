@@ -23,79 +23,10 @@ from faaspot_runner.runtimes import (
     DeploymentError,
     DeploymentManager,
 )
-from faaspot_runner.sandbox.run import Outcome
 from faaspot_runner.sandbox.spec import Interpreter, Material
+from tests.staged import Boom, FakeConnector, FakeWrapper, Stage
 
 pytestmark = pytest.mark.timeout(20)
-
-
-class Boom(Exception):
-    """What a fake connector raises."""
-
-
-class Stage:
-    """What the fakes did, which of them wait, and which of them fail."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.made: list[FakeConnector] = []
-        self.gates: dict[str, asyncio.Event] = {}
-        self.failing: set[str] = set()
-        self._changed = asyncio.Condition()
-
-    def hold(self, action: str) -> asyncio.Event:
-        """Have `action` ("deploy a") wait until the event is set."""
-        gate = self.gates[action] = asyncio.Event()
-        return gate
-
-    async def act(self, action: str) -> None:
-        await self._write(f"{action} begins")
-        if action in self.gates:
-            await self.gates[action].wait()
-        if action in self.failing:
-            await self._write(f"{action} fails")
-            raise Boom(action)
-        await self._write(f"{action} ends")
-
-    async def _write(self, line: str) -> None:
-        async with self._changed:
-            self.log.append(line)
-            self._changed.notify_all()
-
-    async def saw(self, line: str) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: line in self.log)
-
-    def count(self, line: str) -> int:
-        return self.log.count(line)
-
-    def before(self, first: str, second: str) -> bool:
-        return self.log.index(first) < self.log.index(second)
-
-
-class FakeConnector(Connector):
-    stage: Stage
-
-    def __init__(self, config: DeploymentConfig, inner: Connector | None = None) -> None:
-        super().__init__(config, inner)
-        self.external: list[bool] = []
-        self.stage.made.append(self)
-
-    async def deploy(self, external: bool) -> None:
-        self.external.append(external)
-        await self.stage.act(f"deploy {self.config.name}")
-
-    async def undeploy(self, external: bool) -> None:
-        self.external.append(external)
-        await self.stage.act(f"undeploy {self.config.name}")
-
-    async def run(self, request: Request) -> Outcome:
-        await self.stage.act(f"run {self.config.name}")
-        return Outcome(status="Success", output=f'"{self.config.name}"')
-
-
-class FakeWrapper(FakeConnector):
-    can_wrap = True
 
 
 @pytest.fixture
@@ -168,6 +99,12 @@ def test_d2_a_config_is_frozen_lazy_by_default_and_ours() -> None:
     assert (it.lazy, it.external, it.workdir, it.wraps, dict(it.config)) == (True, False, None, None, {})
     with pytest.raises(AttributeError):
         it.lazy = False  # type: ignore[misc]
+
+
+def test_d3_a_connector_has_the_methods_that_a_runtime_needs() -> None:
+    assert {"deploy", "undeploy", "open", "run"} <= set(dir(Connector))
+    assert Connector.__abstractmethods__ == {"deploy", "undeploy"}
+    assert Connector.can_wrap is False
 
 
 @run
@@ -462,6 +399,20 @@ def test_d26_circular_wraps_are_refused_before_anything_is_deployed(stage: Stage
 
 
 @run
+async def test_d26_a_circle_that_was_closed_after_a_lazy_deploy_is_refused_at_the_first_use(stage: Stage) -> None:
+    configs = {"a": config("a", lazy=True, wraps="b"), "b": config("b", lazy=True)}
+    it = DefaultDeploymentManager(TYPES, configs)
+    await it.deploy(configs["a"])
+    connector = it.get_connector("a")
+    assert connector is not None
+    configs["b"] = config("b", lazy=True, wraps="a")
+    for _ in range(2):
+        with pytest.raises(DeploymentDefinitionError, match="circular"):
+            await connector.run(a_request())
+    assert stage.log == []
+
+
+@run
 async def test_d27_one_inner_may_be_wrapped_by_many(stage: Stage) -> None:
     it = manager(config("in"))
     for number in range(5):
@@ -640,6 +591,48 @@ def test_d39_a_connector_kept_after_its_undeploy_is_invalid(stage: Stage, lazy: 
 
     asyncio.run(test())
     assert stage.count("run a begins") == 1
+
+
+# ---------------------------------------------------------------- how it stands
+
+
+@run
+async def test_a_state_is_told_at_every_step_and_a_failure_until_it_is_tried_again(stage: Stage) -> None:
+    told: list[str] = []
+    it = DefaultDeploymentManager(TYPES, {}, lambda: told.append(it.state("a").status))
+    assert it.state("a").status == "undeployed"
+    gate = stage.hold("deploy a")
+    coming = asyncio.create_task(it.deploy(config("a")))
+    await stage.saw("deploy a begins")
+    assert it.state("a").status == "deploying"
+    gate.set()
+    await coming
+    assert it.state("a").status == "deployed"
+    stage.failing.add("undeploy a")
+    with pytest.raises(Boom):
+        await it.undeploy("a")
+    assert (it.state("a").status, it.state("a").error) == ("failed", "undeploy a")
+    stage.failing.clear()
+    await it.undeploy("a")
+    assert it.state("a").status == "undeployed"
+    assert list(dict.fromkeys(told)) == ["deploying", "deployed", "undeploying", "failed", "undeployed"]
+
+
+@run
+async def test_a_lazy_runtime_is_undeployed_until_its_first_use_and_failed_after_a_bad_one(stage: Stage) -> None:
+    it = manager()
+    await it.deploy(config("a", lazy=True))
+    assert it.state("a").status == "undeployed"
+    connector = it.get_connector("a")
+    assert connector is not None
+    stage.failing.add("deploy a")
+    with pytest.raises(Boom):
+        await connector.run(a_request())
+    assert (it.state("a").status, it.state("a").error) == ("failed", "deploy a")
+    stage.failing.clear()
+    await connector.run(a_request())
+    assert it.state("a").status == "deployed"
+    assert it.standing("a") == config("a", lazy=True)
 
 
 # ---------------------------------------------------------------- cancelled callers

@@ -32,6 +32,7 @@ from faaspot_runner.contract import (
     SpotInfo,
     SpotRequest,
 )
+from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
 from tests.redis_servers import RedisServer, running_redis
 
 Request = RunRequest | BuildRequest | SpotRequest
@@ -47,6 +48,7 @@ class Spot(Protocol):
     def expire(self, request: Request) -> None: ...
     def write_log(self, execution_id: str, text: str) -> None: ...
     def heartbeat(self, info: SpotInfo) -> None: ...
+    def kept(self) -> Runtimes | None: ...
 
 
 class RedisSpot:
@@ -81,6 +83,10 @@ class RedisSpot:
 
     def write_log(self, execution_id: str, text: str) -> None:
         self.redis.xadd(contract.log_key(execution_id), {"text": text})
+
+    def kept(self) -> Runtimes | None:
+        text = self.redis.get(contract.RUNTIMES)
+        return cast(Runtimes, contract.load(cast(bytes, text))) if text else None
 
     def heartbeat(self, info: SpotInfo) -> None:
         self.redis.hset(contract.SPOTS, info.ip, contract.dump(info))
@@ -284,12 +290,45 @@ def test_spots_tell_of_themselves(both: tuple[Queue, Spot]) -> None:
     info = SpotInfo(
         ip="127.0.0.2", created=1.0, last_seen=time.time(), status="online", runtimes=("sandbox",),
         pythons={"3.11": "3.11.2"}, networks=("none",), limits="rlimit",
+        states={"sandbox": RuntimeState(status="failed", error="no disk", asked=5)},
     )  # fmt: skip
     spot.heartbeat(info)
     spot.heartbeat(replace(info, ip="127.0.0.1"))
     seen = queue.spots()
     assert [one.info for one in seen] == [replace(info, ip="127.0.0.1"), info]
     assert all(0 <= one.age < 5 for one in seen)
+
+
+def test_the_wanted_runtimes_are_kept_whole_and_only_a_newer_word_counts(both: tuple[Queue, Spot]) -> None:
+    queue, spot = both
+    first, second = wanted(5, "strict"), wanted(6)
+    for runtimes in (second, first, second):
+        queue.want(runtimes)
+        assert spot.kept() == second
+    queue.want(wanted(7, "strict", "other"))
+    assert spot.kept() == wanted(7, "strict", "other")
+
+
+def wanted(revision: int, *names: str) -> Runtimes:
+    definitions = (RuntimeDefinition(name=name, type="docker", config={"image": "debian"}) for name in names)
+    return Runtimes(
+        revision=revision, wanted=tuple(RuntimeWanted(definition=each, wanted="up", asked=3) for each in definitions)
+    )
+
+
+def test_the_wanted_runtimes_are_told_at_once(server: RedisServer) -> None:
+    client = server.client()
+    client.flushall()
+    with client.pubsub() as listening:
+        listening.subscribe(contract.CONTROL)
+        assert listening.get_message(timeout=5)
+        for revision in (5, 5, 4):
+            RedisQueue(client).want(wanted(revision, "strict"))
+        message = listening.get_message(timeout=5)
+        assert message
+        assert contract.load(message["data"]) == wanted(5, "strict")
+        assert listening.get_message(timeout=0.1) is None
+    client.close()
 
 
 def test_ping_cancel_and_release_work_on_what_is_not_there(both: tuple[Queue, Spot]) -> None:

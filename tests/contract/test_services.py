@@ -13,6 +13,7 @@ import pytest
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import ApiError, Conflict, NotFound, Unavailable
 from faaspot_runner.contract import QUEUE_BUILDS, BuildOutcome
+from faaspot_runner.contract.runtimes import RuntimeDefinition
 from tests.control_plane import ADMIN, LOCK, MAIN, Plane, control_plane, ended
 from tests.postgres_servers import BINARIES, MISSING, PostgresServer, running_postgres
 
@@ -145,3 +146,16 @@ def test_a_server_that_goes_away_and_comes_back_loses_nothing(plane: Plane, requ
     server.start()
     plane.services.recorder.apply([event])
     assert plane.record(uuid).status == "Success"
+
+
+def test_a_runtime_is_either_deleted_or_used_and_never_both(plane: Plane) -> None:
+    for number in range(10):
+        runtime, deployment = f"r{number}", f"d{number}"
+        plane.services.runtimes.create(ADMIN, RuntimeDefinition(name=runtime, type="sandbox"))
+        created, deleted = _together(
+            lambda r=runtime, d=deployment: plane.create(d, runtime=r),
+            lambda r=runtime: plane.services.runtimes.delete(ADMIN, r),
+        )
+        assert (created == "runtime_unavailable", deleted == "busy") in ((True, False), (False, True))
+        there = runtime in [each.name for each in plane.services.runtimes.list(ADMIN)]
+        assert there == (deleted == "busy")

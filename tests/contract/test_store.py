@@ -18,7 +18,7 @@ from alembic.migration import MigrationContext
 from faaspot_api.domain import names
 from faaspot_api.domain.model import Filter, Settings, Token, Version
 from faaspot_api.errors import Conflict, Unavailable
-from faaspot_api.store import deployments, executions, logs, options, tokens
+from faaspot_api.store import deployments, executions, logs, options, runtimes, tokens
 from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import EVERYTHING, Ending, NewExecution, Scope
@@ -28,6 +28,7 @@ from faaspot_api.store.moments import MICRO, from_micros, now
 from faaspot_api.store.tables import metadata
 from faaspot_api.store.tokens import HashedToken
 from faaspot_runner.contract import Reason, Status
+from faaspot_runner.contract.runtimes import RuntimeDefinition, RuntimeWanted
 from tests.postgres_servers import BINARIES, MISSING, PostgresServer, running_postgres
 
 pytestmark = pytest.mark.slow
@@ -461,3 +462,35 @@ def test_an_option_is_what_was_written_last(store: Store) -> None:
         options.write(transaction, "x", {"a": 1})
         options.write(transaction, "x", {"a": 2})
         assert options.read(transaction, "x") == {"a": 2}
+
+
+# ---------------------------------------------------------------- runtimes
+
+
+def test_a_runtime_is_kept_whole_and_every_change_is_a_later_revision(store: Store) -> None:
+    definition = RuntimeDefinition(
+        name="big", type="docker", config={"image": "debian:12"}, wraps=None, lazy=False, external=True
+    )
+    with store.write() as transaction:
+        assert runtimes.whole(transaction).revision == 0
+        runtimes.add(transaction, definition, "down")
+        first = runtimes.whole(transaction)
+        runtimes.want(transaction, "big", "up")
+        second = runtimes.whole(transaction)
+        (kept,) = second.wanted
+        assert kept == RuntimeWanted(definition=definition, wanted="up", asked=second.revision)
+        assert runtimes.by_name_alone(transaction, "big") == runtimes.by_name_shared(transaction, "big") == kept
+        runtimes.remove(transaction, "big")
+        third = runtimes.whole(transaction)
+        assert runtimes.by_name_shared(transaction, "big") is None
+    assert third.wanted == ()
+    assert first.revision < second.revision < third.revision
+
+
+def test_a_runtimes_name_is_its_own(store: Store) -> None:
+    definition = RuntimeDefinition(name="big", type="docker")
+    with store.write() as transaction:
+        runtimes.add(transaction, definition, "known")
+    with pytest.raises(Conflict) as caught, store.write() as transaction:
+        runtimes.add(transaction, definition, "known")
+    assert caught.value.code == "exists"

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from faaspot_api.domain import egress
 from faaspot_api.domain.model import Settings
 from faaspot_api.errors import FieldError
 from faaspot_runner.contract import Limits, Network
+from faaspot_runner.contract.egress import ANYWHERE
 
 NOT_YET = frozenset({"concurrency", "retries", "reuse"})
 """Fields of the wire that a later release takes."""
@@ -51,7 +53,8 @@ def check(settings: Settings, max_timeout: float = 86_400) -> tuple[FieldError, 
     said = {row.name: value for row in fields(settings) if (value := getattr(settings, row.name)) is not None}
     problems = {name: ranges[name].problem(said[name]) for name in ranges if name in said}
     problems |= {name: _word_problem(name, said[name]) for name in ("network", "description") if name in said}
-    return tuple(FieldError(field=name, message=problem) for name, problem in problems.items() if problem)
+    listed = () if settings.egress is None else tuple(egress.problems(settings.egress))
+    return (*(FieldError(field=name, message=problem) for name, problem in problems.items() if problem), *listed)
 
 
 def _word_problem(name: str, value: str) -> str | None:
@@ -65,6 +68,9 @@ def check_filled(settings: Settings) -> tuple[FieldError, ...]:
     if settings.tmp is not None and settings.memory is not None and settings.tmp > settings.memory:
         message = f"must be at most the memory ({settings.memory} {MEGABYTES}): files in /tmp are kept in memory"
         return (FieldError(field="tmp", message=message),)
+    if egress.listed(settings.egress) is not None and settings.network != "internet":
+        message = f'needs `network` internet; to have neither, say ["{ANYWHERE}"] here'
+        return (FieldError(field="egress", message=message),)
     return ()
 
 
@@ -79,6 +85,13 @@ def merged(change: Settings, base: Settings) -> Settings:
     """`base` with all that `change` says."""
     said = {row.name: value for row in fields(change) if (value := getattr(change, row.name)) is not None}
     return replace(base, **said)
+
+
+def implied(settings: Settings) -> Settings:
+    """A new deployment's settings with what they mean without saying it: an allow-list is of the internet."""
+    if settings.network is None and egress.listed(settings.egress) is not None:
+        return replace(settings, network="internet")
+    return settings
 
 
 def filled(settings: Settings, *, network: Network, python: str, runtime: str) -> Settings:
@@ -109,4 +122,5 @@ def of(settings: Settings) -> Limits:
         pids=settings.pids or standard.pids,
         tmp=settings.tmp or standard.tmp,
         network=settings.network or standard.network,
+        egress=egress.listed(settings.egress),
     )

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from faaspot_runner.contract import Kind, Network, Reason, Status
+from faaspot_runner.contract.runtimes import RuntimeStatus
 
 Role = Literal["admin", "deployer", "invoker"]
 BuildStatus = Literal["pending", "in-progress", "success", "failed"]
@@ -24,7 +25,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a deployment version. None: not said, the default applies. Units as in `contract.Limits`."""
+    """The settings of a deployment version. None: not said, the default applies. Units as in `contract.Limits`.
+
+    `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any.
+    """
 
     timeout: float | None = None
     memory: int | None = None
@@ -35,6 +39,7 @@ class Settings:
     runtime: str | None = None
     sdist: bool | None = None
     description: str | None = None
+    egress: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +163,21 @@ class Spot:
     running: int
     sandboxes: int
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A runtime and how it stands over all spots. `users`: "deployments/NAME", "runtimes/NAME" (those that wrap it)."""
+
+    name: str
+    type: str
+    config: Mapping[str, str]
+    wraps: str | None
+    lazy: bool
+    external: bool
+    status: RuntimeStatus
+    error: str | None
+    users: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

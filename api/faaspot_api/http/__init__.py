@@ -14,6 +14,7 @@ from faaspot_api.http import (
     later,
     openapi,
     runs,
+    runtimes,
     spots,
     tokens,
     wire,
@@ -25,6 +26,7 @@ NOUNS = (
     runs.routes,
     executions.routes,
     spots.routes,
+    runtimes.routes,
     tokens.routes,
     health.routes,
 )

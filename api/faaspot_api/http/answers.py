@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Response
 
-from faaspot_api.domain.model import Deployment, Execution, Spot, Token, Version
+from faaspot_api.domain.model import Deployment, Execution, Runtime, Spot, Token, Version
 from faaspot_api.http import strict
 from faaspot_runner.contract import Timings, Usage
 
@@ -100,6 +100,11 @@ def deployment(deployment: Deployment, runner_url: str) -> dict[str, Any]:
 def spot(spot: Spot) -> dict[str, Any]:
     """A worker host."""
     return {**asdict(spot), "created": time(spot.created), "last_seen": time(spot.last_seen)}
+
+
+def runtime(runtime: Runtime) -> dict[str, Any]:
+    """Where functions run."""
+    return asdict(runtime)
 
 
 def token(token: Token) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def change(body: schemas.CreateDeployment | schemas.UpdateDeployment) -> Deploym
     }
     renamed = said.pop("name") if "name" in said and isinstance(body, schemas.UpdateDeployment) else None
     said.pop("name", None)
+    if "egress" in said:
+        said["egress"] = tuple(said["egress"])
     return DeploymentChange(**texts, name=renamed, settings=Settings(**said))
 
 

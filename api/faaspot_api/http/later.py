@@ -7,16 +7,15 @@ from typing import NoReturn
 from flask import Blueprint
 
 from faaspot_api.errors import Invalid
-from faaspot_api.http import wire
 
-RUNTIMES = ("/runtimes", "/runtimes/<name>", "/runtimes/<name>/deploy", "/runtimes/<name>/undeploy")
+ADDRESSES = ("/metrics",)
 METHODS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
 
 def blueprint() -> Blueprint:
     """The addresses of later releases."""
     later = Blueprint("later", __name__)
-    for address in (*(prefix + path for prefix in wire.PREFIXES for path in RUNTIMES), "/metrics"):
+    for address in ADDRESSES:
         later.add_url_rule(
             address,
             "not_yet",

@@ -16,6 +16,8 @@ from faaspot_api.domain import limits, names
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import wire
 from faaspot_runner.contract import Kind, Network, Reason, Status
+from faaspot_runner.contract.egress import MOST
+from faaspot_runner.contract.runtimes import RUNTIME_TYPES, RuntimeStatus
 
 MAX_BULK = 20_000
 NAME = f"^{names.NAME.pattern}$"
@@ -58,7 +60,11 @@ class _Settings(Request):
     tmp: int = left_out("MB of a run's private /tmp.", document=_range("tmp"))
     network: Network = left_out("`none`, or `internet` without any private address.")
     python: str = left_out('Minor version of CPython, such as "3.12".')
-    runtime: str = left_out("Where it runs: `sandbox`.")
+    runtime: str = left_out("Where it runs: the name of a runtime, such as `sandbox`.")
+    egress: list[str] = left_out(
+        'The only places that a run may connect to: "HOST:PORT", "NETWORK:FIRST-LAST"; ["*"] lifts an earlier list.',
+        document={"maxItems": MOST},
+    )
     sdist: bool = left_out("Packages without a wheel may be built, inside a sandbox.")
     description: str = left_out("A text for people.", document={"maxLength": limits.MAX_DESCRIPTION})
 
@@ -113,6 +119,17 @@ class UpdateSpots(Request):
     min_workers: Workers = left_out("Fewest workers of a spot.")
     max_workers: Workers = left_out("Most workers of a spot.")
     refresh_ip: str = left_out("`all` or one spot's address.")
+
+
+class CreateRuntime(Request):
+    """A new runtime; its definition never changes."""
+
+    name: Name
+    type: str = Field(description=f"One of {', '.join(RUNTIME_TYPES)}.")
+    config: dict[str, Any] = Field(default_factory=dict, description="What the type takes, each value a text.")
+    wraps: str | None = Field(default=None, description="The runtime that it stands on.")
+    lazy: bool = Field(default=True, description="It comes up at its first use.")
+    external: bool = Field(default=False, description="Its life is not ours: the platform only connects to it.")
 
 
 class CreateToken(Request):
@@ -217,6 +234,7 @@ class Settings(BaseModel):
     runtime: str | None
     sdist: bool | None
     description: str | None
+    egress: list[str] | None
 
 
 class VersionSummary(BaseModel):
@@ -265,6 +283,24 @@ class Spot(BaseModel):
     running: int
     sandboxes: int
     problems: list[str]
+
+
+class Runtime(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    type: str
+    config: dict[str, str]
+    wraps: str | None
+    lazy: bool
+    external: bool
+    status: RuntimeStatus
+    error: str | None
+    users: list[str] = Field(description="`deployments/NAME` and `runtimes/NAME`, as far as the token sees them.")
+
+
+class Deleted(BaseModel):
+    name: str
 
 
 class Token(BaseModel):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from faaspot_runner.contract import BuildRequest, Kind, Release, RunEnded, RunRequest, SpotInfo, SpotRequest
+from faaspot_runner.contract.runtimes import Runtimes
 
 LeaseState = Literal["held", "done", "none"]
 """held: a worker runs the attempt; done: it has reported the end (for `LEASE_DONE_SECONDS`); none: no worker has it."""
@@ -88,6 +89,12 @@ class Queue(Protocol):
 
     def release(self, release: Release) -> None:
         """Tell the spots that versions or environments are not needed any more."""
+
+    def want(self, runtimes: Runtimes) -> None:
+        """Tell the spots which runtimes shall stand, and keep it for those that are away.
+
+        One that is no newer than what is kept changes nothing.
+        """
 
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """What a run in flight has written after `cursor` (`LOG_START` first); blocks at most `seconds` for more."""

@@ -24,6 +24,7 @@ from faaspot_runner.contract import (
     SpotInfo,
     SpotRequest,
 )
+from faaspot_runner.contract.runtimes import Runtimes
 
 Request = RunRequest | BuildRequest | SpotRequest
 
@@ -35,6 +36,7 @@ class InlineQueue:
         self.away: str | None = None
         self.cancelled: set[str] = set()
         self.released: list[Release] = []
+        self.wanted: Runtimes | None = None
         self._changed = Condition()
         self._waiting: dict[str, dict[Attempt, Request]] = defaultdict(dict)
         self._leases: dict[Attempt, tuple[str, LeaseState]] = {}
@@ -102,6 +104,13 @@ class InlineQueue:
         self._check()
         self.released.append(release)
 
+    def want(self, runtimes: Runtimes) -> None:
+        """See `Queue.want`."""
+        self._check()
+        with self._changed:
+            if self.wanted is None or runtimes.revision > self.wanted.revision:
+                self.wanted = runtimes
+
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """See `Queue.tail`. The cursor is the number of characters read."""
         self._check()
@@ -164,6 +173,10 @@ class InlineQueue:
             self._logs[execution_id] += text
             self._changed.notify_all()
 
+    def kept(self) -> Runtimes | None:
+        """The wanted runtimes, as a spot reads them when it connects."""
+        return self.wanted
+
     def heartbeat(self, info: SpotInfo, age: float = 0.0) -> None:
         """A spot tells of itself (`age` seconds ago)."""
         with self._changed:
@@ -185,6 +198,7 @@ class InlineQueue:
             self._spots.clear()
             self._events.clear()
             self.cancelled.clear()
+            self.wanted = None
             self._changed.notify_all()
 
     def _put(self, queue: str, request: Request) -> None:

@@ -28,6 +28,7 @@ from faaspot_runner.contract import (
     QUEUE_BUILDS,
     QUEUE_SYNC,
     QUEUES,
+    RUNTIMES,
     SPOTS,
     SUPERVISOR,
     BuildRequest,
@@ -47,6 +48,7 @@ from faaspot_runner.contract import (
     log_key,
     reply_key,
 )
+from faaspot_runner.contract.runtimes import Runtimes
 
 CHUNK = 1000
 """Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
@@ -151,6 +153,21 @@ class RedisQueue:
         """See `Queue.release`."""
         with translated():
             self._redis.publish(CONTROL, dump(release))
+
+    def want(self, runtimes: Runtimes) -> None:
+        """See `Queue.want`. Watched, so that of two processes that speak at once the newer one's word stays."""
+
+        def say(pipe: Any) -> None:
+            kept = pipe.get(RUNTIMES)
+            known = None if kept is None else _load(kept)
+            pipe.multi()
+            if not isinstance(known, Runtimes) or runtimes.revision > known.revision:
+                text = dump(runtimes)
+                pipe.set(RUNTIMES, text)
+                pipe.publish(CONTROL, text)
+
+        with translated():
+            self._redis.transaction(say, RUNTIMES)
 
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """See `Queue.tail`. The cursor is an id of the log's stream."""

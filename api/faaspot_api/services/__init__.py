@@ -27,6 +27,10 @@
     remove(who, ip | None) -> execution id           replace(who, ip) -> execution id
     update(who, min, max) -> dict                    refresh(who, ip | "all") -> execution id
 
+``runtimes: RuntimeService``
+    list(who) / get(who, name) -> Runtime            create(who, definition) -> Runtime
+    deploy(who, name) / undeploy(who, name) -> Runtime, on its way      delete(who, name)
+
 ``tokens: TokenService``
     authenticate(text) -> Principal (raises Unauthorized)   list(who)
     create(who, name, role, spots) -> (Token, text)         revoke(who, name)
@@ -57,6 +61,7 @@ from faaspot_api.services.health import HealthService
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
 from faaspot_api.services.recorder import Recorder
+from faaspot_api.services.runtimes import RuntimeService
 from faaspot_api.services.spots import SpotService
 from faaspot_api.services.tokens import TokenService
 from faaspot_api.services.wakeups import Bell
@@ -71,6 +76,7 @@ __all__ = [
     "Policy",
     "Reconciler",
     "Recorder",
+    "RuntimeService",
     "Services",
     "SpotService",
     "TokenService",
@@ -84,6 +90,7 @@ class Services:
     deployments: DeploymentService
     executions: ExecutionService
     spots: SpotService
+    runtimes: RuntimeService
     tokens: TokenService
     health: HealthService
     recorder: Recorder
@@ -99,6 +106,7 @@ class Services:
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
             executions=ExecutionService(store, queue, recorder, policy),
             spots=SpotService(store, queue),
+            runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),
             health=HealthService(store, queue),
             recorder=recorder,

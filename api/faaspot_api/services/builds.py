@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from faaspot_api.domain.egress import listed
 from faaspot_api.domain.model import Version
 from faaspot_api.domain.states import End
 from faaspot_api.store import deployments, executions
@@ -27,7 +28,9 @@ class Built:
 def summary(version: Version) -> str:
     """Where and how a version runs, for its build's log."""
     settings = version.settings
-    return f"python {settings.python}, runtime {settings.runtime}, network {settings.network}"
+    places = listed(settings.egress)
+    only = "" if places is None else f" (only {', '.join(places)})"
+    return f"python {settings.python}, runtime {settings.runtime}, network {settings.network}{only}"
 
 
 def ready_line(name: str, number: int) -> str:

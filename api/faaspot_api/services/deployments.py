@@ -19,8 +19,9 @@ from faaspot_api.services.drafts import Draft
 from faaspot_api.services.offers import Offers
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import After, Recorder, new_token
+from faaspot_api.services.runtimes import use_runtime
 from faaspot_api.services.wakeups import Bell, Task
-from faaspot_api.store import deployments, executions, logs
+from faaspot_api.store import deployments, executions, logs, runtimes
 from faaspot_api.store.blobs import Blobs, BrokenBlobError
 from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
@@ -164,6 +165,7 @@ class DeploymentService:
                     code="deployment_not_ready",
                     execution_id=version.build,
                 )
+            use_runtime(transaction, version.settings.runtime or "")
             old, at = row.current_id, now()
             row = replace(row, current_id=version.id, newest_id=version.id, floor=row.versions, updated=at)
             deployments.save(transaction, row)
@@ -198,6 +200,7 @@ class DeploymentService:
         self, transaction: Transaction, who: Principal, row: DeploymentRow, version: Version, built: Version | None
     ) -> tuple[str, After]:
         """Keep the version and its build; `built`: the one whose environment it shares. `row` as it shall be."""
+        use_runtime(transaction, version.settings.runtime or "")
         uuid, at, old = names.new_execution_id(), now(), row.current_id
         if built is None and version.packages:
             deployments.add_version(transaction, row.id, replace(version, build=uuid))
@@ -303,7 +306,9 @@ class DeploymentService:
         return _Content(code=None if draft.code is None else draft.code.encode(), context=sealed)
 
     def _offers(self) -> Offers:
-        return Offers.of(self._queue.spots())
+        with self._store.read() as transaction:
+            wanted = runtimes.whole(transaction).wanted
+        return Offers.of(self._queue.spots(), wanted)
 
     def _mine(self, transaction: Transaction, who: Principal, name: str) -> DeploymentRow:
         access.require(who, "manage")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from faaspot_api.domain import context as contexts
@@ -44,12 +44,13 @@ def is_nothing(change: DeploymentChange) -> bool:
 def needs_offers(change: DeploymentChange) -> bool:
     """Whether what an update says depends on what the spots offer."""
     said = change.settings
-    return said.network is not None or said.python is not None or said.runtime is not None
+    return any(each is not None for each in (said.network, said.python, said.runtime, said.egress))
 
 
 def first(change: DeploymentChange, offers: Offers, max_timeout: float) -> Draft:
     """The parts of a new deployment. Raises Invalid that lists every bad field, TooLarge."""
     missing = () if change.code is not None else (FieldError(field="code", message="is required"),)
+    change = replace(change, settings=limits.implied(change.settings))
     settings = limits.filled(
         change.settings,
         network=offers.network,
@@ -57,7 +58,7 @@ def first(change: DeploymentChange, offers: Offers, max_timeout: float) -> Draft
         runtime=RUNTIME,
     )
     draft = _checked(change, settings, "", "", max_timeout, missing)
-    offers.check(change.settings, settings.runtime or RUNTIME)
+    offers.check(change.settings, settings)
     return draft
 
 
@@ -66,7 +67,7 @@ def next_after(base: Version, change: DeploymentChange, offers: Offers | None, m
     settings = limits.merged(change.settings, base.settings)
     draft = _checked(change, settings, base.requirements, base.packages, max_timeout, ())
     if offers is not None:
-        offers.check(change.settings, settings.runtime or RUNTIME)
+        offers.check(change.settings, settings)
     return draft
 
 

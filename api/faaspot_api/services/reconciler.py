@@ -17,7 +17,7 @@ from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
 from faaspot_api.services.wakeups import Bell
-from faaspot_api.store import executions
+from faaspot_api.store import executions, runtimes
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import Tracked
 from faaspot_api.store.moments import SECOND, now
@@ -52,6 +52,7 @@ class Reconciler:
 
         Raises Unavailable if the database or the queue is away; the next pass goes on.
         """
+        self._want_runtimes()
         rows = self._end_expired(self._open_rows())
         self._settle_waiting(rows)
         self._clearing.clear_all()
@@ -59,6 +60,13 @@ class Reconciler:
         self._wake([row for row in lost if row.state.status == "Pending"])
         self._give_up([row for row in lost if row.state.status == "Started"])
         self._kill([row for row in rows if row.state.cancelling])
+
+    def _want_runtimes(self) -> None:
+        """Say it again, for a queue that lost it; unless nobody ever defined a runtime."""
+        with self._store.read() as transaction:
+            whole = runtimes.whole(transaction)
+        if whole.revision:
+            self._bell.want(whole)
 
     def _open_rows(self) -> list[Tracked]:
         found: list[Tracked] = []

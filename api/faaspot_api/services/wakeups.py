@@ -29,6 +29,7 @@ from faaspot_runner.contract import (
     SandboxSpec,
     SpotRequest,
 )
+from faaspot_runner.contract.runtimes import Runtimes
 
 SUPERVISOR_QUEUE = "supervisor"
 """What stands in a record as its queue when the supervisor does the work."""
@@ -165,6 +166,10 @@ class Bell:
         for release in releases:
             if release.version_ids or release.environments:
                 self._try("release", lambda release=release: self._queue.release(release))  # type: ignore[misc]
+
+    def want(self, runtimes: Runtimes) -> None:
+        """Tell the spots which runtimes shall stand."""
+        self._try("want", lambda: self._queue.want(runtimes))
 
     def _enqueue(self, wakeups: Iterable[Wakeup]) -> None:
         for (kind, queue), group in groupby(wakeups, key=lambda wakeup: (wakeup.request.kind, wakeup.queue)):

@@ -43,6 +43,15 @@ class DeploymentRow:
     cleared: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeUse:
+    """A living deployment that needs a runtime, by name; `owner` is the deployment's."""
+
+    runtime: str
+    deployment: str
+    owner: str
+
+
 _DEPLOYMENT = select(*(D[name] for name in DeploymentRow.__slots__))
 _LIVING = D.deleted.is_(None)
 _BY_NAME = _DEPLOYMENT.where(_LIVING, D.name == bindparam("wanted"))
@@ -169,9 +178,14 @@ def _version(row: Row[*tuple[Any, ...]]) -> Version:
     return Version(
         **{name: getattr(row, name) for name in _PLAIN},
         context_keys=tuple(json.loads(row.context_keys)),
-        settings=Settings(**json.loads(row.settings)),
+        settings=_settings(json.loads(row.settings)),
         created=from_micros(row.created),
     )
+
+
+def _settings(kept: dict[str, Any]) -> Settings:
+    egress = kept.get("egress")
+    return Settings(**{**kept, "egress": None if egress is None else tuple(egress)})
 
 
 # ---------------------------------------------------------------- as people see them
@@ -218,6 +232,18 @@ def _view(row: DeploymentRow, shown: Version, newest: Version) -> Deployment:
 
 
 # ---------------------------------------------------------------- what is still needed
+
+
+def runtimes_in_use(transaction: Transaction) -> tuple[RuntimeUse, ...]:
+    """Which runtimes the living deployments need, by their current and newest versions and those still to be built."""
+    alive = (V.id == D.current_id) | (V.id == D.newest_id) | V.status.in_(("pending", "in-progress"))
+    joined = select(D.name, D.owner, V.settings).join(versions, V.deployment_id == D.id).where(_LIVING, alive)
+    found = {
+        RuntimeUse(runtime=runtime, deployment=row.name, owner=row.owner)
+        for row in transaction.execute(joined)
+        if (runtime := json.loads(row.settings)["runtime"])
+    }
+    return tuple(sorted(found, key=lambda use: (use.runtime, use.deployment)))
 
 
 def alone_with_blobs(transaction: Transaction) -> None:

@@ -153,6 +153,19 @@ tokens = Table(
     Column("created", BigInteger, nullable=False),
 )
 
+runtimes = Table(
+    "runtimes",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("type", String(16), nullable=False),
+    Column("config", Text, nullable=False),
+    Column("wraps", String(63)),
+    Column("lazy", Boolean, nullable=False),
+    Column("external", Boolean, nullable=False),
+    Column("wanted", String(8), nullable=False),
+    Column("asked", BigInteger, nullable=False),
+)
+
 options = Table(
     "options",
     metadata,

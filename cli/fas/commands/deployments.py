@@ -47,8 +47,15 @@ def settings_options(command: F) -> F:
             click.option("--pids", type=int, metavar="N", help="How many processes and threads a run may have."),
             click.option("--tmp", type=int, metavar="MB", help="How much a run may write to /tmp."),
             click.option("--network", type=click.Choice(["none", "internet"]), help="What a run may reach."),
+            click.option(
+                "--egress",
+                multiple=True,
+                metavar="HOST:PORT",
+                callback=lambda _context, _option, said: list(said) or None,
+                help="The only places that a run may reach; may be said again. '*' lifts an earlier list.",
+            ),
             click.option("--python", metavar="VERSION", help="Which Python, for example 3.12."),
-            click.option("--runtime", metavar="NAME", help="Where it runs, for example sandbox."),
+            click.option("--runtime", metavar="NAME", help="Where it runs: `fas runtimes list` shows them."),
             click.option(
                 "--sdist/--no-sdist", default=None, help="Build packages that have no wheel, inside a sandbox."
             ),

@@ -59,6 +59,7 @@ class Sandbox(ABC):
     """A running zygote with the user's module imported.
 
     `start_ms`: until its interpreter ran, `import_ms`: the user's import, `log`: what the import printed (bounded).
+    `counted`: each of its runs goes into a cgroup slot of the worker that starts it.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Sandbox(ABC):
     start_ms: float
     import_ms: float
     log: str
+    counted: bool = False
 
     @abstractmethod
     def connect(self) -> socket.socket:

@@ -50,6 +50,8 @@ class ProcessConnector(Connector):
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
         if not self._deployed:
             raise SandboxError(f"the runtime {self.config.name} is not deployed")
+        if spec.limits.egress is not None:
+            raise SandboxError("a process that nothing isolates cannot be held to an allow-list", reason="no_spot")
         started = time.monotonic()
         place = Path(tempfile.mkdtemp(prefix="faaspot-process-", dir=self._directory))
         try:

@@ -12,13 +12,14 @@ from typing import Any
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import Limits, SandboxSpec
+from faaspot_runner.contract.egress import egress_rule
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
 from faaspot_runner.sandbox.enclosure import BOOT_AGENT, Holdings, Launcher, enclose, memory_file, plan_for
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade, rlimits
 from faaspot_runner.sandbox.namespaces import USER_INSIDE
-from faaspot_runner.sandbox.network import Egress
+from faaspot_runner.sandbox.network import Egress, NetworkLease
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
 
 
@@ -69,6 +70,7 @@ class SandboxConnector(Connector):
             fds = {"filter": program, "file:/code/main.py": code}
             enclosure = await enclose(self._launcher, plan, fds, holdings, start_message(spec.limits, grade))
         sandbox = ZygoteSandbox(name, spec, enclosure)
+        sandbox.counted = grade == "cgroup"
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
         await sandbox.ready(deadline, started)
@@ -84,7 +86,7 @@ class SandboxConnector(Connector):
                 memory, pids = limits.memory + ZYGOTE_MEMORY_MB, limits.pids + ZYGOTE_PIDS
                 held.group = self._cgroups.sandbox_group(name, memory_mb=memory, pids=pids)
             if limits.network == "internet":
-                held.lease = self._lease()
+                held.lease = self._lease(limits.egress)
         except (OSError, SandboxError) as error:
             held.free()
             raise (
@@ -92,10 +94,10 @@ class SandboxConnector(Connector):
             ) from error
         return held
 
-    def _lease(self) -> Any:
+    def _lease(self, listed: tuple[str, ...] | None) -> NetworkLease:
         if self._egress is None:
             raise SandboxError("this spot does not offer network: internet; `fas doctor` says why")
-        return self._egress.lease()
+        return self._egress.lease(None if listed is None else [egress_rule(text) for text in listed])
 
 
 def zygote_rlimits(limits: Limits, grade: Grade) -> list[tuple[int, int, int]]:

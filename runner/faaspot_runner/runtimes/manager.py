@@ -11,9 +11,10 @@ import asyncio
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 from faaspot_runner.connectors.base import Connector, DeploymentConfig
+from faaspot_runner.contract.runtimes import RuntimeState, RuntimeStatus
 from faaspot_runner.errors import DeploymentDefinitionError, DeploymentError
 from faaspot_runner.runtimes.handle import Handle
 
@@ -78,12 +79,22 @@ class _Runtime:
 
 
 class DefaultDeploymentManager(DeploymentManager):
-    """`connectors` maps a type to its class, `configs` the names that `wraps` may say to their definitions."""
+    """`connectors` maps a type to its class, `configs` the names that `wraps` may say to their definitions.
 
-    def __init__(self, connectors: Mapping[str, type[Connector]], configs: Mapping[str, DeploymentConfig]) -> None:
+    `configs` is read anew at each deploy. `changed` is called when a `state` may have become another.
+    """
+
+    def __init__(
+        self,
+        connectors: Mapping[str, type[Connector]],
+        configs: Mapping[str, DeploymentConfig],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connectors = connectors
         self._configs = configs
+        self._changed = changed
         self._runtimes: dict[str, _Runtime] = {}
+        self._failures: dict[str, str] = {}
 
     # ------------------------------------------------------------ the interface
 
@@ -95,6 +106,7 @@ class DefaultDeploymentManager(DeploymentManager):
             await self._bring_up(runtime)
 
     async def undeploy(self, name: str) -> None:
+        self._failures.pop(name, None)
         while (runtime := self._runtimes.get(name)) is not None:
             if runtime.falling:
                 await self._follow(runtime, "undeployment")
@@ -130,6 +142,25 @@ class DefaultDeploymentManager(DeploymentManager):
         if runtime is None or runtime.falling:
             return None
         return runtime.handle if runtime.config.lazy or runtime.connector is not None else None
+
+    # ------------------------------------------------------------ for those who watch
+
+    def state(self, name: str) -> RuntimeState:
+        """How a runtime stands. One that failed says so, with the failure, until it is tried again."""
+        runtime = self._runtimes.get(name)
+        status: RuntimeStatus = "undeployed"
+        if runtime is not None and runtime.change is not None:
+            return RuntimeState(status="undeploying" if runtime.falling else "deploying")
+        if (failure := self._failures.get(name)) is not None:
+            return RuntimeState(status="failed", error=failure)
+        if runtime is not None and runtime.connector is not None:
+            status = "deployed"
+        return RuntimeState(status=status)
+
+    def standing(self, name: str) -> DeploymentConfig | None:
+        """The definition under which a runtime is known now, None if it is not."""
+        runtime = self._runtimes.get(name)
+        return None if runtime is None else runtime.config
 
     # ------------------------------------------------------------ definitions
 
@@ -202,21 +233,30 @@ class DefaultDeploymentManager(DeploymentManager):
         if runtime.change is not None:
             await self._follow(runtime, "deployment")
             return
-        runtime.change = asyncio.create_task(self._deploy(runtime), name=f"deploy {runtime.name}")
-        await asyncio.shield(runtime.change)
+        await asyncio.shield(self._begin(runtime, self._deploy(runtime), "deploy"))
+
+    def _begin(self, runtime: _Runtime, body: Coroutine[None, None, None], what: str) -> asyncio.Task[None]:
+        """The task of a change, under way."""
+        self._failures.pop(runtime.name, None)
+        runtime.change = asyncio.create_task(body, name=f"{what} {runtime.name}")
+        self._changed()
+        return runtime.change
 
     async def _deploy(self, runtime: _Runtime) -> None:
         """The body of the task that brings a runtime up. Leaves nothing behind if it fails."""
         try:
+            # Once more: since a lazy one became known, what it wraps may have been defined anew.
+            self._check(runtime.config)
             runtime.inner = await self._hold(runtime.config)
             runtime.connector = await self._start(runtime)
         except BaseException as error:
-            log.warning("FAILED deployment of %s: %s", runtime.name, error)
+            self._fail(runtime, "deployment", error)
             await self._let_go(runtime)
             self._forget(runtime)
             raise
         finally:
             runtime.change = None
+            self._changed()
 
     async def _start(self, runtime: _Runtime) -> Connector:
         inner = runtime.inner
@@ -268,8 +308,7 @@ class DefaultDeploymentManager(DeploymentManager):
         if runtime.connector is None:
             self._forget(runtime)
             return
-        runtime.change = asyncio.create_task(self._undeploy(runtime, cascade), name=f"undeploy {runtime.name}")
-        await asyncio.shield(runtime.change)
+        await asyncio.shield(self._begin(runtime, self._undeploy(runtime, cascade), "undeploy"))
 
     async def _undeploy(self, runtime: _Runtime, cascade: bool) -> None:
         """The body of the task that takes a runtime down. One that fails stays visible and can be tried again."""
@@ -280,11 +319,12 @@ class DefaultDeploymentManager(DeploymentManager):
         try:
             await runtime.connector.undeploy(runtime.config.external)
         except BaseException as error:
-            log.warning("FAILED undeployment of %s: %s", runtime.name, error)
+            self._fail(runtime, "undeployment", error)
             runtime.falling = False
             raise
         finally:
             runtime.change = None
+            self._changed()
         self._forget(runtime)
         if managed:
             log.info("COMPLETED undeployment of %s", runtime.name)
@@ -335,9 +375,14 @@ class DefaultDeploymentManager(DeploymentManager):
         except Exception as error:
             raise _failure(runtime.name, what, error) from error
 
+    def _fail(self, runtime: _Runtime, what: str, error: BaseException) -> None:
+        log.warning("FAILED %s of %s: %s", what, runtime.name, error)
+        self._failures[runtime.name] = str(error) or type(error).__name__
+
     def _forget(self, runtime: _Runtime) -> None:
         if self._runtimes.get(runtime.name) is runtime:
             del self._runtimes[runtime.name]
+            self._changed()
 
 
 def _failure(name: str, what: str, cause: BaseException) -> DeploymentError:

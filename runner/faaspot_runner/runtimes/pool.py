@@ -8,6 +8,7 @@ end by itself is stopped once no worker uses it any more, for a zygote is as unt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -35,15 +36,16 @@ class Acquired:
 
 
 class _Entry:
-    """One sandbox: `start` is the task that opens it, its result the sandbox."""
+    """One sandbox: `start` is the task that opens it, its result the sandbox; `over`: nothing of it is left."""
 
-    __slots__ = ("buried", "spec", "start", "used")
+    __slots__ = ("buried", "over", "spec", "start", "used")
 
     def __init__(self, spec: SandboxSpec, start: asyncio.Task[Sandbox], now: float) -> None:
         self.spec = spec
         self.start = start
         self.used = now
         self.buried = False
+        self.over = asyncio.Event()
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -125,6 +127,21 @@ class SandboxPool:
         """Retire the sandboxes of versions that are gone."""
         self._retire(entry for entry in tuple(self._warm.values()) if entry.spec.version_id in version_ids)
 
+    async def clear(self, runtime: str, seconds: float) -> None:
+        """Retire the sandboxes of a runtime, give what runs in them so many seconds, then stop what is left.
+
+        One that is still starting when the time is up is left to its connector's undeploy.
+        """
+        entries = [each for each in (*self._warm.values(), *self._leaving.values()) if each.spec.runtime == runtime]
+        self._retire(each for each in entries if self._warm.get(each.spec) is each)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(each.over.wait() for each in entries))
+        started = [each for each in entries if each.sandbox is not None]
+        for each in started:
+            self._bury(each)
+        await asyncio.gather(*(each.over.wait() for each in started))
+
     def evict(self) -> None:
         """Retire what was idle too long, and stop what was retired and is used no more. Called every few seconds."""
         now = self._clock()
@@ -171,6 +188,7 @@ class SandboxPool:
         """Watch for the death of what has come up; forget what has not."""
         if (sandbox := entry.sandbox) is None:
             self._forget(entry)
+            entry.over.set()
             return
         asyncio.get_running_loop().add_reader(sandbox.fileno(), self._bury, entry)
 
@@ -198,15 +216,17 @@ class SandboxPool:
         self._leaving.pop(sandbox.id, None)
         asyncio.get_running_loop().remove_reader(sandbox.fileno())
         self._gone(sandbox.id)
-        task = asyncio.create_task(self._stop(sandbox), name=f"stop {sandbox.id}")
+        task = asyncio.create_task(self._stop(entry, sandbox), name=f"stop {sandbox.id}")
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
 
-    async def _stop(self, sandbox: Sandbox) -> None:
+    async def _stop(self, entry: _Entry, sandbox: Sandbox) -> None:
         try:
             await sandbox.stop()
         except OSError as error:
             log.warning("sandbox %s could not be freed whole: %s", sandbox.id, error)
+        finally:
+            entry.over.set()
 
     def _forget(self, entry: _Entry) -> None:
         if self._warm.get(entry.spec) is entry:

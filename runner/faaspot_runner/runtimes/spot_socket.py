@@ -6,8 +6,8 @@
                     {"op": "used", "sandboxes": [id, ..], "running": n}     every `USED_SECONDS`
                     {"op": "suspect", "sandbox": id, "stuck": b}            kill it whole; stuck: a death did not come
     spot -> worker  {"op": "welcome", "cgroups": text | null, "interpreters": [..]}    once, first
-                    {"op": "acquired", "call": n, "sandbox": id, "cold": b, "start_ms": f, "import_ms": f, "log": ".."}
-                                                                            + 1 descriptor: a channel to the zygote
+                    {"op": "acquired", "call": n, "sandbox": id, "counted": b, "cold": b, "start_ms": f,
+                     "import_ms": f, "log": ".."}                           + 1 descriptor: a channel to the zygote
                     {"op": "failed", "call": n, "reason": r | null, "error": {..}, "log": ".."}
                     {"op": "gone", "sandbox": id}                           forget its channels
                     {"op": "cancel", "execution_id": id}
@@ -46,10 +46,14 @@ class SpotGoneError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
-    """What the spot answers to `acquire`: a channel to the zygote. `log`: the import's, for the first asker only."""
+    """What the spot answers to `acquire`: a channel to the zygote. `log`: the import's, for the first asker only.
+
+    `counted`: a run in it goes into a cgroup slot of this worker.
+    """
 
     channel: socket.socket
     sandbox: str
+    counted: bool
     cold: bool
     start_ms: float
     import_ms: float
@@ -194,7 +198,7 @@ class SpotClient:
                     SandboxError(error.message, reason=message["reason"], error=error, log=message["log"])
                 )
         elif wanted and future:
-            names = ("sandbox", "cold", "start_ms", "import_ms", "log")
+            names = ("sandbox", "counted", "cold", "start_ms", "import_ms", "log")
             offered = {name: message[name] for name in names}
             future.set_result(Offered(channel=socket.socket(fileno=fds[0]), **offered))
         else:

@@ -15,6 +15,8 @@ from typing import Protocol
 LINK_PREFIX = "faas"
 """Every spot's link on the host begins so: the guard lets packets to them pass."""
 GUARD = "faaspot-guard"
+SECONDS = 30
+"""How long the tool may take."""
 
 
 class FirewallError(Exception):
@@ -35,8 +37,31 @@ class Rules:
     denied: tuple[IPv4Network, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A network that may be reached at the ports from `first` to `last`, by TCP and UDP."""
+
+    network: IPv4Network
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What may leave a namespace: nothing to `denied`, then what belongs to a connection that stands or to `passages`.
+
+    Its own loopback stays as it is.
+    """
+
+    denied: tuple[IPv4Network, ...]
+    passages: tuple[Passage, ...]
+
+
 class Firewall(Protocol):
     """All methods raise FirewallError."""
+
+    def confine(self, confinement: Confinement) -> None:
+        """Put this, whole and at once, in place of all rules of the thread's network namespace."""
 
     def install(self, rules: Rules) -> None:
         """Put the rules in, all at once."""
@@ -67,7 +92,10 @@ def find() -> Firewall | None:
 
 
 def _run(command: list[str], text: str = "") -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30)
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise FirewallError(f"{command[0]}: no answer within {SECONDS} s") from error
     if done.returncode:
         raise FirewallError(f"{command[0]}: {done.stderr.strip() or f'exit status {done.returncode}'}")
     return done.stdout
@@ -75,6 +103,20 @@ def _run(command: list[str], text: str = "") -> str:
 
 class Iptables:
     """Chains of our own in the tables `filter` and `nat`, reached by one rule each from the built-in chains."""
+
+    def confine(self, confinement: Confinement) -> None:
+        refuse = "-j REJECT --reject-with icmp-admin-prohibited"
+        lines = ["*filter", ":INPUT DROP [0:0]", ":FORWARD DROP [0:0]", ":OUTPUT DROP [0:0]"]
+        lines += ["-A INPUT -i lo -j ACCEPT", "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"]
+        lines += ["-A OUTPUT -o lo -j ACCEPT"]
+        lines += [f"-A OUTPUT -d {network} {refuse}" for network in confinement.denied]
+        lines += ["-A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"]
+        lines += [
+            f"-A OUTPUT -d {each.network} -p {protocol} --dport {each.first}:{each.last} -j ACCEPT"
+            for each in confinement.passages
+            for protocol in ("tcp", "udp")
+        ]
+        _run(["iptables-restore", "--wait"], "\n".join([*lines, f"-A OUTPUT {refuse}", "COMMIT"]) + "\n")
 
     def install(self, rules: Rules) -> None:
         link = rules.link
@@ -135,6 +177,28 @@ class Iptables:
 
 class Nft:
     """A table of our own for each link. What another table drops stays dropped."""
+
+    def confine(self, confinement: Confinement) -> None:
+        denied = ", ".join(map(str, confinement.denied))
+        lines = "\n".join(
+            f"ip daddr {each.network} meta l4proto {{ tcp, udp }} th dport {each.first}-{each.last} accept"
+            for each in confinement.passages
+        )
+        refuse = "reject with icmp type admin-prohibited"
+        self._replace(
+            "gate",
+            f"""
+            chain in {{ type filter hook input priority filter; policy drop;
+                iifname "lo" accept
+                ct state established,related accept; }}
+            chain out {{ type filter hook output priority filter; policy drop;
+                oifname "lo" accept
+                ip daddr {{ {denied} }} {refuse}
+                ct state established accept
+                {lines}
+                {refuse}; }}
+            """,
+        )
 
     def install(self, rules: Rules) -> None:
         dns = ""

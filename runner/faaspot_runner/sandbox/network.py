@@ -21,6 +21,7 @@ router for nobody else; the last spot to close switches it off again. `net.ipv4.
 
     egress = Egress.open("NAME")               # or EgressUnavailable, whose text goes into SpotInfo.problems
     lease = egress.lease()
+    lease = egress.lease(rules)                # the same, but for what these list it is closed: `gate`
     ... the launcher: setns(lease.fd, CLONE_NEWNET) BEFORE it makes the user namespace, writes lease.resolv_conf ...
     lease.release()                            # when the sandbox is dead
 """
@@ -37,11 +38,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 
+from faaspot_runner.contract.egress import EgressRule
 from faaspot_runner.sandbox.firewall import LINK_PREFIX, FirewallError, Rules
+from faaspot_runner.sandbox.gate import RESOLV_CONF, Gate
 from faaspot_runner.sandbox.netns import SYSCTL, new_namespace, without_ipv6
 from faaspot_runner.sandbox.rtnetlink import Netlink
 from faaspot_runner.sandbox.uplink import HOSTS, EgressUnavailable, Uplink, examine, unavailable
@@ -78,6 +81,7 @@ class NetworkLease:
         self.fd = fd
         self.address = address
         self.resolv_conf = resolv_conf
+        self.gate: Gate | None = None
         self._give_back = give_back
         self._lock = threading.Lock()
 
@@ -89,6 +93,8 @@ class NetworkLease:
         with self._lock:
             fd, self.fd = self.fd, -1
         if fd >= 0:
+            if self.gate is not None:
+                self.gate.close()
             os.close(fd)
             self._give_back(self.address)
 
@@ -107,6 +113,8 @@ class Egress:
         self._spares: deque[NetworkLease] = deque()
         self._numbers = itertools.count(1)
         self._closed = False
+        self.unlisted: str | None = None
+        """Why this spot cannot hold a sandbox to an allow-list, None if it can."""
         self._behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="egress")
         self._host = Netlink()
         self._router_fd, self._router = -1, self._host
@@ -126,17 +134,40 @@ class Egress:
         except (OSError, FirewallError) as error:
             egress.close()
             raise EgressUnavailable(f"the way out could not be set up: {error}") from error
+        egress._try_gate()
         egress._behind.submit(egress._refill)
         return egress
 
-    def lease(self) -> NetworkLease:
-        """A namespace for one sandbox. Raises OSError."""
+    def lease(self, rules: Sequence[EgressRule] | None = None) -> NetworkLease:
+        """A namespace for one sandbox, closed but for what `rules` list if they are given. Raises OSError."""
         try:
             lease = self._spares.popleft()
         except IndexError:
             lease = self._new_lease()
         self._later(self._refill)
+        if rules is not None:
+            try:
+                lease.gate = Gate.open(lease.fd, rules, denied=self._denied, firewall=self._uplink.firewall)
+            except FirewallError as error:
+                lease.release()
+                raise OSError(errno.EIO, f"the allow-list could not be put in place: {error}") from error
+            except BaseException:
+                lease.release()
+                raise
+            lease.resolv_conf = RESOLV_CONF
         return lease
+
+    def _try_gate(self) -> None:
+        """See once whether an allow-list can be put in place here."""
+        fd, inside = new_namespace(router=False)
+        try:
+            inside.set_up("lo")
+            Gate.open(fd, (), denied=self._denied, firewall=self._uplink.firewall).close()
+        except (OSError, FirewallError) as error:
+            self.unlisted = f"a packet filter inside a sandbox's network is not possible here: {error}"
+        finally:
+            inside.close()
+            os.close(fd)
 
     def close(self) -> None:
         """Take all of it away again: links of sandboxes that still run, too. Harmless when repeated."""

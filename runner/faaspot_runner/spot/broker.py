@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import redis
+
 from faaspot_runner.blobs import BlobError, Blobs
-from faaspot_runner.connectors import CONNECTORS
-from faaspot_runner.connectors.base import DeploymentConfig, Sandbox
+from faaspot_runner.connectors.base import Connector, Sandbox
 from faaspot_runner.contract import Network, Release, SandboxSpec, SpotInfo, sandbox_spec
+from faaspot_runner.contract.runtimes import RUNTIME_TYPES
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.errors import DeploymentError, SandboxError
-from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 from faaspot_runner.runtimes.pool import SandboxPool
 from faaspot_runner.runtimes.spot_socket import welcome
 from faaspot_runner.sandbox.cgroups import Cgroups
@@ -27,6 +28,7 @@ from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
 from faaspot_runner.spot.pulse import Control, Heartbeat
+from faaspot_runner.spot.runtimes import SpotRuntimes
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ EVICT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What a spot stands on, found and opened at its start. `runtimes`: those that it offers."""
+    """What a spot stands on, found and opened at its start. `runtimes`: the built-in ones that it offers."""
 
     settings: Settings
     runtimes: tuple[str, ...]
@@ -57,15 +59,18 @@ class Ground:
         reaches = self.egress is not None or "sandbox" not in self.runtimes
         return ("none", "internet") if reaches else ("none",)
 
-    def configs(self, home: Path) -> dict[str, DeploymentConfig]:
-        """The runtimes' definitions, by name."""
+    @property
+    def lists(self) -> bool:
+        """Whether a sandbox here can be held to an allow-list."""
+        return self.egress is not None and self.egress.unlisted is None
+
+    def means(self, home: Path) -> dict[str, dict[str, Any]]:
+        """What the connectors of each offered type work with, beside what a definition says."""
         settings: dict[str, dict[str, Any]] = {
             "sandbox": {"cgroups": self.cgroups, "egress": self.egress},
             "process": {"directory": home / "process"},
         }
-        return {
-            name: DeploymentConfig(name=name, type=name, config=settings[name], lazy=False) for name in self.runtimes
-        }
+        return {name: settings.get(name, {}) for name in self.runtimes}
 
 
 class Broker:
@@ -75,9 +80,17 @@ class Broker:
         self._ground = ground
         self._settings = settings = ground.settings
         self._blobs = Blobs(settings.data_dir / "blobs")
-        self._configs = ground.configs(settings.home)
-        self._manager = DefaultDeploymentManager(CONNECTORS, self._configs)
         self._pool = SandboxPool(self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone)
+        self._runtimes = SpotRuntimes(
+            ground.means(settings.home),
+            clear=lambda name: self._pool.clear(name, settings.grace),
+            changed=lambda: self._heartbeat.beat(),
+        )
+        client = self._client = pulse.connect(settings)
+        self._heartbeat = Heartbeat(client, settings.ip, settings.home / "spot.json", self._info)
+        self._control = Control(
+            client, self._cancel, self._release, self._runtimes.want, lambda: self._crew.tell({"op": "look"})
+        )
         self._crew = Crew(
             settings.ip.replace(":", "-"),
             worker_arguments(settings),
@@ -94,24 +107,21 @@ class Broker:
         """Until SIGTERM or SIGINT; a second one hastens. Raises RunnerError if a runtime does not come up."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
-        client = pulse.connect(self._settings)
-        heartbeat = Heartbeat(client, self._settings.ip, self._settings.home / "spot.json", self._info)
-        control = Control(client, self._cancel, self._release, lambda: self._crew.tell({"op": "look"}))
         try:
-            for config in self._configs.values():
-                await self._manager.deploy(config)
+            await self._runtimes.begin()
             self._crew.start(self._settings.worker_counts)
-            chores = [asyncio.create_task(chore) for chore in (heartbeat.run(), control.run(), self._tidy())]
+            work = (self._heartbeat.run(), self._control.run(), self._tidy())
+            chores = [asyncio.create_task(chore) for chore in work]
             await self._until_stopped(chores)
-            heartbeat.beat()
+            self._heartbeat.beat()
             await self._crew.stop(self._settings.grace, self._hasten)
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
         finally:
             await self._pool.close()
-            await self._manager.close()
-            await client.aclose()
+            await self._runtimes.close()
+            await self._client.aclose()
 
     async def _until_stopped(self, chores: list[asyncio.Task[None]]) -> None:
         """Return at a stop; a chore that ends is a defect, and ends the spot with it."""
@@ -131,7 +141,7 @@ class Broker:
             created=created,
             last_seen=now,
             status="draining" if self._stop.is_set() else "online",
-            runtimes=self._ground.runtimes,
+            runtimes=self._runtimes.names,
             pythons={version: each.full_version for version, each in self._ground.interpreters.items()},
             networks=self._ground.networks,
             limits=self._ground.limits,
@@ -140,6 +150,8 @@ class Broker:
             sandboxes=len(self._pool),
             stuck=self._stuck,
             problems=self._ground.problems,
+            states=self._runtimes.states(),
+            egress=self._ground.lists,
         )
 
     # ------------------------------------------------------------ workers
@@ -167,7 +179,7 @@ class Broker:
             channel = sandbox.connect()
             member.sandboxes.add(sandbox.id)
             answer |= {"op": "acquired", "sandbox": sandbox.id, "cold": acquired.cold}
-            answer |= {"start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
+            answer |= {"counted": sandbox.counted, "start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
             answer["log"] = sandbox.log if acquired.first else ""
         except SandboxError as error:
             told = {"type": error.error.type, "message": error.error.message, "traceback": error.error.traceback}
@@ -196,11 +208,11 @@ class Broker:
 
     async def _open(self, spec: SandboxSpec, deadline: float) -> Sandbox:
         """Start the sandbox of a spec. Raises SandboxError."""
-        connector = self._manager.get_connector(spec.runtime)
-        if connector is None:
-            raise SandboxError(f"This spot does not offer the runtime {spec.runtime}.", reason="no_spot")
         if spec.limits.network not in self._ground.networks:
             raise SandboxError(f"This spot does not offer network {spec.limits.network}.", reason="no_spot")
+        connector = await self._connector(spec.runtime)
+        if spec.limits.egress is not None and not (self._ground.lists and RUNTIME_TYPES[connector.config.type].egress):
+            raise SandboxError("This spot cannot hold this runtime to an allow-list (egress).", reason="no_spot")
         async with self._removal:  # the environment is here whole, or gone: the pool knows already that it is needed
             self._doomed.discard(spec.environment or "")
             material = await asyncio.to_thread(self._material, spec)
@@ -208,6 +220,15 @@ class Broker:
             return await connector.open(spec, material, deadline)
         except DeploymentError as error:
             raise SandboxError(str(error)) from error
+
+    async def _connector(self, name: str) -> Connector:
+        """The connector of a runtime; one that was never heard of may have been defined a moment ago."""
+        if not self._runtimes.knows(name):
+            try:
+                await self._control.look()
+            except redis.RedisError as error:
+                log.warning("the runtime %s is unknown, and Redis is away: %s", name, error)
+        return await self._runtimes.connector(name)
 
     def _material(self, spec: SandboxSpec) -> Material:
         python = self._ground.interpreters.get(spec.python)

@@ -105,10 +105,13 @@ def _cgroups(name: str, problems: list[str]) -> Cgroups | None:
 
 def _egress(name: str, problems: list[str]) -> Egress | None:
     try:
-        return Egress.open(name)
+        egress = Egress.open(name)
     except EgressUnavailable as error:
         problems.append(f"network internet: {error}")
         return None
+    if egress.unlisted is not None:
+        problems.append(f"egress: {egress.unlisted}")
+    return egress
 
 
 def _ground(

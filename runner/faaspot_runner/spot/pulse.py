@@ -13,7 +13,18 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from faaspot_runner.contract import CONTROL, SPOT_HEARTBEAT_SECONDS, SPOTS, Cancel, Release, SpotInfo, dump, load
+from faaspot_runner.contract import (
+    CONTROL,
+    RUNTIMES,
+    SPOT_HEARTBEAT_SECONDS,
+    SPOTS,
+    Cancel,
+    Release,
+    SpotInfo,
+    dump,
+    load,
+)
+from faaspot_runner.contract.runtimes import Runtimes
 from faaspot_runner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,18 +91,23 @@ class Heartbeat:
 
 
 class Control:
-    """Hears the API's control messages. What it misses while Redis is away is also a key: `missed` says to look."""
+    """Hears the API's control messages. What it misses while Redis is away is also a key.
+
+    `missed` says to look for the workers' keys; the wanted runtimes it reads itself.
+    """
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         cancel: Callable[[str], None],
         release: Callable[[Release], None],
+        runtimes: Callable[[Runtimes], None],
         missed: Callable[[], None],
     ) -> None:
         self._redis = client
         self._cancel = cancel
         self._release = release
+        self._runtimes = runtimes
         self._missed = missed
 
     async def run(self) -> None:
@@ -101,6 +117,7 @@ class Control:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(CONTROL)
                     self._missed()
+                    await self.look()
                     while True:
                         message = await pubsub.get_message(timeout=None)
                         if message is not None:
@@ -109,7 +126,16 @@ class Control:
                 log.warning("control messages wait, Redis is away: %s", error)
             await asyncio.sleep(AWAY_SECONDS)
 
-    def _hear(self, text: bytes) -> None:
+    async def look(self) -> None:
+        """Read which runtimes are wanted. Nothing is there in a server that came back empty: then what was holds.
+
+        Raises redis.RedisError.
+        """
+        text = await self._redis.get(RUNTIMES)
+        if text is not None:
+            self._hear(text)
+
+    def _hear(self, text: bytes | str) -> None:
         try:
             message = load(text)
         except ValueError as error:
@@ -119,3 +145,5 @@ class Control:
             self._cancel(message.execution_id)
         elif isinstance(message, Release):
             self._release(message)
+        elif isinstance(message, Runtimes):
+            self._runtimes(message)

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.unit.runner.network_world import tool, world
 from tests.unit.runner.valkey import Valkey
+
+__all__ = ["tool", "world"]
 
 
 @pytest.fixture

@@ -53,11 +53,14 @@ def eventually(look: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 class Site:
-    """One spot and what it needs. `runtime`: "sandbox" or "process"."""
+    """One spot and what it needs. `runtime`: "sandbox" or "process"; `program`: what is started as the spot."""
 
-    def __init__(self, directory: Path, runtime: str) -> None:
+    def __init__(
+        self, directory: Path, runtime: str, program: tuple[str, ...] = ("-m", "faaspot_runner", "spot")
+    ) -> None:
         self.directory = directory
         self.runtime = runtime
+        self.program = program
         self.data = directory / "data"
         self.server = Valkey(directory)
         self.process: subprocess.Popen[bytes] | None = None
@@ -78,7 +81,7 @@ class Site:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", "faaspot_runner", "spot", "--ip", self.ip),
+                    *(sys.executable, "-P", *self.program, "--ip", self.ip),
                     *("--data-dir", str(self.data), "--redis-url", self.server.url, "--workers", workers),
                     *("--parent-pid", str(os.getpid()), *allow, *more),
                 ],
@@ -156,7 +159,7 @@ class Site:
         assert info is not None
         limits = Limits(**{"timeout": 20.0, "memory": 128, **more.pop("limits", {})})
         given = {"version_id": uuid4().hex, "deployment": "d", "version": 1, "python": next(iter(info.pythons)), **more}
-        return SandboxSpec(runtime=self.runtime, code=self.blob(code.encode()), limits=limits, **given)
+        return SandboxSpec(**{"runtime": self.runtime, "code": self.blob(code.encode()), "limits": limits, **given})
 
     def request(self, spec: SandboxSpec, args: dict[str, Any] | None = None, **more: Any) -> RunRequest:
         given = {"execution_id": str(uuid4()), "attempt": 1, "token": uuid4().hex, "accepted": time.time(), **more}

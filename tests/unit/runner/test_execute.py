@@ -115,7 +115,13 @@ class FakeSpot:
             sandbox = f"s{len(self.zygotes)}"
             future.set_result(
                 Offered(
-                    channel=zygote.theirs, sandbox=sandbox, cold=True, start_ms=1.0, import_ms=2.0, log="imported\n"
+                    counted=False,
+                    channel=zygote.theirs,
+                    sandbox=sandbox,
+                    cold=True,
+                    start_ms=1.0,
+                    import_ms=2.0,
+                    log="imported\n",
                 )
             )
         return future

@@ -292,3 +292,45 @@ async def test_close_stops_what_is_just_starting() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asked
     assert len(house.pool) == 0
+
+
+# ---------------------------------------------------------------- the end of a runtime
+
+
+@run
+async def test_a_runtime_that_goes_waits_for_its_sandboxes_and_leaves_the_others() -> None:
+    house = House()
+    mine, other = await house.acquire(replace(SPEC, runtime="strict")), await house.acquire()
+    clearing = asyncio.create_task(house.pool.clear("strict", 5))
+    await turns()
+    assert (mine.retired, mine.stopped, clearing.done()) == (True, False, False)
+    mine.die()
+    await clearing
+    assert mine.stopped
+    assert (other.retired, await house.acquire()) == (False, other)
+    await house.pool.close()
+
+
+@run
+async def test_what_does_not_end_in_its_time_is_stopped() -> None:
+    house = House()
+    mine = await house.acquire(replace(SPEC, runtime="strict"))
+    await house.pool.clear("strict", 0)
+    assert mine.stopped
+    assert house.gone == [mine.id]
+    assert len(house.pool) == 0
+
+
+@run
+async def test_one_that_is_still_starting_is_waited_for_and_then_left_to_its_connector() -> None:
+    house = House()
+    house.gate.clear()
+    asked = asyncio.create_task(house.acquire(replace(SPEC, runtime="strict")))
+    await turns()
+    await house.pool.clear("strict", 0)
+    house.failure = SandboxError("the runtime is gone")
+    house.gate.set()
+    with pytest.raises(SandboxError):
+        await asked
+    await house.pool.clear("strict", 5)
+    assert len(house.pool) == 0

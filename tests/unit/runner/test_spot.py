@@ -167,6 +167,15 @@ def test_what_this_spot_does_not_have_ends_as_no_spot(site: Site) -> None:
     assert site.run(python="3.7").reason == "no_spot"
 
 
+def test_a_run_with_an_allow_list_runs_only_where_it_is_enforced(site: Site) -> None:
+    info = site.info()
+    assert info is not None
+    ended = site.run(limits={"network": "internet", "egress": ("8.8.4.4:53",)})
+    assert ended.reason == (None if info.egress and site.runtime == "sandbox" else "no_spot"), ended
+    if os.geteuid() == 0 and site.runtime == "sandbox":
+        assert info.egress == ("internet" in info.networks)
+
+
 def test_many_runs_are_in_flight_in_one_worker(site: Site) -> None:
     spec = site.spec("import time\ndef main(args, context):\n    time.sleep(1)\n")
     requests = [site.request(spec) for _ in range(20)]

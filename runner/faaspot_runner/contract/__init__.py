@@ -1,7 +1,8 @@
 """What the control plane and a spot say to each other: queues, keys, requests, events, results.
 
-The only module of the runner that the API imports; standard library only. Everything travels as strict JSON
-(never pickle). A reader of this file knows the whole seam between the two halves.
+The only part of the runner that the API imports; standard library only. Everything travels as strict JSON
+(never pickle). A reader of this file, and of `runtimes` beside it, knows the whole seam
+between the two halves.
 
 The way of one execution over this seam::
 
@@ -20,6 +21,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
 
 # ---------------------------------------------------------------- queues and keys
 
@@ -41,8 +44,10 @@ SPOT_HEARTBEAT_SECONDS = 2.0
 SPOT_OFFLINE_SECONDS = 10.0
 """A spot whose ``last_seen`` (Redis clock) is older than this is offline."""
 CONTROL = PREFIX + "control"
-"""Redis pub/sub channel from the API to all spots: JSON of `Cancel` or `Release`. A hint: what must not be missed is
-also a key (`cancel_key`) or is found again by the spot's own sweep."""
+"""Redis pub/sub channel from the API to all spots: JSON of `Cancel`, `Release` or `Runtimes`. A hint: what must not be
+missed is also a key (`cancel_key`, `RUNTIMES`) or is found again by the spot's own sweep."""
+RUNTIMES = PREFIX + "runtimes"
+"""Redis string: JSON of the newest `Runtimes`. A spot reads it whenever it subscribes to `CONTROL`."""
 SUPERVISOR = PREFIX + "supervisor"
 """Redis list of JSON `SpotRequest`; the supervisor of `fas up` pops it (BLMOVE) and adds or removes local spots."""
 
@@ -110,13 +115,17 @@ Network = Literal["none", "internet"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a run may take. Units: seconds, megabytes (2**20), processes+threads."""
+    """What a run may take. Units: seconds, megabytes (2**20), processes+threads.
+
+    `egress`: with `network` internet the only places it may connect to (`contract.egress`), None: every public one.
+    """
 
     timeout: float = 60.0
     memory: int = 256
     pids: int = 64
     tmp: int = 64
     network: Network = "none"
+    egress: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +299,8 @@ class SpotInfo:
 
     `runtimes`: offered runtime names; `pythons`: minor version -> full version, the first is the default;
     `networks`: offered values; `limits`: "cgroup" or "rlimit"; `status`: online | draining.
-    `running`: executions in flight; `stuck`: processes whose death did not come in time.
+    `running`: executions in flight; `stuck`: processes whose death did not come in time. `states`: how each runtime
+    stands, the built-in ones that are offered and those that people defined. `egress`: an allow-list is enforced here.
     """
 
     ip: str
@@ -307,11 +317,13 @@ class SpotInfo:
     stuck: int = 0
     problems: tuple[str, ...] = ()
     """Why something is not offered, for people: "network internet: iptables was not found"."""
+    states: dict[str, RuntimeState] = field(default_factory=dict)
+    egress: bool = False
 
 
 # ---------------------------------------------------------------- JSON
 
-Message = RunRequest | BuildRequest | SpotRequest | Cancel | Release | RunStarted | RunEnded
+Message = RunRequest | BuildRequest | SpotRequest | Cancel | Release | Runtimes | RunStarted | RunEnded
 
 
 def dump(message: Message | SpotInfo) -> str:
@@ -343,14 +355,17 @@ def load_spot(text: str | bytes) -> SpotInfo:
     try:
         for name in ("runtimes", "networks", "problems"):
             data[name] = tuple(data[name])
-        return SpotInfo(**data)
-    except (TypeError, KeyError) as error:
+        states = {name: RuntimeState(**state) for name, state in data.get("states", {}).items()}
+        return SpotInfo(**{**data, "states": states})
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"malformed spot info: {error}") from error
 
 
 def sandbox_spec(data: dict[str, Any]) -> SandboxSpec:
     """The spec from its JSON object. Raises TypeError for unknown or missing fields."""
-    return SandboxSpec(**{**data, "limits": Limits(**data["limits"])})
+    limits = data["limits"]
+    listed = limits.get("egress")
+    return SandboxSpec(**{**data, "limits": Limits(**{**limits, "egress": None if listed is None else tuple(listed)})})
 
 
 def _ended(data: dict[str, Any]) -> RunEnded:
@@ -376,6 +391,7 @@ _MAKERS: dict[str, Any] = {
     "spot": lambda data: SpotRequest(**data),
     "cancel": lambda data: Cancel(**data),
     "release": _release,
+    "runtimes": runtimes_of,
     "started": lambda data: RunStarted(**data),
     "ended": _ended,
 }

@@ -1,0 +1,102 @@
+"""Runtimes as both halves know them: the types that there are, definitions, what is wanted of a spot, what it reports.
+
+The API keeps definitions and says which runtimes shall stand (`Runtimes`, whole, every time); each spot follows, and
+tells with its heartbeat how far it is. So a spot that was away has missed nothing once it has read the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RuntimeStatus = Literal["undeployed", "deploying", "deployed", "undeploying", "failed"]
+Wanted = Literal["down", "known", "up"]
+"""down: out of service; known: comes up at its first use (a lazy one); up: stands, without being used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeType:
+    """What a definition of this type may say.
+
+    `stands_on`: the types that it may wrap, () if it cannot wrap. `config`: its keys, each with the regular expression
+    that a whole value must match. `external`: the config keys without which nobody could connect to one whose life is
+    not ours, None if there is no such thing. `always`: its built-in runtime is listed even where no spot offers it.
+    `egress`: its connector holds a deployment to its allow-list, where the spot can.
+    """
+
+    stands_on: tuple[str, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
+    external: tuple[str, ...] | None = None
+    always: bool = True
+    egress: bool = False
+
+    @property
+    def can_wrap(self) -> bool:
+        return bool(self.stands_on)
+
+
+RUNTIME_TYPES: Mapping[str, RuntimeType] = {
+    "sandbox": RuntimeType(egress=True),
+    "docker": RuntimeType(
+        config={
+            "image": r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}",
+            "container": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}",
+            "oci_runtime": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+            "network": r"none|internet",
+        },
+        external=("container",),
+    ),
+    "process": RuntimeType(always=False),
+}
+"""Every type has one built-in runtime of its own name, without config, which nobody can redefine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeDefinition:
+    """A runtime as people define it; nothing of it ever changes. `wraps`: the name of the one that it stands on."""
+
+    name: str
+    type: str
+    config: Mapping[str, str] = field(default_factory=dict)
+    wraps: str | None = None
+    lazy: bool = True
+    external: bool = False
+
+
+BUILT_IN: Mapping[str, RuntimeDefinition] = {name: RuntimeDefinition(name=name, type=name) for name in RUNTIME_TYPES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeWanted:
+    """What shall become of one runtime. `asked`: when that was said; said anew, a spot tries again what failed."""
+
+    definition: RuntimeDefinition
+    wanted: Wanted
+    asked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtimes:
+    """Every runtime that people have defined. `revision` grows with each change; an older one is never followed."""
+
+    revision: int
+    wanted: tuple[RuntimeWanted, ...] = ()
+    kind: Literal["runtimes"] = "runtimes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeState:
+    """How one runtime stands on one spot. `asked`: that of the wish which it has followed, 0 for a built-in one."""
+
+    status: RuntimeStatus
+    error: str | None = None
+    asked: int = 0
+
+
+def runtimes_of(data: dict[str, Any]) -> Runtimes:
+    """The message from its JSON object. Raises TypeError or KeyError for unknown or missing fields."""
+    wanted = (
+        RuntimeWanted(**{**each, "definition": RuntimeDefinition(**each["definition"])}) for each in data["wanted"]
+    )
+    return Runtimes(revision=data["revision"], wanted=tuple(wanted))
