@@ -24,11 +24,15 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warm:
-    """A channel to use for one run. `cold`: this run waited for the sandbox's start; `log`: what the import printed."""
+    """A channel to use for one run. `cold`: this run waited for the sandbox's start; `log`: what the import printed.
+
+    `counted`: the run is to be put into a cgroup of ours.
+    """
 
     channel: Channel
     spec: SandboxSpec
     sandbox: str
+    counted: bool
     cold: bool = False
     import_ms: float = 0.0
     log: str = ""
@@ -84,7 +88,7 @@ class Channels:
                 closing = [warm]
             else:
                 self._idle.setdefault(warm.spec, deque()).append(
-                    Warm(channel=warm.channel, spec=warm.spec, sandbox=warm.sandbox)
+                    Warm(channel=warm.channel, spec=warm.spec, sandbox=warm.sandbox, counted=warm.counted)
                 )
                 self._idle.move_to_end(warm.spec)
                 self._count += 1
@@ -159,6 +163,7 @@ class Channels:
             channel=Channel(offered.channel),
             spec=spec,
             sandbox=offered.sandbox,
+            counted=offered.counted,
             cold=offered.cold,
             import_ms=offered.import_ms,
             log=offered.log,

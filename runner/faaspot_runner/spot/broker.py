@@ -8,24 +8,24 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors import CONNECTORS
-from faaspot_runner.connectors.base import DeploymentConfig, Sandbox
+from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
 from faaspot_runner.contract import Network, Release, SandboxSpec, SpotInfo, sandbox_spec
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.errors import DeploymentError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 from faaspot_runner.runtimes.pool import SandboxPool
-from faaspot_runner.runtimes.spot_socket import welcome
+from faaspot_runner.runtimes.spot_socket import told_of, welcome
 from faaspot_runner.sandbox.cgroups import Cgroups
 from faaspot_runner.sandbox.network import Egress
 from faaspot_runner.sandbox.spec import Interpreter, Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
+from faaspot_runner.spot.engine import EngineWatch
 from faaspot_runner.spot.pulse import Control, Heartbeat
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,9 @@ EVICT_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What a spot stands on, found and opened at its start. `runtimes`: those that it offers."""
+    """What a spot stands on, found and opened at its start. `runtimes`: those of this machine; `watch`: its Docker
+    engine's, None if the runtime `docker` is not to be offered.
+    """
 
     settings: Settings
     runtimes: tuple[str, ...]
@@ -43,6 +45,7 @@ class Ground:
     environments: Environments
     cgroups: Cgroups | None
     egress: Egress | None
+    watch: EngineWatch | None
     problems: tuple[str, ...]
 
     @property
@@ -57,15 +60,45 @@ class Ground:
         reaches = self.egress is not None or "sandbox" not in self.runtimes
         return ("none", "internet") if reaches else ("none",)
 
-    def configs(self, home: Path) -> dict[str, DeploymentConfig]:
-        """The runtimes' definitions, by name."""
-        settings: dict[str, dict[str, Any]] = {
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The runtimes that can be used now."""
+        answers = self.watch is not None and self.watch.problem is None
+        return (*self.runtimes, "docker") if answers else self.runtimes
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Why something is not offered now."""
+        away = self.watch.problem if self.watch else None
+        return (*self.problems, f"runtime docker: {away}") if away else self.problems
+
+    def means(self, type: str) -> dict[str, Any]:  # noqa: A002 (the config's word)
+        """What the spot itself gives the connectors of a type, beside what a definition says."""
+        settings = self.settings
+        given: dict[str, dict[str, Any]] = {
             "sandbox": {"cgroups": self.cgroups, "egress": self.egress},
-            "process": {"directory": home / "process"},
+            "process": {"directory": settings.home / "process"},
         }
-        return {
-            name: DeploymentConfig(name=name, type=name, config=settings[name], lazy=False) for name in self.runtimes
+        if self.watch is not None:
+            given["docker"] = {
+                "engine": self.watch.engine,
+                "owner": self.watch.owner,
+                "directory": settings.home / "docker",
+                "environments": settings.data_dir / "environments",
+                "cgroups": self.cgroups,
+                "egress": self.egress,
+            }
+        return given[type]
+
+    def configs(self) -> dict[str, DeploymentConfig]:
+        """The definitions of the ready-made runtimes, by name."""
+        found = {
+            name: DeploymentConfig(name=name, type=name, config=self.means(name), lazy=False) for name in self.runtimes
         }
+        if self.watch is not None:
+            said = {"image": self.settings.docker_image, "oci_runtime": self.settings.oci_runtime}
+            found["docker"] = DeploymentConfig(name="docker", type="docker", config={**said, **self.means("docker")})
+        return found
 
 
 class Broker:
@@ -75,7 +108,7 @@ class Broker:
         self._ground = ground
         self._settings = settings = ground.settings
         self._blobs = Blobs(settings.data_dir / "blobs")
-        self._configs = ground.configs(settings.home)
+        self._configs = ground.configs()
         self._manager = DefaultDeploymentManager(CONNECTORS, self._configs)
         self._pool = SandboxPool(self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone)
         self._crew = Crew(
@@ -100,7 +133,9 @@ class Broker:
             for config in self._configs.values():
                 await self._manager.deploy(config)
             self._crew.start(self._settings.worker_counts)
-            chores = [asyncio.create_task(chore) for chore in (heartbeat.run(), control.run(), self._tidy())]
+            work = [heartbeat.run(), control.run(), self._tidy()]
+            work += [self._ground.watch.run()] if self._ground.watch else []
+            chores = [asyncio.create_task(chore) for chore in work]
             await self._until_stopped(chores)
             heartbeat.beat()
             await self._crew.stop(self._settings.grace, self._hasten)
@@ -130,7 +165,7 @@ class Broker:
             created=created,
             last_seen=now,
             status="draining" if self._stop.is_set() else "online",
-            runtimes=self._ground.runtimes,
+            runtimes=self._ground.offered,
             pythons={version: each.full_version for version, each in self._ground.interpreters.items()},
             networks=self._ground.networks,
             limits=self._ground.limits,
@@ -138,7 +173,7 @@ class Broker:
             running=self._crew.running,
             sandboxes=len(self._pool),
             stuck=self._stuck,
-            problems=self._ground.problems,
+            problems=self._ground.told,
         )
 
     # ------------------------------------------------------------ workers
@@ -147,6 +182,8 @@ class Broker:
         match message["op"]:
             case "acquire":
                 member.ask(self._acquire(member, message))
+            case "interpreter" | "keep":
+                member.ask(self._prepare(member, message))
             case "used":
                 member.running = message["running"]
                 self._pool.touch(message["sandboxes"])
@@ -166,11 +203,10 @@ class Broker:
             channel = sandbox.connect()
             member.sandboxes.add(sandbox.id)
             answer |= {"op": "acquired", "sandbox": sandbox.id, "cold": acquired.cold}
-            answer |= {"start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
+            answer |= {"counted": sandbox.counted, "start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
             answer["log"] = sandbox.log if acquired.first else ""
         except SandboxError as error:
-            told = {"type": error.error.type, "message": error.error.message, "traceback": error.error.traceback}
-            answer |= {"reason": error.reason, "error": told, "log": error.log}
+            answer |= _refusal(error)
         except TimeoutError:
             text = f"The function did not start within {self._settings.cold_start_timeout:g} s."
             answer |= {"reason": "timeout", "error": {"type": "Timeout", "message": text, "traceback": None}}
@@ -178,6 +214,25 @@ class Broker:
             # The sandbox died between its start and the channel: worth another try.
             answer |= {"reason": None, "error": {"type": "OSError", "message": str(error), "traceback": None}}
         member.line.send(answer, channel)
+
+    async def _prepare(self, member: Member, message: dict[str, Any]) -> None:
+        """Answer what a runtime's environments are made for, or prepare the start of a version that was built."""
+        lines: list[str] = []
+        try:
+            connector = self._connector(message["runtime"])
+            python = self._python(message["python"])
+            made_for = None
+            if message["op"] == "interpreter":
+                made_for = await connector.interpreter(python, lines.append)
+            else:
+                name = message["environment"]
+                environment = self._ground.environments.path(name) if name else None
+                await connector.keep(python, environment, lines.append)
+        except (SandboxError, DeploymentError) as error:
+            answer = {"op": "failed", **_refusal(_sandbox_error(error))}
+        else:
+            answer = {"op": "prepared", "interpreter": made_for and told_of(made_for), "log": "\n".join(lines)}
+        member.line.send({**answer, "call": message["call"]}, None)
 
     async def _bury(self, member: Member) -> None:
         """Kill what a dead worker's runs left; without cgroups that means the whole sandboxes that it used."""
@@ -195,21 +250,29 @@ class Broker:
 
     async def _open(self, spec: SandboxSpec, deadline: float) -> Sandbox:
         """Start the sandbox of a spec. Raises SandboxError."""
-        connector = self._manager.get_connector(spec.runtime)
-        if connector is None:
-            raise SandboxError(f"This spot does not offer the runtime {spec.runtime}.", reason="no_spot")
+        connector = self._connector(spec.runtime)
         if spec.limits.network not in self._ground.networks:
             raise SandboxError(f"This spot does not offer network {spec.limits.network}.", reason="no_spot")
         self._doomed.discard(spec.environment or "")
         try:
             return await connector.open(spec, await asyncio.to_thread(self._material, spec), deadline)
         except DeploymentError as error:
-            raise SandboxError(str(error)) from error
+            raise _sandbox_error(error) from error
+
+    def _connector(self, runtime: str) -> Connector:
+        connector = self._manager.get_connector(runtime)
+        if connector is None:
+            raise SandboxError(f"This spot does not offer the runtime {runtime}.", reason="no_spot")
+        return connector
+
+    def _python(self, version: str) -> Interpreter:
+        python = self._ground.interpreters.get(version)
+        if python is None:
+            raise SandboxError(f"This spot has no Python {version}.", reason="no_spot")
+        return python
 
     def _material(self, spec: SandboxSpec) -> Material:
-        python = self._ground.interpreters.get(spec.python)
-        if python is None:
-            raise SandboxError(f"This spot has no Python {spec.python}.", reason="no_spot")
+        python = self._python(spec.python)
         try:
             code = self._blobs.read(spec.code)
         except BlobError as error:
@@ -227,12 +290,24 @@ class Broker:
             for name in tuple(self._doomed - self._pool.environments):
                 self._doomed.discard(name)
                 await asyncio.to_thread(self._remove_environment, name)
+                await self._forget_environment(name)
 
     def _remove_environment(self, name: str) -> None:
         try:
             self._ground.environments.remove(name)
         except (OSError, ValueError) as error:
             log.warning("the environment %s was not removed: %s", name, error)
+
+    async def _forget_environment(self, name: str) -> None:
+        """Have the runtimes that are up let go of what they made of it; what they keep is swept at the next start."""
+        for config in self._configs.values():
+            connector = self._manager.get_connector(config.name)
+            if connector is None or config.name not in self._ground.offered:
+                continue
+            try:
+                await connector.forget(name)
+            except (SandboxError, DeploymentError) as error:
+                log.warning("the runtime %s did not let go of environment %s: %s", config.name, name, error)
 
     # ------------------------------------------------------------ control
 
@@ -242,6 +317,19 @@ class Broker:
     def _release(self, release: Release) -> None:
         self._pool.release(release.version_ids)
         self._doomed |= set(release.environments)
+
+
+def _sandbox_error(error: SandboxError | DeploymentError) -> SandboxError:
+    """A runtime that did not come up, with the reason of what kept it from coming."""
+    if isinstance(error, SandboxError):
+        return error
+    return error.__cause__ if isinstance(error.__cause__, SandboxError) else SandboxError(str(error))
+
+
+def _refusal(error: SandboxError) -> dict[str, Any]:
+    """An answer's fields that say why there is no sandbox."""
+    told = {"type": error.error.type, "message": error.error.message, "traceback": error.error.traceback}
+    return {"reason": error.reason, "error": told, "log": error.log}
 
 
 def worker_arguments(settings: Settings) -> list[str]:
