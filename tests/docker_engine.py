@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from functools import cache
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import docker
 import pytest
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 from faaspot_runner.docker.engine import Engine, Owner
 
@@ -51,6 +53,24 @@ def objects(platform: str = PLATFORM) -> list[str]:
         return sorted(found)
     finally:
         api.close()
+
+
+def platform_of(data: Path) -> str:
+    """The label's value for a platform's data directory."""
+    return hashlib.sha256(str(data).encode()).hexdigest()[:10]
+
+
+def processes(platform: str) -> set[int]:
+    """The processes in a platform's containers, as this machine counts."""
+    api = docker.APIClient(timeout=30)
+    found: set[int] = set()
+    try:
+        for each in api.containers(filters={"label": [f"faaspot.platform={platform}"]}):
+            with contextlib.suppress(APIError):  # it ended meanwhile
+                found |= {int(row[1]) for row in api.top(each["Id"])["Processes"] or ()}
+    finally:
+        api.close()
+    return found
 
 
 def connector_config(directory: Path, **more: Any) -> dict[str, Any]:

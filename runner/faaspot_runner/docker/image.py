@@ -144,7 +144,8 @@ class Images:
             try:
                 said = self._output(identity, program)
             except EngineError as error:
-                if error.status not in (400, 404):  # the program is not there
+                # The engine has no better word for a program that is not in the image.
+                if not any(text in str(error) for text in ("executable file not found", "no such file")):
                     raise
                 continue
             break
