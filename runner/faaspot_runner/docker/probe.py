@@ -24,7 +24,7 @@ print(json.dumps({
 """
 MANYLINUX = (40, 39, 38, 37, 36, 35, 34, 33, 32, 31, 28, 17)
 """Minor versions of glibc that uv knows wheels for."""
-_PREFIX = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+_PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+")
 _ABI = re.compile(r"[a-z0-9_-]{1,64}")
 
 
