@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from tests import docker_engine
-from tests.platforms import Platform, eventually, platform
+from tests.platforms import ORDINARY_UID, Platform, eventually, platform
 from tests.unit.runner.engine_relay import EngineRelay
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -128,6 +128,25 @@ def test_an_engine_that_goes_away_is_told_and_comes_back_by_itself(running: Plat
     for name in ("warm", "cold"):
         running.undeploy(name)
     eventually(lambda: kinds(running) == [], 15)
+
+
+def test_an_ordinary_user_with_access_to_the_engine_has_containers_of_its_own_uid(relay: EngineRelay) -> None:
+    """The engine runs them as that user, never as root, so that a spot of theirs can look after its runs."""
+    relay.path.parent.chmod(0o755)
+    relay.path.chmod(0o666)
+    code = (
+        "import os\ndef main(args, context):\n"
+        "    held = bytearray(args.get('mb', 0) << 20)\n"
+        "    return open('/proc/self/uid_map').read().split()\n"
+    )
+    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": relay.url}
+    with platform("user", environ=environ) as running:
+        running.deploy("mine", code, runtime="docker", memory=64)
+        assert running.run("mine").json == ["1000", str(ORDINARY_UID), "1"]
+        assert running.run("mine", {"mb": 500}).status != 200
+        assert running.run("mine").json == ["1000", str(ORDINARY_UID), "1"]
+        data = running.data
+    assert docker_engine.objects(docker_engine.platform_of(data)) == []
 
 
 def test_a_base_image_that_cannot_be_had_fails_the_build_with_its_name() -> None:

@@ -11,6 +11,7 @@ from faaspot_runner.errors import DeploymentDefinitionError
 from faaspot_runner.settings import DOCKER_IMAGE
 
 _IMAGE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._:/@{}-]{0,254}")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
 _WORD = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
 
@@ -56,11 +57,17 @@ class DockerConfig:
 
 
 def _typed(name: str, key: str, value: Any) -> Any:
-    kinds: dict[str, tuple[type, ...]] = {"cpus": (int, float), "memory": (int,), "pids": (int,), "runs": (int,)}
-    wanted = kinds.get(key, (str,))
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise _wrong(name, key, "must be a number" if key in kinds else "must be a text")
-    return value
+    """The value; a number may come as its text, as a command line has it."""
+    kinds: dict[str, type] = {"cpus": float, "memory": int, "pids": int, "runs": int}
+    kind = kinds.get(key)
+    if kind is None:
+        if not isinstance(value, str):
+            raise _wrong(name, key, "must be a text")
+        return value
+    text = "" if isinstance(value, bool) else str(value)
+    if not _NUMBER.fullmatch(text) or (kind is int and not text.isdecimal()):
+        raise _wrong(name, key, "must be a number")
+    return kind(text)
 
 
 def _check(name: str, config: DockerConfig) -> None:

@@ -21,6 +21,7 @@ from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Request, Sandbox
 from faaspot_runner.connectors.docker import DockerConnector
 from faaspot_runner.contract import Limits, SandboxSpec
+from faaspot_runner.docker.config import DockerConfig
 from faaspot_runner.docker.profile import profile
 from faaspot_runner.errors import DeploymentDefinitionError, EngineError, ImageError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
@@ -402,6 +403,9 @@ def test_an_external_container_that_is_not_there_is_refused_with_what_to_do(tmp_
         ({"image": "x{{"}, "config.image"),
         ({"memory": 1}, "config.memory must be between 64 and"),
         ({"memory": True}, "config.memory must be a number"),
+        ({"memory": 512.5}, "config.memory must be a number"),
+        ({"cpus": "nan"}, "config.cpus must be a number"),
+        ({"image": 7}, "config.image must be a text"),
         ({"pull": "always"}, "config.pull must be missing or never"),
         ({"oci_runtime": "../runc"}, "config.oci_runtime is not a name"),
         ({"container": "mine"}, "config.container is only for a runtime with external: true"),
@@ -411,6 +415,11 @@ def test_a_config_that_cannot_be_is_refused_by_its_key(tmp_path: Path, said: dic
     with pytest.raises(DeploymentDefinitionError) as refused:
         DockerConnector(config(tmp_path, **said))
     assert text in str(refused.value)
+
+
+def test_numbers_may_come_as_texts(tmp_path: Path) -> None:
+    said = DockerConfig.of("d", {"cpus": "1.5", "memory": "512", "pids": 64}, external=False)
+    assert (said.cpus, said.memory, said.pids) == (1.5, 512, 64)
 
 
 def test_a_launcher_that_lost_its_spot_ends_and_its_container_with_it(tmp_path: Path, api: docker.APIClient) -> None:
