@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 
 from faaspot_runner.blobs import BlobError, Blobs, Contexts
 from faaspot_runner.contract import (
-    LOG_CUT_MARK,
     MAX_LOG_BYTES,
     BuildOutcome,
     BuildRequest,
@@ -37,7 +36,7 @@ from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.lease import Lease, RedisClock, Request
-from faaspot_runner.report import LiveLog
+from faaspot_runner.report import BuildLog, LiveLog
 from faaspot_runner.runtimes.channels import Channels, StoppedError, Warm
 from faaspot_runner.runtimes.spot_socket import Prepared, SpotClient, SpotGoneError
 from faaspot_runner.sandbox.cgroups import RunSlots
@@ -350,7 +349,7 @@ class _Build(_Story):
     def __init__(self, means: Means, request: BuildRequest, lease: Lease, live: LiveLog) -> None:
         super().__init__(means, request, lease)
         self._build = request
-        self._log = _BuildLog(live)
+        self._log = BuildLog(live)
 
     def run(self) -> RunEnded | None:
         """Success with the lock and the environment's name, or why there is none."""
@@ -411,27 +410,3 @@ class _Build(_Story):
             timings=timings,
             build=build,
         )
-
-
-class _BuildLog:
-    """The lines of a build, kept up to the limit of a log and followed live."""
-
-    def __init__(self, live: LiveLog) -> None:
-        self._live = live
-        self._kept: list[bytes] = []
-        self._room = MAX_LOG_BYTES
-        self.dropped = 0
-
-    def line(self, text: str) -> None:
-        data = (text + "\n").encode("utf-8", "replace")
-        kept, rest = data[: self._room], data[self._room :]
-        self._room -= len(kept)
-        self.dropped += len(rest)
-        if kept:
-            self._kept.append(kept)
-            self._live.write(kept)
-
-    @property
-    def text(self) -> str:
-        text = b"".join(self._kept).decode("utf-8", "ignore")
-        return text + LOG_CUT_MARK.format(dropped=self.dropped) if self.dropped else text
