@@ -178,7 +178,12 @@ class Images:
         with tempfile.TemporaryFile() as context:
             _pack(context, _dockerfile(base, labels), environment)
             context.seek(0)
-            self._engine.ask(f"build the image {name}", lambda api: _raise_failed(_lines(api, context, name), log))
+            try:
+                self._engine.ask(f"build the image {name}", lambda api: _raise_failed(_lines(api, context, name), log))
+            except EngineError as error:
+                if error.status == 0:
+                    raise
+                raise ImageError(str(error)) from error  # a full disk, say
         log(f"Built the image {name}")
 
 
