@@ -68,6 +68,9 @@ class FakeConnector(Connector):
         self.external.append(external)
         await self.stage.act(f"undeploy {self.config.name}")
 
+    async def forget(self, environment: str) -> None:
+        await self.stage.act(f"forget {environment} in {self.config.name}")
+
     async def run(self, request: Request) -> Outcome:
         await self.stage.act(f"run {self.config.name}")
         return Outcome(status="Success", output=f'"{self.config.name}"')

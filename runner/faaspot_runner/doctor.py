@@ -11,20 +11,29 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import wrap
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from faaspot_runner import settings
+from faaspot_runner.docker import known
+from faaspot_runner.docker.engine import Engine
 from faaspot_runner.environments.interpreters import discover
+from faaspot_runner.errors import EngineError
 from faaspot_runner.sandbox import features, limits
 from faaspot_runner.sandbox import network as networks
 from faaspot_runner.sandbox.cgroups import detect
 
 Answer = Literal["ok", "missing", "weaker", "absent"]
 WIDTH = 118
+CLOSED = (
+    ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
+    ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
+)
+"""Settings below /proc/sys that keep an ordinary user from making user namespaces: name, value, what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +66,7 @@ def examine() -> Iterator[Check]:
     yield from _runtimes()
     yield from _limits()
     yield from _network()
+    yield from _docker()
     yield from _interpreters()
     yield from _host()
 
@@ -132,6 +142,43 @@ def _interpreters() -> Iterator[Check]:
     for number, (version, interpreter) in enumerate(found.items()):
         text = f"{interpreter.full_version} at {interpreter.executable}{', the default' if number == 0 else ''}"
         yield Check(section="interpreters", name=version, answer="ok", text=text)
+
+
+def _docker() -> Iterator[Check]:
+    said = settings.read(())
+    engine = Engine(said.docker_host, settings.environment())
+    try:
+        told = engine.examine()
+    except EngineError as error:
+        text = f"the runtime docker is not offered: no engine answers at {engine.url}"
+        yield Check(section="docker", name="engine", answer="absent", text=text, what_to_do=str(error))
+        return
+    text = f"Docker {told.get('ServerVersion')} answers at {engine.url}: the runtime docker is offered"
+    yield Check(section="docker", name="engine", answer="ok", text=text)
+    yield from _containers(told)
+
+
+def _containers(told: Mapping[str, Any]) -> Iterator[Check]:
+    """What the engine runs containers with, and what is known of its versions."""
+    default = told.get("DefaultRuntime", "runc")
+    runtimes = sorted(name for name in told.get("Runtimes", {}) if not name.startswith("io.containerd"))
+    listed = ", ".join(f"{name} (default)" if name == default else name for name in runtimes)
+    yield Check(section="docker", name="OCI runtimes", answer="ok", text=f"{listed}; config key oci_runtime")
+    for part in told.get("Components", ()):
+        program, version = str(part.get("Name")), str(part.get("Version"))
+        for hole in known.holes(program, version):
+            yield Check(
+                section="docker",
+                name=hole.name,
+                answer="weaker",
+                text=f"{program} {version}, by its number, has a known hole: {hole.lets}",
+                what_to_do=f"update {program} to {', '.join('.'.join(map(str, fixed)) for fixed in hole.fixed)} or "
+                "newer, or see in your distribution's changelog that it is repaired",
+            )
+    for name, bad, what_to_do in CLOSED:
+        if _text(f"/proc/sys/{name}") == bad:
+            text = "containers run as an ordinary user, who may make no user namespace here: functions do not start"
+            yield Check(section="docker", name="user namespaces", answer="absent", text=text, what_to_do=what_to_do)
 
 
 def _host() -> Iterator[Check]:

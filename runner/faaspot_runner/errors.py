@@ -7,6 +7,9 @@
      +-- DeploymentError             a runtime did not come up, is in use, or is gone
      +-- SandboxError                a sandbox could not be started; carries the reason of the wire and the error
           +-- FeatureMissing         the kernel or machine lacks something; names it and says what to do
+          +-- EngineError            the container engine refused something
+          |    +-- EngineAway        it does not answer at all
+          +-- ImageError             there is no image to start a container of
 
 What a function does (raises, dies, runs too long) is not an exception here but an `Outcome`. A leaf: imports nothing
 but the contract's words.
@@ -60,3 +63,22 @@ class FeatureMissing(SandboxError):
         super().__init__(f"{feature} is missing: {what_to_do}")
         self.feature = feature
         self.what_to_do = what_to_do
+
+
+class EngineError(SandboxError):
+    """The container engine refused. `status`: of its HTTP answer, 0 where there was none."""
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message, reason="no_spot")
+        self.status = status
+
+
+class EngineAway(EngineError):
+    """The container engine does not answer; it may again."""
+
+
+class ImageError(SandboxError):
+    """An image is not there, cannot be had, cannot be built, or is not one that functions can run in."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="build_failed")

@@ -16,11 +16,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 
 from faaspot_runner.blobs import BlobError, Blobs, Contexts
 from faaspot_runner.contract import (
-    LOG_CUT_MARK,
     MAX_LOG_BYTES,
     BuildOutcome,
     BuildRequest,
@@ -36,9 +36,9 @@ from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.lease import Lease, RedisClock, Request
-from faaspot_runner.report import LiveLog
+from faaspot_runner.report import BuildLog, LiveLog
 from faaspot_runner.runtimes.channels import Channels, StoppedError, Warm
-from faaspot_runner.runtimes.spot_socket import SpotClient, SpotGoneError
+from faaspot_runner.runtimes.spot_socket import Prepared, SpotClient, SpotGoneError
 from faaspot_runner.sandbox.cgroups import RunSlots
 from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
 from faaspot_runner.sandbox.spec import run_environ
@@ -165,6 +165,24 @@ class _Story:
         log = outcome.log if outcome else ""
         return self.end("Cancelled", "cancelled", error=error, log=log)
 
+    def asked(self, future: Future[Prepared], end: float) -> Prepared:
+        """What the spot answers by `end` (`time.monotonic`). Raises SandboxError, StoppedError, SpotGoneError."""
+        self._lease.on_stop(lambda: _cancel(future))
+        try:
+            return future.result(timeout=max(0.0, end - time.monotonic()))
+        except CancelledError as error:
+            raise StoppedError from error
+        except TimeoutError as error:
+            future.cancel()
+            text = "The runtime did not have everything ready in time."
+            raise SandboxError(text, reason="timeout") from error
+        finally:
+            self._lease.on_stop(None)
+
+
+def _cancel(future: Future[Prepared]) -> None:
+    future.cancel()
+
 
 class _Run(_Story):
     """One run of `main`."""
@@ -214,7 +232,8 @@ class _Run(_Story):
             return
         text = self._means.blobs.read(lock).decode()
         try:
-            self._means.environments.ensure(text, self._spec.python, end)
+            target = self.asked(self._means.client.interpreter(self._spec.runtime, self._spec.python), end).interpreter
+            self._means.environments.ensure(text, self._spec.python, end, target)
         except BuildError as error:
             raise PlatformFailure(f"the environment could not be installed here: {error.message}") from error
 
@@ -330,22 +349,45 @@ class _Build(_Story):
     def __init__(self, means: Means, request: BuildRequest, lease: Lease, live: LiveLog) -> None:
         super().__init__(means, request, lease)
         self._build = request
-        self._log = _BuildLog(live)
+        self._log = BuildLog(live)
 
     def run(self) -> RunEnded | None:
         """Success with the lock and the environment's name, or why there is none."""
         began = time.monotonic()
         try:
-            outcome = self._means.environments.build(
-                self._build, self._log.line, lambda: self._lease.ending is not None, began + self._build.timeout
-            )
+            outcome = self._built(began + self._build.timeout)
+        except StoppedError:
+            return self._cancelled()
         except BuildError as failure:
             if failure.reason == "cancelled":
-                return self.stopped(Outcome(status="Cancelled", log=self._log.text))
-            reason: Reason = "timeout" if failure.reason == "timeout" else "build_failed"
-            return self._end(began, "Failure", reason, error=Error(type="BuildError", message=failure.message))
+                return self._cancelled()
+            return self._failed(began, failure.reason, failure.message)
+        except SandboxError as failure:
+            return self._failed(began, failure.reason, str(failure))
         ready = f"Version {self._build.version} of {self._build.deployment} is ready."
         return self._end(began, "Success", None, output=json.dumps(ready), build=outcome)
+
+    def _built(self, end: float) -> BuildOutcome:
+        """The environment, made for what the runtime runs, and what the runtime makes of it."""
+        build, spot = self._build, self._means.client
+        target = self._said(self.asked(spot.interpreter(build.runtime, build.python), end)).interpreter
+        outcome = self._means.environments.build(
+            build, self._log.line, lambda: self._lease.ending is not None, end, target
+        )
+        self._said(self.asked(spot.keep(build.runtime, build.python, outcome.environment), end))
+        return outcome
+
+    def _said(self, prepared: Prepared) -> Prepared:
+        for line in prepared.log.splitlines():
+            self._log.line(line)
+        return prepared
+
+    def _cancelled(self) -> RunEnded | None:
+        return self.stopped(Outcome(status="Cancelled", log=self._log.text))
+
+    def _failed(self, began: float, why: str | None, message: str) -> RunEnded:
+        reason: Reason = "timeout" if why == "timeout" else "build_failed"
+        return self._end(began, "Failure", reason, error=Error(type="BuildError", message=message))
 
     def _end(
         self,
@@ -368,27 +410,3 @@ class _Build(_Story):
             timings=timings,
             build=build,
         )
-
-
-class _BuildLog:
-    """The lines of a build, kept up to the limit of a log and followed live."""
-
-    def __init__(self, live: LiveLog) -> None:
-        self._live = live
-        self._kept: list[bytes] = []
-        self._room = MAX_LOG_BYTES
-        self.dropped = 0
-
-    def line(self, text: str) -> None:
-        data = (text + "\n").encode("utf-8", "replace")
-        kept, rest = data[: self._room], data[self._room :]
-        self._room -= len(kept)
-        self.dropped += len(rest)
-        if kept:
-            self._kept.append(kept)
-            self._live.write(kept)
-
-    @property
-    def text(self) -> str:
-        text = b"".join(self._kept).decode("utf-8", "ignore")
-        return text + LOG_CUT_MARK.format(dropped=self.dropped) if self.dropped else text

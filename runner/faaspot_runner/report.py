@@ -13,6 +13,7 @@ import redis
 from faaspot_runner.contract import (
     LEASE_DONE,
     LEASE_DONE_SECONDS,
+    LOG_CUT_MARK,
     MAX_LOG_BYTES,
     REPLY_SECONDS,
     REPORTS,
@@ -205,3 +206,27 @@ class LiveLogs:
                 pipe.execute()
         except redis.RedisError as error:
             log.warning("a part of %d live logs was not sent: %s", len(taken), error)
+
+
+class BuildLog:
+    """The lines of a build, kept up to the limit of a log and followed live."""
+
+    def __init__(self, live: LiveLog) -> None:
+        self._live = live
+        self._kept: list[bytes] = []
+        self._room = MAX_LOG_BYTES
+        self.dropped = 0
+
+    def line(self, text: str) -> None:
+        data = (text + "\n").encode("utf-8", "replace")
+        kept, rest = data[: self._room], data[self._room :]
+        self._room -= len(kept)
+        self.dropped += len(rest)
+        if kept:
+            self._kept.append(kept)
+            self._live.write(kept)
+
+    @property
+    def text(self) -> str:
+        text = b"".join(self._kept).decode("utf-8", "ignore")
+        return text + LOG_CUT_MARK.format(dropped=self.dropped) if self.dropped else text

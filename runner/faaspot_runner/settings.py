@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 from faaspot_runner.contract import QUEUES
 
 PREFIX = "FAASPOT_SPOT_"
+DOCKER_IMAGE = "python:{python}-slim"
 PASSWORD_VARIABLE = "FAASPOT_REDIS_PASSWORD"  # noqa: S105 (the name of the variable, not a password)
 
 
@@ -81,6 +82,17 @@ class Settings:
     download_uid: int = field(
         default=64_719, metadata=_row("Uid that downloads and unpacks packages, if the spot is root.", least=1)
     )
+    docker: bool = field(
+        default=True, metadata=_row("Offer the runtime `docker` where a Docker engine answers: yes or no.")
+    )
+    docker_host: str = field(
+        default="", metadata=_row("Address of the Docker engine; DOCKER_HOST or its usual socket.")
+    )
+    docker_image: str = field(
+        default=DOCKER_IMAGE,
+        metadata=_row("Base image of the runtime `docker`; {python} stands for the function's version."),
+    )
+    oci_runtime: str = field(default="", metadata=_row("OCI runtime of the runtime `docker`; the engine's default."))
     parent_pid: int = field(
         default=0, metadata=_row("Process id of the supervisor: the spot dies with it. 0 for none.", least=0)
     )

@@ -17,16 +17,19 @@ from faaspot_runner.connectors.base import Connector, DeploymentConfig, Request
 from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.spec import Material
+from tests import docker_engine
 from tests.unit.runner.sandbox_driver import interpreter
 from tests.unit.runner.sandboxes import GRADES, Stage, eventually
 
-SETUPS = [("sandbox", grade) for grade in GRADES] + [("process", grade) for grade in GRADES]
+SETUPS = [("sandbox", grade) for grade in GRADES] + [("process", grade) for grade in GRADES] + [("docker", "root")]
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else os.path.realpath(sys.executable)
 
 
 @pytest.fixture(scope="module", params=SETUPS, ids="-".join)
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     runtime, grade = request.param
+    if runtime == "docker":
+        docker_engine.needed()
     stage = Stage(grade, runtime)
     yield stage
     stage.close()
@@ -135,8 +138,12 @@ def test_runs_in_one_sandbox_go_on_at_the_same_time(stage: Stage) -> None:
     assert time.monotonic() - started < 1.4
 
 
-def connector(runtime: str) -> Connector:
-    return CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime))
+def connector(runtime: str, directory: Path) -> Connector:
+    config = {}
+    if runtime == "docker":
+        docker_engine.needed()
+        config = docker_engine.connector_config(directory)
+    return CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime, config=config))
 
 
 def spec(runtime: str) -> SandboxSpec:
@@ -146,9 +153,9 @@ def spec(runtime: str) -> SandboxSpec:
 
 
 @pytest.mark.parametrize("runtime", CONNECTORS)
-def test_run_is_one_execution_from_nothing_to_its_end(runtime: str) -> None:
+def test_run_is_one_execution_from_nothing_to_its_end(runtime: str, tmp_path: Path) -> None:
     async def story() -> None:
-        one = connector(runtime)
+        one = connector(runtime, tmp_path)
         material = Material(code=b"def main(args, context): return args['n'] + 1", python=interpreter(PYTHON))
         await one.deploy(False)
         try:
@@ -161,9 +168,9 @@ def test_run_is_one_execution_from_nothing_to_its_end(runtime: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", CONNECTORS)
-def test_undeploy_stops_every_sandbox_and_open_needs_a_deploy(runtime: str) -> None:
+def test_undeploy_stops_every_sandbox_and_open_needs_a_deploy(runtime: str, tmp_path: Path) -> None:
     async def story() -> None:
-        one = connector(runtime)
+        one = connector(runtime, tmp_path)
         material = Material(code=b"def main(args, context): pass", python=interpreter(PYTHON))
         with pytest.raises(SandboxError, match="not deployed"):
             await one.open(spec(runtime), material, time.monotonic() + 5)
@@ -178,9 +185,9 @@ def test_undeploy_stops_every_sandbox_and_open_needs_a_deploy(runtime: str) -> N
 
 
 @pytest.mark.parametrize("runtime", CONNECTORS)
-def test_a_caller_that_is_cancelled_leaves_no_sandbox(runtime: str) -> None:
+def test_a_caller_that_is_cancelled_leaves_no_sandbox(runtime: str, tmp_path: Path) -> None:
     async def story() -> None:
-        one = connector(runtime)
+        one = connector(runtime, tmp_path)
         await one.deploy(False)
         material = Material(code=b"import time; time.sleep(60)", python=interpreter(PYTHON))
         opening = asyncio.ensure_future(one.open(spec(runtime), material, time.monotonic() + 60))
@@ -188,6 +195,8 @@ def test_a_caller_that_is_cancelled_leaves_no_sandbox(runtime: str) -> None:
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
+        if runtime == "docker":
+            assert docker_engine.objects() == []
         await one.undeploy(False)
 
     asyncio.run(story())

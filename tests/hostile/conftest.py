@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import docker_engine
 from tests.platforms import SETUPS, Answer, Platform, descendants, eventually, platform
 
 COLD_START_SECONDS = 10
@@ -64,10 +65,11 @@ class Outcome:
 
 
 class Arena:
-    """A platform that is attacked."""
+    """A platform that is attacked, with the runtime that its hostile functions are deployed to."""
 
-    def __init__(self, running: Platform) -> None:
+    def __init__(self, running: Platform, runtime: str = "sandbox") -> None:
         self.platform = running
+        self.runtime = runtime
         self._names = (f"hostile-{number}" for number in itertools.count())
 
     def attack(self, code: str, args: dict[str, Any] | None = None, **settings: Any) -> Outcome:
@@ -90,11 +92,13 @@ class Arena:
         assert self.platform.run("innocent", {"n": "one"}).json == "fine one"
 
     def deployed(self, code: str, **settings: Any) -> Deployed:
-        return Deployed(self, next(self._names), textwrap.dedent(code), settings)
+        return Deployed(self, next(self._names), textwrap.dedent(code), {"runtime": self.runtime, **settings})
 
     def sandboxes(self) -> set[int]:
-        """Processes below the spots' agents: zygotes, spares and what they forked."""
+        """Processes of sandboxes: launchers in containers, inits, zygotes, spares and what they forked."""
         assert self.platform.process is not None
+        if self.runtime == "docker":
+            return docker_engine.processes(docker_engine.platform_of(self.platform.data))
         spots = self.platform.processes("faaspot_runner", "spot")
         workers = set(self.platform.processes("faaspot_runner"))
         return {pid for spot in spots for pid in descendants(spot)} - workers
@@ -119,9 +123,18 @@ class Deployed:
             )
 
 
-@pytest.fixture(scope="session", params=SETUPS)
+@pytest.fixture(scope="session", params=[*SETUPS, "docker"])
 def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
-    with platform(request.param, environ={"FAASPOT_SPOT_COLD_START_TIMEOUT": str(COLD_START_SECONDS)}) as running:
-        running.deploy("innocent", INNOCENT)
+    """A platform started as root or as an ordinary user, or as root with the functions in containers."""
+    setup, runtime = (request.param, "sandbox") if request.param in SETUPS else ("root", "docker")
+    environ = {"FAASPOT_SPOT_COLD_START_TIMEOUT": str(COLD_START_SECONDS)}
+    if runtime == "docker":
+        docker_engine.needed()
+        environ["FAASPOT_SPOT_DOCKER_IMAGE"] = docker_engine.IMAGE
+    with platform(setup, environ=environ) as running:
+        running.deploy("innocent", INNOCENT, runtime=runtime)
         assert running.run("innocent", {"n": "zero"}).json == "fine zero"
-        yield Arena(running)
+        yield Arena(running, runtime)
+        data = running.data
+    if runtime == "docker":
+        assert docker_engine.objects(docker_engine.platform_of(data)) == []

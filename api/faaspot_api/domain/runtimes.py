@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from faaspot_api.domain import names
 from faaspot_api.errors import FieldError
@@ -39,13 +37,12 @@ def problems(definition: RuntimeDefinition, defined: Mapping[str, RuntimeDefinit
 
 
 def _config_problems(definition: RuntimeDefinition, kind: RuntimeType) -> Iterator[FieldError]:
-    known = f"a runtime of type {definition.type} takes {', '.join(kind.config) or 'none'}"
     for key, value in definition.config.items():
         field = f"config.{key[:60]}"
-        if key not in kind.config:
-            yield FieldError(field=field, message=f"unknown key; {known}")
-        elif not _matches(kind.config[key], value):
-            yield FieldError(field=field, message=f"must be a text of the form {kind.config[key]}")
+        if message := kind.config_problem(key, value):
+            yield FieldError(field=field, message=message)
+        elif not definition.external and key in (kind.external or ()):
+            yield FieldError(field=field, message="is only for an external runtime")
     if not definition.external:
         return
     if kind.external is None:
@@ -53,10 +50,6 @@ def _config_problems(definition: RuntimeDefinition, kind: RuntimeType) -> Iterat
     for key in kind.external or ():
         if key not in definition.config:
             yield FieldError(field=f"config.{key}", message="is required: an external runtime is connected to by it")
-
-
-def _matches(pattern: str, value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
 
 
 def _wraps_problem(

@@ -26,14 +26,15 @@ class Draft:
     settings: Settings
 
     @property
-    def build_key(self) -> tuple[str, str | None, bool]:
+    def build_key(self) -> tuple[str, str | None, str | None, bool]:
         """What decides on the environment: equal keys need no build."""
         return build_key(self.packages, self.settings)
 
 
-def build_key(packages: str, settings: Settings) -> tuple[str, str | None, bool]:
+def build_key(packages: str, settings: Settings) -> tuple[str, str | None, str | None, bool]:
     """The same of a version that is kept. Without packages nothing is installed, whatever else it says."""
-    return (packages, settings.python, bool(settings.sdist)) if packages else ("", None, False)
+    made_for = (settings.python, settings.runtime, bool(settings.sdist))
+    return (packages, *made_for) if packages else ("", None, None, False)
 
 
 def is_nothing(change: DeploymentChange) -> bool:

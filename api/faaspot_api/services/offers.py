@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from faaspot_api.domain.egress import listed
 from faaspot_api.domain.model import Settings
-from faaspot_api.domain.runtimes import types_of
+from faaspot_api.domain.runtimes import stack, types_of
 from faaspot_api.errors import ApiError, FieldError, Invalid
 from faaspot_api.queue.base import SpotSeen
 from faaspot_api.services.spots import is_online
@@ -76,8 +76,11 @@ class Offers:
     def _check_egress(self, runtime: str) -> None:
         """Raises Invalid (`network_unavailable`) if nobody can hold a deployment of this runtime to an allow-list."""
         needed = self._types(runtime)
-        if weak := sorted(name for name in needed if not RUNTIME_TYPES[name].egress):
-            text = f"a runtime of type {weak[0]} cannot be held to an allow-list"
+        known = {**BUILT_IN, **{each: wish.definition for each, wish in self.wanted.items()}}
+        weak = [each for each in stack(runtime, known) if each.external or not RUNTIME_TYPES[each.type].egress]
+        if weak:
+            kind = f"{'an external' if weak[0].external else 'a'} runtime of type {weak[0].type}"
+            text = f"{kind} cannot be held to an allow-list"
             raise _refusal("egress", "network_unavailable", f"{text}; leave egress out, or choose another runtime")
         if not any(needed <= offered for offered in self.listing):
             text = "no online spot that offers this can hold it to an allow-list"

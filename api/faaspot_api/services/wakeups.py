@@ -101,6 +101,7 @@ def build(task: Task, name: str, version: Version, policy: Policy) -> Wakeup:
         version_id=version.id,
         requirements=version.packages,
         python=version.settings.python or "",
+        runtime=version.settings.runtime or "sandbox",
         sdist=bool(version.settings.sdist),
         network=version.settings.network or "none",
         accepted=task.created / SECOND,

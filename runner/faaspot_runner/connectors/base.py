@@ -10,18 +10,22 @@ import asyncio
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.docker.place import Place
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.channel import Channel
 from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
-from faaspot_runner.sandbox.spec import Material, run_environ
+from faaspot_runner.sandbox.spec import Interpreter, Material, run_environ
 
 LOG_BYTES = 64 * 1024
 """What is kept of the output of a deployment's import."""
+
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ class Sandbox(ABC):
     start_ms: float
     import_ms: float
     log: str
-    counted: bool = False
+    counted: bool
 
     @abstractmethod
     def connect(self) -> socket.socket:
@@ -94,6 +98,8 @@ class Connector(ABC):
     """The code behind one runtime. `inner`: the connector that it wraps, None if it stands by itself."""
 
     can_wrap: ClassVar[bool] = False
+    can_lodge: ClassVar[bool] = False
+    """Whether another runtime can stand on it: then it has `lodging`."""
 
     def __init__(self, config: DeploymentConfig, inner: Connector | None = None) -> None:
         self.config = config
@@ -114,6 +120,28 @@ class Connector(ABC):
         the platform failed, else the user's import did.
         """
         raise SandboxError(f"the runtime {self.config.name} of type {self.config.type} keeps no sandboxes")
+
+    async def interpreter(self, python: Interpreter, log: Log) -> Interpreter:
+        """What the environments of this runtime are made for; most are for this machine's own `python`.
+
+        `log` gets lines for a build's log, from any thread. Raises SandboxError.
+        """
+        return python
+
+    async def keep(self, python: Interpreter, environment: Path | None, log: Log) -> None:
+        """Have a version's start prepared: an image made of its published environment, say. Raises SandboxError."""
+        return
+
+    async def forget(self, environment: str) -> None:
+        """Let go of what any runtime of this type has kept of an environment that nobody needs any more.
+
+        Raises SandboxError.
+        """
+        return
+
+    async def lodging(self, spec: SandboxSpec, material: Material) -> Place:
+        """A place of this runtime in which another makes its sandboxes. Raises SandboxError."""
+        raise SandboxError(f"no runtime can stand on {self.config.name}, which is of type {self.config.type}")
 
     async def run(self, request: Request) -> Outcome:
         """One execution from nothing to its end, in a sandbox of its own. Raises SandboxError if none came up."""

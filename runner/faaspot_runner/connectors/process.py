@@ -60,7 +60,7 @@ class ProcessConnector(Connector):
         except OSError as error:
             shutil.rmtree(place, ignore_errors=True)
             raise SandboxError(f"the process did not start: {error}") from error
-        sandbox = ZygoteSandbox(uuid.uuid4().hex, spec, enclosure)
+        sandbox = ZygoteSandbox(uuid.uuid4().hex, spec, enclosure, counted=False)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._gone(sandbox, place)
         await sandbox.ready(deadline, started)

@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import time
 import uuid
-from typing import Any
 
-from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
+from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Sandbox
+from faaspot_runner.connectors.limits import start_message, zygote_rlimits
+from faaspot_runner.connectors.placed import open_in
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import Limits, SandboxSpec
-from faaspot_runner.contract.egress import egress_rule
-from faaspot_runner.errors import SandboxError
+from faaspot_runner.contract.egress import egress_rules
+from faaspot_runner.errors import DeploymentDefinitionError, SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.enclosure import BOOT_AGENT, Holdings, Launcher, enclose, memory_file, plan_for
-from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade, rlimits
-from faaspot_runner.sandbox.namespaces import USER_INSIDE
+from faaspot_runner.sandbox.enclosure import BOOT_AGENT, Holdings, LauncherProcess, enclose, memory_file, plan_for
+from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.network import Egress, NetworkLease
-from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
+from faaspot_runner.sandbox.spec import BASE_ENVIRON, Interpreter, Material
 
 
 class SandboxConnector(Connector):
-    """Config keys: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or None: no internet)."""
+    """Config keys, both from the spot: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or
+    None: no internet).
+
+    On top of a runtime of type docker (`wraps`) the sandboxes are made in one container of it, of the user's image, and
+    walled off from each other there. One that asks for network internet gets a container of its own, because the
+    network is a container's.
+    """
+
+    can_wrap = True
 
     def __init__(self, config: DeploymentConfig, inner: Connector | None = None) -> None:
         super().__init__(config, inner)
         self._cgroups: Cgroups | None = config.config.get("cgroups")
         self._egress: Egress | None = config.config.get("egress")
-        self._launcher: Launcher | None = None
+        self._launcher: LauncherProcess | None = None
         self._sandboxes: set[ZygoteSandbox] = set()
 
     async def deploy(self, external: bool) -> None:
-        """Build the filters and the launcher. Raises FeatureMissing."""
+        """Build the filters and the launcher. Raises FeatureMissing, DeploymentDefinitionError."""
+        if self.inner is not None and not self.inner.can_lodge:
+            below = self.inner.config
+            raise DeploymentDefinitionError(
+                self.config.name,
+                f"The runtime `{self.config.name}` wraps `{below.name}`, and no sandbox can be made in the type "
+                f"`{below.type}`. Let it wrap one of type `docker`, or remove `wraps`.",
+            )
         seccomp.zygote_filter(counted=self._cgroups is not None)
         seccomp.run_filter(counted=self._cgroups is not None)
-        self._launcher = Launcher()
+        self._launcher = LauncherProcess()
 
     async def undeploy(self, external: bool) -> None:
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._sandboxes)))
@@ -50,9 +64,28 @@ class SandboxConnector(Connector):
         if self._launcher is None:
             raise SandboxError(f"the runtime {self.config.name} is not deployed")
         started = time.monotonic()
-        name = uuid.uuid4().hex
-        grade: Grade = "cgroup" if self._cgroups else "rlimit"
-        holdings = await asyncio.to_thread(self._hold, name, spec.limits, self._launcher)
+        if self.inner is None:
+            sandbox = await self._enclosed(self._launcher, spec, material)
+        else:
+            place = await self.inner.lodging(spec, material)
+            holdings = Holdings(housing=None if place.shared else place)
+            sandbox = await open_in(place, spec, material, holdings, self._grade)
+        self._sandboxes.add(sandbox)
+        sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
+        await sandbox.ready(deadline, started)
+        return sandbox
+
+    async def interpreter(self, python: Interpreter, log: Log) -> Interpreter:
+        return await self.inner.interpreter(python, log) if self.inner else python
+
+    @property
+    def _grade(self) -> Grade:
+        return "cgroup" if self._cgroups else "rlimit"
+
+    async def _enclosed(self, launcher: LauncherProcess, spec: SandboxSpec, material: Material) -> ZygoteSandbox:
+        """A sandbox on this machine's own system. Raises SandboxError."""
+        name, grade = uuid.uuid4().hex, self._grade
+        holdings = await asyncio.to_thread(self._hold, name, spec.limits, launcher)
         plan = plan_for(
             material.python,
             program=BOOT_AGENT,
@@ -68,15 +101,11 @@ class SandboxConnector(Connector):
             memory_file(seccomp.zygote_filter(counted=grade == "cgroup")) as program,
         ):
             fds = {"filter": program, "file:/code/main.py": code}
-            enclosure = await enclose(self._launcher, plan, fds, holdings, start_message(spec.limits, grade))
-        sandbox = ZygoteSandbox(name, spec, enclosure)
-        sandbox.counted = grade == "cgroup"
-        self._sandboxes.add(sandbox)
-        sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
-        await sandbox.ready(deadline, started)
-        return sandbox
+            start = start_message(spec.limits, grade, uids=2 if holdings.pair else 1)
+            enclosure = await enclose(launcher, plan, fds, holdings, start)
+        return ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup")
 
-    def _hold(self, name: str, limits: Limits, launcher: Launcher) -> Holdings:
+    def _hold(self, name: str, limits: Limits, launcher: LauncherProcess) -> Holdings:
         """The uid pair, cgroup and network of a new sandbox. Raises SandboxError and holds nothing then."""
         held = Holdings()
         try:
@@ -97,39 +126,4 @@ class SandboxConnector(Connector):
     def _lease(self, listed: tuple[str, ...] | None) -> NetworkLease:
         if self._egress is None:
             raise SandboxError("this spot does not offer network: internet; `fas doctor` says why")
-        return self._egress.lease(None if listed is None else [egress_rule(text) for text in listed])
-
-
-def zygote_rlimits(limits: Limits, grade: Grade) -> list[tuple[int, int, int]]:
-    """What holds for the zygote and cannot be taken back in its runs: more files and processes than one run has."""
-    more = {resource.RLIMIT_NOFILE: 4096, resource.RLIMIT_NPROC: limits.pids + 1024}
-    kept = []
-    for kind, soft, hard in rlimits(limits, grade):
-        if kind in more:
-            soft = hard = min(more[kind], _most(kind))
-        elif kind == resource.RLIMIT_CPU:
-            continue  # a zygote lives for long
-        elif kind == resource.RLIMIT_DATA:
-            soft = hard = hard + ZYGOTE_MEMORY_MB * 2**20
-        elif kind == resource.RLIMIT_STACK and grade == "rlimit":
-            soft = 2 * 2**20  # libc gives every thread this much, and all of it is counted as data
-        kept.append((kind, soft, hard))
-    return kept
-
-
-def _most(kind: int) -> int:
-    hard = resource.getrlimit(kind)[1]
-    return 2**31 if hard == resource.RLIM_INFINITY else hard
-
-
-def start_message(limits: Limits, grade: Grade) -> dict[str, Any]:
-    """The first message to an agent in a sandbox: `agent.child.Config`."""
-    return {
-        "isolated": True,
-        "uid": USER_INSIDE if os.geteuid() == 0 else None,
-        "tmp_mb": limits.tmp,
-        "rlimits": rlimits(limits, grade),
-        "filter": seccomp.run_filter(counted=grade == "cgroup").hex(),
-        "code": "/code",
-        "packages": None,
-    }
+        return self._egress.lease(egress_rules(listed))

@@ -25,9 +25,10 @@ FLOOD_PAUSE = 0.05
 class ZygoteSandbox(Sandbox):
     """A zygote in an enclosure. Keeps its output read for as long as it lives, so that it never waits for a reader."""
 
-    def __init__(self, id: str, spec: SandboxSpec, enclosure: Enclosure) -> None:  # noqa: A002 (the wire's word)
+    def __init__(self, id: str, spec: SandboxSpec, enclosure: Enclosure, *, counted: bool) -> None:  # noqa: A002
         self.id = id
         self.spec = spec
+        self.counted = counted
         self.start_ms = self.import_ms = 0.0
         self._enclosure = enclosure
         self._loop = asyncio.get_running_loop()

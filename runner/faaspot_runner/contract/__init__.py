@@ -172,7 +172,10 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """Resolve and install the environment of a version. `requirements`: canonical PEP 508 lines, one a line."""
+    """Resolve and install the environment of a version. `requirements`: canonical PEP 508 lines, one a line.
+
+    `runtime`: that of the version, for whose system the packages are chosen.
+    """
 
     execution_id: str
     attempt: int
@@ -182,6 +185,7 @@ class BuildRequest:
     version_id: str
     requirements: str
     python: str
+    runtime: str = "sandbox"
     sdist: bool = False
     network: Network = "none"
     accepted: float = 0.0

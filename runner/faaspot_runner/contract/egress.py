@@ -7,6 +7,7 @@ One item is ``HOST:PORT`` or ``HOST:FIRST-LAST``; HOST is a full host name, an I
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -43,6 +44,11 @@ def egress_rule(text: str) -> EgressRule:
     if re.fullmatch(r"[0-9./]+", host, re.ASCII):
         return EgressRule(network=_network(host, 4), first=first, last=last)
     return EgressRule(name=_name(host), first=first, last=last)
+
+
+def egress_rules(listed: Iterable[str] | None) -> tuple[EgressRule, ...] | None:
+    """The rules of a whole list; None, as it is, lets everything public pass. Raises as `egress_rule`."""
+    return None if listed is None else tuple(map(egress_rule, listed))
 
 
 def _ports(text: str) -> tuple[int, int]:

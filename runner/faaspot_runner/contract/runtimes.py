@@ -6,6 +6,7 @@ tells with its heartbeat how far it is. So a spot that was away has missed nothi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,7 +23,7 @@ class RuntimeType:
     `stands_on`: the types that it may wrap, () if it cannot wrap. `config`: its keys, each with the regular expression
     that a whole value must match. `external`: the config keys without which nobody could connect to one whose life is
     not ours, None if there is no such thing. `always`: its built-in runtime is listed even where no spot offers it.
-    `egress`: its connector holds a deployment to its allow-list, where the spot can.
+    `egress`: its connector holds a deployment to its allow-list, where the spot can and the runtime is not external.
     """
 
     stands_on: tuple[str, ...] = ()
@@ -35,17 +36,30 @@ class RuntimeType:
     def can_wrap(self) -> bool:
         return bool(self.stands_on)
 
+    def config_problem(self, key: str, value: object) -> str | None:
+        """Why a definition of this type cannot say that, None if it can."""
+        if key not in self.config:
+            return f"unknown key; this type takes {', '.join(self.config) or 'none'}"
+        if not isinstance(value, str) or not re.fullmatch(self.config[key], value, re.ASCII):
+            return f"must be a text of the form {self.config[key]}"
+        return None
+
 
 RUNTIME_TYPES: Mapping[str, RuntimeType] = {
-    "sandbox": RuntimeType(egress=True),
+    "sandbox": RuntimeType(stands_on=("docker",), egress=True),
     "docker": RuntimeType(
         config={
-            "image": r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}",
-            "container": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}",
-            "oci_runtime": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
-            "network": r"none|internet",
+            "image": r"[A-Za-z0-9]([A-Za-z0-9._/:@-]|\{python\}){0,254}",
+            "pull": r"missing|never",
+            "oci_runtime": r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+            "cpus": r"[0-9]{1,4}(\.[0-9]{1,3})?",
+            "memory": r"[0-9]{1,8}",
+            "pids": r"[0-9]{1,7}",
+            "runs": r"[0-9]{1,4}",
+            "container": r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
         },
         external=("container",),
+        egress=True,
     ),
     "process": RuntimeType(always=False),
 }

@@ -54,17 +54,28 @@ class Environments:
         self._locks = root / ".locks"
         for directory in (self._locks, self._sources):
             directory.mkdir(parents=True, exist_ok=True)
+        # Said, not left to the umask: the launcher in a container, an ordinary uid, goes in by an environment's name.
+        root.chmod(0o711)
         self._cache.prepare()
 
-    def build(self, request: BuildRequest, log: Log, cancelled: Callable[[], bool], deadline: float) -> BuildOutcome:
+    def build(
+        self,
+        request: BuildRequest,
+        log: Log,
+        cancelled: Callable[[], bool],
+        deadline: float,
+        target: Interpreter | None = None,
+    ) -> BuildOutcome:
         """Resolve the request's requirements and install what the lock says, unless it is already there.
+
+        `target`: what it is made for, where a runtime has another system than this machine's.
 
         `log` gets whole lines without a line end, in order, from the calling thread. Raises BuildError.
         """
         requirements = [line for line in request.requirements.split("\n") if line.strip()]
         if not requirements:
             return BuildOutcome(lock=None, environment=None)
-        interpreter = self._interpreter(request.python)
+        interpreter = target or self._interpreter(request.python)
         patience = Patience(deadline=deadline, cancelled=cancelled)
         with _translated():
             locked = self._resolve(requirements, interpreter, request.sdist, patience, log)
@@ -75,7 +86,7 @@ class Environments:
         packages = tuple(map(str, locked.packages))
         return BuildOutcome(lock=locked.render(), environment=name, packages=packages, reused=reused)
 
-    def ensure(self, lock_text: str, python: str, deadline: float) -> Path:
+    def ensure(self, lock_text: str, python: str, deadline: float, target: Interpreter | None = None) -> Path:
         """The published directory of this lock, installed anew from the lock alone if this spot does not have it.
 
         Raises BuildError, also for a text that is not a lock.
@@ -87,7 +98,8 @@ class Environments:
                 f"The version's lock cannot be read: {error}. Update the deployment to build anew."
             ) from error
         with _translated():
-            name, _ = self._installed(locked, self._interpreter(python), Patience(deadline=deadline), _no_log)
+            interpreter = target or self._interpreter(python)
+            name, _ = self._installed(locked, interpreter, Patience(deadline=deadline), _no_log)
         return self.path(name)
 
     def path(self, name: str) -> Path:
@@ -129,6 +141,11 @@ class Environments:
             with self._cache.installer.job(interpreter, patience) as job:
                 locked = lock.Lock(packages=job.resolve(requirements))
         except NoWheelError as error:
+            if interpreter.platform:
+                raise BuildError(
+                    f"There is no wheel of {' and '.join(error.packages)} for the image, and only wheels are installed "
+                    "for images. Choose another version, or an image that has the package."
+                ) from error
             if not sdist:
                 raise
             log(f"No wheel of {', '.join(error.packages)}: resolving with source distributions, in a sandbox")

@@ -121,6 +121,7 @@ class Job:
     def resolve(self, requirements: Sequence[str]) -> tuple[lock.Package, ...]:
         """The newest versions with wheels that fit together. Raises NoWheelError if a wheel is what is missing."""
         arguments = ["compile", "--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate"]
+        arguments += self._target()
         finished = self._uv([*arguments, self._file("requirements.txt", "\n".join(requirements) + "\n")])
         if finished.status != 0:
             raise self._failure(finished)
@@ -141,7 +142,7 @@ class Job:
         """Unpack exactly these wheels into a new prefix `name` in the job's directory."""
         entries = "".join(package.render() for package in packages)
         arguments = ["install", "--require-hashes", "--no-deps", "--no-build", "--link-mode", "hardlink"]
-        arguments += ["--prefix", str(self._seen() / name), *(["--offline"] if offline else [])]
+        arguments += ["--prefix", str(self._seen() / name), *(["--offline"] if offline else []), *self._target()]
         listed = self._file(f"{name.replace('/', '-')}-{'cached' if offline else 'online'}.txt", entries)
         finished = self._uv([*arguments, "-r", listed])
         if finished.status != 0:
@@ -154,6 +155,13 @@ class Job:
         """
         within = self._confinement()
         self._run([self._python(within), "-I", "-S", "-B", "-c", bytecode.source(), str(self._seen() / name)])
+
+    def _target(self) -> list[str]:
+        """For another system than this machine's: which."""
+        python = self.interpreter
+        return (
+            ["--python-platform", python.platform, "--python-version", python.full_version] if python.platform else []
+        )
 
     def _uv(self, arguments: Sequence[str]) -> Finished:
         within = self._confinement()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-from faaspot_runner.connectors.base import Connector, DeploymentConfig, Request, Sandbox
+from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Request, Sandbox
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import DeploymentError
 from faaspot_runner.sandbox.run import Outcome
-from faaspot_runner.sandbox.spec import Material
+from faaspot_runner.sandbox.spec import Interpreter, Material
 
 
 class Handle(Connector):
@@ -30,6 +31,15 @@ class Handle(Connector):
 
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
         return await (await self._use()).open(spec, material, deadline)
+
+    async def interpreter(self, python: Interpreter, log: Log) -> Interpreter:
+        return await (await self._use()).interpreter(python, log)
+
+    async def keep(self, python: Interpreter, environment: Path | None, log: Log) -> None:
+        await (await self._use()).keep(python, environment, log)
+
+    async def forget(self, environment: str) -> None:
+        await (await self._use()).forget(environment)
 
     async def run(self, request: Request) -> Outcome:
         return await (await self._use()).run(request)

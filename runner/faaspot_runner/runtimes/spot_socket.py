@@ -5,9 +5,14 @@
     worker -> spot  {"op": "acquire", "call": n, "spec": {..}, "seconds": s, "avoid": id | null}
                     {"op": "used", "sandboxes": [id, ..], "running": n}     every `USED_SECONDS`
                     {"op": "suspect", "sandbox": id, "stuck": b}            kill it whole; stuck: a death did not come
+                    {"op": "interpreter", "call": n, "runtime": name, "python": minor}
+                                                                            what are its environments made for?
+                    {"op": "keep", "call": n, "runtime": name, "python": minor, "environment": name | null}
+                                                                            prepare a version's start: it was built
     spot -> worker  {"op": "welcome", "cgroups": text | null, "interpreters": [..]}    once, first
-                    {"op": "acquired", "call": n, "sandbox": id, "counted": b, "cold": b, "start_ms": f,
-                     "import_ms": f, "log": ".."}                           + 1 descriptor: a channel to the zygote
+                    {"op": "acquired", "call": n, "sandbox": id, "cold": b, "counted": b, "start_ms": f, "import_ms": f,
+                     "log": ".."}                                           + 1 descriptor: a channel to the zygote
+                    {"op": "prepared", "call": n, "interpreter": {..} | null, "log": ".."}    to interpreter and keep
                     {"op": "failed", "call": n, "reason": r | null, "error": {..}, "log": ".."}
                     {"op": "gone", "sandbox": id}                           forget its channels
                     {"op": "cancel", "execution_id": id}
@@ -53,8 +58,8 @@ class Offered:
 
     channel: socket.socket
     sandbox: str
-    counted: bool
     cold: bool
+    counted: bool
     start_ms: float
     import_ms: float
     log: str
@@ -96,12 +101,24 @@ def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 def welcome(cgroups: str | None, interpreters: Iterable[Interpreter]) -> dict[str, Any]:
     """The spot's first message."""
-    told = [{**asdict(each), "executable": str(each.executable), "prefix": str(each.prefix)} for each in interpreters]
-    return {"op": "welcome", "cgroups": cgroups, "interpreters": told}
+    return {"op": "welcome", "cgroups": cgroups, "interpreters": [told_of(each) for each in interpreters]}
+
+
+def told_of(interpreter: Interpreter) -> dict[str, Any]:
+    """An interpreter as a message has it."""
+    return {**asdict(interpreter), "executable": str(interpreter.executable), "prefix": str(interpreter.prefix)}
 
 
 def _interpreter(told: dict[str, Any]) -> Interpreter:
     return Interpreter(**{**told, "executable": Path(told["executable"]), "prefix": Path(told["prefix"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What the spot answers to `interpreter` and `keep`. `log`: lines for a build's log."""
+
+    interpreter: Interpreter | None
+    log: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +138,7 @@ class SpotClient:
     def __init__(self, sock: socket.socket) -> None:
         """Waits for the spot's welcome. Raises SpotGoneError."""
         self._socket = sock
-        self._calls: dict[int, Future[Offered]] = {}
+        self._calls: dict[int, Future[Any]] = {}
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._over = False
@@ -140,13 +157,24 @@ class SpotClient:
 
         The future raises SandboxError, or SpotGoneError. Cancel it to leave; a channel that still comes is closed.
         """
+        return self._call({"op": "acquire", "spec": asdict(spec), "seconds": seconds, "avoid": avoid})
+
+    def interpreter(self, runtime: str, python: str) -> Future[Prepared]:
+        """Ask what the environments of a runtime are made for. The future raises SandboxError, or SpotGoneError."""
+        return self._call({"op": "interpreter", "runtime": runtime, "python": python})
+
+    def keep(self, runtime: str, python: str, environment: str | None) -> Future[Prepared]:
+        """Have the start of a version prepared whose environment is there. The future raises as above."""
+        return self._call({"op": "keep", "runtime": runtime, "python": python, "environment": environment})
+
+    def _call(self, question: dict[str, Any]) -> Future[Any]:
         number = next(self._numbers)
-        future: Future[Offered] = Future()
+        future: Future[Any] = Future()
         with self._lock:
             if self._over:
                 raise SpotGoneError("the spot is gone")
             self._calls[number] = future
-        self._send({"op": "acquire", "call": number, "spec": asdict(spec), "seconds": seconds, "avoid": avoid})
+        self._send({**question, "call": number})
         return future
 
     def used(self, sandboxes: Collection[str], running: int) -> None:
@@ -175,7 +203,7 @@ class SpotClient:
 
     def _hear(self, heard: Heard, message: dict[str, Any], fds: list[int]) -> None:
         match message["op"]:
-            case "acquired" | "failed":
+            case "acquired" | "prepared" | "failed":
                 self._answer(message, fds)
             case "cancel":
                 heard.cancel(message["execution_id"])
@@ -197,8 +225,12 @@ class SpotClient:
                 future.set_exception(
                     SandboxError(error.message, reason=message["reason"], error=error, log=message["log"])
                 )
+        elif message["op"] == "prepared":
+            if wanted and future:
+                told = message["interpreter"]
+                future.set_result(Prepared(interpreter=told and _interpreter(told), log=message["log"]))
         elif wanted and future:
-            names = ("sandbox", "counted", "cold", "start_ms", "import_ms", "log")
+            names = ("sandbox", "cold", "counted", "start_ms", "import_ms", "log")
             offered = {name: message[name] for name in names}
             future.set_result(Offered(channel=socket.socket(fileno=fds[0]), **offered))
         else:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import faaspot_runner
 from faaspot_runner.agent import wire
@@ -51,13 +51,13 @@ BOOT_COMMAND = boot("/agent", "agent.command")
 
 
 class Launcher:
-    """The launcher process of whoever makes sandboxes, started at the first use and again if it died."""
+    """The way to a launcher process that listens on a socket: one that runs in a container, say."""
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+    def __init__(self, sock: socket.socket | None = None) -> None:
+        self._socket = sock
         self._lock = asyncio.Lock()
-        self.pairs = UidPairs()
+        if sock is not None:
+            sock.settimeout(_LAUNCH_SECONDS)
 
     async def launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
         """Pid and pidfd of the init of a new sandbox, which waits for its go. Raises SandboxError."""
@@ -69,30 +69,48 @@ class Launcher:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
 
     def _launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
         with memory_file(json.dumps(asdict(plan)).encode()) as text:
             named = {"plan": text, **fds}
-            try:
-                got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
-            except OSError:
-                self.close()  # it died: a new one may do
-                got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
+            got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
         if got is None:
             raise SandboxError("the launcher process died; the spot's log says why")
         message, received = got
-        if message["op"] != "launched":
+        if message["op"] != "launched" or not received:
             wire.close(received)
             raise _failure("user namespace", message["errno"], f"user namespace: {message['message']}")
-        return message["pid"], received[0]
+        return _pid_of(received[0]), received[0]
 
     def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
-        sock = self._socket or self._start()
-        wire.send(sock, message, fds)
-        return wire.receive(sock, 1)
+        if self._socket is None:
+            raise SandboxError("the launcher is gone")
+        wire.send(self._socket, message, fds)
+        return wire.receive(self._socket, 1)
+
+
+class LauncherProcess(Launcher):
+    """The launcher process of whoever makes sandboxes, started at the first use and again if it died."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.pairs = UidPairs()
+
+    def close(self) -> None:
+        super().close()
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
+        self._socket = self._socket or self._start()
+        try:
+            return super()._ask(message, fds)
+        except OSError:
+            self.close()  # it died: a new one may do
+            self._socket = self._start()
+            return super()._ask(message, fds)
 
     def _start(self) -> socket.socket:
         """A process of its own, so that it is single-threaded and may fork. It sees none of our environment."""
@@ -112,8 +130,20 @@ class Launcher:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self._socket = ours
         return ours
+
+
+def _pid_of(pidfd: int) -> int:
+    """Who it is for us: a launcher in a container knows another number. -1 if it is dead already."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+
+
+class Housing(Protocol):
+    """What stands around a sandbox and goes with it: its container."""
+
+    def remove(self) -> bool:
+        """Kill what is left in it and take it away; False if something does not die. May block; harmless repeated."""
 
 
 @dataclass(kw_only=True)
@@ -123,9 +153,12 @@ class Holdings:
     pair: UidPair | None = None
     group: Group | None = None
     lease: NetworkLease | None = None
+    housing: Housing | None = None
 
     def free(self, dead: bool = True) -> bool:
         """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
+        if self.housing is not None and not self.housing.remove():
+            dead = False
         if self.group is not None and not self.group.remove():
             dead = False
         if self.lease is not None:
@@ -139,7 +172,7 @@ class Holdings:
 class Enclosure:
     """A launched sandbox as the kernel sees it.
 
-    `pid`, `pidfd`: its init. `control`: the channel to its program. `log`: read end of its output.
+    `pid` (ours to know it by), `pidfd`: its init. `control`: the channel to its program. `log`: read end of its output.
     """
 
     pid: int

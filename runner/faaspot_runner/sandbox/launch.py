@@ -20,7 +20,7 @@ from faaspot_runner.sandbox.enclosure import (
     BOOT_COMMAND,
     Enclosure,
     Holdings,
-    Launcher,
+    LauncherProcess,
     enclose,
     failed,
     memory_file,
@@ -91,7 +91,7 @@ async def run_command(
         "filter": seccomp.run_filter(counted=bool(cgroups)).hex(),
         "relay": relay[0] if relay else None,
     }
-    launcher = Launcher()
+    launcher = LauncherProcess()
     sink, sink_write = os.pipe2(os.O_CLOEXEC)
     try:
         holdings = await asyncio.to_thread(_hold, launcher, limits, cgroups)
@@ -125,7 +125,7 @@ async def run_command(
         await asyncio.to_thread(launcher.close)
 
 
-def _hold(launcher: Launcher, limits: Limits, cgroups: Cgroups | None) -> Holdings:
+def _hold(launcher: LauncherProcess, limits: Limits, cgroups: Cgroups | None) -> Holdings:
     held = Holdings()
     try:
         if os.geteuid() == 0:

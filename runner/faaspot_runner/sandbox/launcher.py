@@ -1,7 +1,8 @@
 """The launcher process: forks sandboxes. It holds the spot's privileges and never runs what a user wrote.
 
 One launcher a spot, single-threaded, so that it may fork at any time. It reads requests from its spot and answers each
-with the new sandbox's init; when the spot goes away, it ends, and every sandbox with it.
+with the new sandbox's init; when the spot goes away, it ends, and every sandbox with it. In a container it is the
+program that runs there, as an ordinary user: so this module and what it imports keep to what CPython 3.8 accepts.
 
 Inside a sandbox: init (this program, forked; pid 1, holds nothing, waits) and the program (an interpreter with the
 agent; pid 2). The zygote is not pid 1, because libraries take an unchanged getpid for "not forked": its runs are
@@ -44,13 +45,14 @@ CONTROL = PROGRAM_FDS.index("control")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class Plan:
     """What to launch. Descriptors that come with it: control, log, go, filter (the seccomp program), and as needed net
     (a network namespace), `file:PATH` (its contents go there), and those of `more`, which the program gets from 4 on.
 
     `uid_map`: None for an ordinary user. `libraries`: names in /python/lib that the system's loader must find.
-    `rlimits`: (resource, soft, hard) for the program.
+    `rlimits`: (resource, soft, hard) for the program. `image`: the system is an image's, all of which is shown.
+    `own_network`: False where it shares the network of who launches it, which then is a container's own.
     """
 
     uid_map: str | None
@@ -64,6 +66,8 @@ class Plan:
     rlimits: list[list[int]]
     libraries: list[str] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
+    image: bool = False
+    own_network: bool = True
 
 
 class Stage(Exception):
@@ -95,7 +99,7 @@ def main() -> NoReturn:
 
 
 def _serve(sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-    named = dict(zip(message["fds"], fds, strict=True))
+    named = dict(zip(message["fds"], fds))  # noqa: B905 (CPython 3.8)
     try:
         pid = _launch(Plan(**json.loads(_contents(named.pop("plan")))), named)
         pidfd = kernel.pidfd_open(pid)
@@ -113,7 +117,7 @@ def _launch(plan: Plan, fds: dict[str, int]) -> int:
     self_fd = kernel.pidfd_open(os.getpid())
     maps_read, maps_write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = _clone(fds.get("net"))
+        pid = _clone(fds.get("net"), plan.own_network)
         if pid == 0:
             os.close(maps_write)
             _init(plan, fds, maps_read, self_fd)
@@ -130,10 +134,10 @@ def _launch(plan: Plan, fds: dict[str, int]) -> int:
         wire.close([self_fd, maps_read, maps_write])
 
 
-def _clone(net: int | None) -> int:
+def _clone(net: int | None, own_network: bool) -> int:
     """Clone into new namespaces, but into that network if there is one: it belongs to the host's user namespace."""
     if net is None:
-        return clone(NAMESPACES | kernel.CLONE_NEWNET)
+        return clone(NAMESPACES | (kernel.CLONE_NEWNET if own_network else 0))
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(net, kernel.CLONE_NEWNET)
     try:
@@ -173,7 +177,8 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
         stage = "bind mounts"
         files = {path: data.encode() for path, data in plan.files.items()}
         files.update({name[5:]: _contents(fd) for name, fd in fds.items() if name.startswith("file:")})
-        opened = mounts.open_binds([*mounts.system_binds(), *((source, target) for source, target in plan.binds)])
+        system = mounts.image_binds() if plan.image else mounts.system_binds()
+        opened = mounts.open_binds([*system, *((source, target) for source, target in plan.binds)])
         opened += mounts.open_devices()
         stage = "uid change"
         _become_owner(plan.uid_map is not None)
@@ -182,11 +187,12 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
         kernel.unshare(kernel.CLONE_NEWCGROUP)
         stage = "hostname"
         sethostname("sandbox")
-        if "net" not in fds:
+        if "net" not in fds and plan.own_network:
             stage = "loopback network"
             _loopback_up()
         stage = "root file system"
-        mounts.build_root(opened, files, plan.links, plan.libraries, plan.tmp_mb)
+        links = {**(mounts.image_links() if plan.image else {}), **plan.links}
+        mounts.build_root(opened, files, links, plan.libraries, plan.tmp_mb)
         stage = "program"
         filter_program = _contents(fds["filter"])
         pid = os.fork()

@@ -37,10 +37,17 @@ FILES = {
     "/etc/hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
+NOT_AN_IMAGES = frozenset(("boot", "dev", "home", "lost+found", "proc", "root", "run", "sys", "tmp"))
+"""Directories of a container's root that are not shown: the kernel's, the engine's, people's."""
+OURS = frozenset(("agent", "code", "env", "python"))
+NOT_OF_ETC = frozenset(("group", "hostname", "hosts", "mtab", "nsswitch.conf", "passwd", "resolv.conf"))
+"""Entries of a container's /etc that are the engine's, or ours inside."""
+IMAGES_ETC = "/.etc"
+"""Where the rest of it is: as deep as /etc, so that links in it lead where they should."""
 ROOT_OPTIONS = "size=32m,nr_inodes=2048,mode=755"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OpenBind:
     """A detached mount that waits for its place."""
 
@@ -65,6 +72,22 @@ def system_binds() -> list[tuple[str, str]]:
     if bundle is not None:
         found += [(os.path.realpath(bundle), target) for target in CERTIFICATES]
     return found
+
+
+def image_binds() -> list[tuple[str, str]]:
+    """(source, target) of what a sandbox in a container sees of it: everything that came with the image."""
+    shown = [f"/{name}" for name in os.listdir("/") if name not in NOT_AN_IMAGES | OURS]
+    return [(path, IMAGES_ETC if path == "/etc" else path) for path in shown if not os.path.islink(path)]
+
+
+def image_links() -> dict[str, str]:
+    """The symbolic links among them, and those by which most of the image's /etc is in ours: path -> what it says."""
+    shown = [f"/{name}" for name in os.listdir("/") if name not in NOT_AN_IMAGES | OURS]
+    links = {path: os.readlink(path) for path in shown if os.path.islink(path)}
+    return {
+        **links,
+        **{f"/etc/{name}": f"{IMAGES_ETC}/{name}" for name in os.listdir("/etc") if name not in NOT_OF_ETC},
+    }
 
 
 def open_binds(binds: list[tuple[str, str]]) -> list[OpenBind]:

@@ -14,7 +14,7 @@ FIRST_UID = 2_000_000_000
 MOST_PAIRS = 1_000_000
 
 
-@dataclass(slots=True)
+@dataclass
 class UidPair:
     """Two host uids that one sandbox has for itself: the zygote's and its runs'."""
 

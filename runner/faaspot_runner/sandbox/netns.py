@@ -36,6 +36,17 @@ def new_namespace(*, router: bool) -> tuple[int, Netlink]:
     return _in_thread(make)
 
 
+def enter_namespace(fd: int) -> tuple[int, Netlink]:
+    """The same of a namespace that is there already, a container's: a descriptor of our own. Raises OSError."""
+
+    def enter() -> tuple[int, Netlink]:
+        setns(fd, CLONE_NEWNET)
+        without_ipv6("default")
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), Netlink()
+
+    return _in_thread(enter)
+
+
 def in_namespace(fd: int, work: Callable[[], T]) -> T:
     """Do it in that network namespace."""
 

@@ -45,7 +45,7 @@ from ipaddress import IPv4Address, IPv4Network
 from faaspot_runner.contract.egress import EgressRule
 from faaspot_runner.sandbox.firewall import LINK_PREFIX, FirewallError, Rules
 from faaspot_runner.sandbox.gate import RESOLV_CONF, Gate
-from faaspot_runner.sandbox.netns import SYSCTL, new_namespace, without_ipv6
+from faaspot_runner.sandbox.netns import SYSCTL, enter_namespace, new_namespace, without_ipv6
 from faaspot_runner.sandbox.rtnetlink import Netlink
 from faaspot_runner.sandbox.uplink import HOSTS, EgressUnavailable, Uplink, examine, unavailable
 
@@ -145,16 +145,24 @@ class Egress:
         except IndexError:
             lease = self._new_lease()
         self._later(self._refill)
-        if rules is not None:
-            try:
-                lease.gate = Gate.open(lease.fd, rules, denied=self._denied, firewall=self._uplink.firewall)
-            except FirewallError as error:
-                lease.release()
-                raise OSError(errno.EIO, f"the allow-list could not be put in place: {error}") from error
-            except BaseException:
-                lease.release()
-                raise
-            lease.resolv_conf = RESOLV_CONF
+        return lease if rules is None else self._gated(lease, rules)
+
+    def lease_in(self, namespace: int, rules: Sequence[EgressRule] | None = None) -> NetworkLease:
+        """The same for a network namespace that is there already and has no link yet, a container's. Raises OSError."""
+        lease = self._new_lease(namespace)
+        return lease if rules is None else self._gated(lease, rules)
+
+    def _gated(self, lease: NetworkLease, rules: Sequence[EgressRule]) -> NetworkLease:
+        """The lease, closed but for what `rules` list. Raises OSError, and has released it then."""
+        try:
+            lease.gate = Gate.open(lease.fd, rules, denied=self._denied, firewall=self._uplink.firewall)
+        except FirewallError as error:
+            lease.release()
+            raise OSError(errno.EIO, f"the allow-list could not be put in place: {error}") from error
+        except BaseException:
+            lease.release()
+            raise
+        lease.resolv_conf = RESOLV_CONF
         return lease
 
     def _try_gate(self) -> None:
@@ -205,21 +213,22 @@ class Egress:
                 log.warning("no network for a sandbox could be made ahead: %s", error)
                 return
 
-    def _new_lease(self) -> NetworkLease:
+    def _new_lease(self, namespace: int | None = None) -> NetworkLease:
         with self._lock:
             if not self._free:
                 raise OSError(errno.EADDRNOTAVAIL, "every network address of this spot is in use")
             address, link = self._free.popleft(), f"v{next(self._numbers)}"
             self._links[str(address)] = link
         try:
-            fd = self._connect_sandbox(address, link)
+            fd, inside = new_namespace(router=False) if namespace is None else enter_namespace(namespace)
+            self._connect_sandbox(address, link, fd, inside)
         except OSError:
             self._take_away(str(address))
             raise
         return NetworkLease(fd, str(address), self._resolv_conf(), self._take_back)
 
-    def _connect_sandbox(self, address: IPv4Address, link: str) -> int:
-        fd, inside = new_namespace(router=False)
+    def _connect_sandbox(self, address: IPv4Address, link: str, fd: int, inside: Netlink) -> None:
+        """Both are closed if it fails, `inside` always."""
         try:
             self._router.add_veth(link, "eth0", fd, self._uplink.mtu)
             self._router.set_up(link)
@@ -241,7 +250,6 @@ class Egress:
             raise
         finally:
             inside.close()
-        return fd
 
     def _take_back(self, address: str) -> None:
         self._later(lambda: self._take_away(address))

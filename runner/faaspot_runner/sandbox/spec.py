@@ -37,11 +37,14 @@ class Interpreter:
     full_version: str
     abi: str = ""
     """What its binary packages are made for: `cpython-311-x86_64-linux-gnu`."""
+    platform: str = ""
+    """Empty for this machine's own system, else the system that it stands for, in uv's words: an image's. Then
+    `executable` and `prefix` are those of this machine's interpreter of the same minor version."""
 
     @property
     def identity(self) -> str:
         """What makes the same lock two environments: interpreters with equal identities share them."""
-        return f"CPython {self.full_version} {self.abi}"
+        return f"CPython {self.full_version} {self.abi} {self.platform}".rstrip()
 
     @property
     def system(self) -> bool:

@@ -6,71 +6,27 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import redis
 
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Sandbox
-from faaspot_runner.contract import Network, Release, SandboxSpec, SpotInfo, sandbox_spec
-from faaspot_runner.contract.runtimes import RUNTIME_TYPES
-from faaspot_runner.environments.build import Environments
+from faaspot_runner.contract import Release, SandboxSpec, SpotInfo, sandbox_spec
 from faaspot_runner.errors import DeploymentError, SandboxError
 from faaspot_runner.runtimes.pool import SandboxPool
-from faaspot_runner.runtimes.spot_socket import welcome
-from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.network import Egress
+from faaspot_runner.runtimes.spot_socket import told_of, welcome
 from faaspot_runner.sandbox.spec import Interpreter, Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
+from faaspot_runner.spot.ground import Ground
 from faaspot_runner.spot.pulse import Control, Heartbeat
 from faaspot_runner.spot.runtimes import SpotRuntimes
 
 log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What a spot stands on, found and opened at its start. `runtimes`: the built-in ones that it offers."""
-
-    settings: Settings
-    runtimes: tuple[str, ...]
-    interpreters: Mapping[str, Interpreter]
-    environments: Environments
-    cgroups: Cgroups | None
-    egress: Egress | None
-    problems: tuple[str, ...]
-
-    @property
-    def limits(self) -> Literal["cgroup", "rlimit", "none"]:
-        if "sandbox" not in self.runtimes:
-            return "none"
-        return "cgroup" if self.cgroups else "rlimit"
-
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        # A process that nothing isolates has the host's network, whatever it asked for.
-        reaches = self.egress is not None or "sandbox" not in self.runtimes
-        return ("none", "internet") if reaches else ("none",)
-
-    @property
-    def lists(self) -> bool:
-        """Whether a sandbox here can be held to an allow-list."""
-        return self.egress is not None and self.egress.unlisted is None
-
-    def means(self, home: Path) -> dict[str, dict[str, Any]]:
-        """What the connectors of each offered type work with, beside what a definition says."""
-        settings: dict[str, dict[str, Any]] = {
-            "sandbox": {"cgroups": self.cgroups, "egress": self.egress},
-            "process": {"directory": home / "process"},
-        }
-        return {name: settings.get(name, {}) for name in self.runtimes}
 
 
 class Broker:
@@ -82,7 +38,7 @@ class Broker:
         self._blobs = Blobs(settings.data_dir / "blobs")
         self._pool = SandboxPool(self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone)
         self._runtimes = SpotRuntimes(
-            ground.means(settings.home),
+            ground.means(),
             clear=lambda name: self._pool.clear(name, settings.grace),
             changed=lambda: self._heartbeat.beat(),
         )
@@ -110,7 +66,8 @@ class Broker:
         try:
             await self._runtimes.begin()
             self._crew.start(self._settings.worker_counts)
-            work = (self._heartbeat.run(), self._control.run(), self._tidy())
+            work = [self._heartbeat.run(), self._control.run(), self._tidy()]
+            work += [self._ground.watch.run()] if self._ground.watch else []
             chores = [asyncio.create_task(chore) for chore in work]
             await self._until_stopped(chores)
             self._heartbeat.beat()
@@ -149,7 +106,7 @@ class Broker:
             running=self._crew.running,
             sandboxes=len(self._pool),
             stuck=self._stuck,
-            problems=self._ground.problems,
+            problems=self._ground.told,
             states=self._runtimes.states(),
             egress=self._ground.lists,
         )
@@ -160,6 +117,8 @@ class Broker:
         match message["op"]:
             case "acquire":
                 member.ask(self._acquire(member, message))
+            case "interpreter" | "keep":
+                member.ask(self._prepare(member, message))
             case "used":
                 member.running = message["running"]
                 self._pool.touch(message["sandboxes"])
@@ -182,8 +141,7 @@ class Broker:
             answer |= {"counted": sandbox.counted, "start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
             answer["log"] = sandbox.log if acquired.first else ""
         except SandboxError as error:
-            told = {"type": error.error.type, "message": error.error.message, "traceback": error.error.traceback}
-            answer |= {"reason": error.reason, "error": told, "log": error.log}
+            answer |= _refusal(error)
         except TimeoutError:
             text = f"The function did not start within {self._settings.cold_start_timeout:g} s."
             answer |= {"reason": "timeout", "error": {"type": "Timeout", "message": text, "traceback": None}}
@@ -191,6 +149,25 @@ class Broker:
             # The sandbox died between its start and the channel: worth another try.
             answer |= {"reason": None, "error": {"type": "OSError", "message": str(error), "traceback": None}}
         member.line.send(answer, channel)
+
+    async def _prepare(self, member: Member, message: dict[str, Any]) -> None:
+        """Answer what a runtime's environments are made for, or prepare the start of a version that was built."""
+        lines: list[str] = []
+        try:
+            connector = await self._connector(message["runtime"])
+            python = self._python(message["python"])
+            made_for = None
+            if message["op"] == "interpreter":
+                made_for = await connector.interpreter(python, lines.append)
+            else:
+                name = message["environment"]
+                environment = self._ground.environments.path(name) if name else None
+                await connector.keep(python, environment, lines.append)
+        except (SandboxError, DeploymentError) as error:
+            answer = {"op": "failed", **_refusal(_sandbox_error(error))}
+        else:
+            answer = {"op": "prepared", "interpreter": made_for and told_of(made_for), "log": "\n".join(lines)}
+        member.line.send({**answer, "call": message["call"]}, None)
 
     async def _bury(self, member: Member) -> None:
         """Kill what a dead worker's runs left; without cgroups that means the whole sandboxes that it used."""
@@ -211,7 +188,7 @@ class Broker:
         if spec.limits.network not in self._ground.networks:
             raise SandboxError(f"This spot does not offer network {spec.limits.network}.", reason="no_spot")
         connector = await self._connector(spec.runtime)
-        if spec.limits.egress is not None and not (self._ground.lists and RUNTIME_TYPES[connector.config.type].egress):
+        if spec.limits.egress is not None and not (self._ground.lists and self._runtimes.lists(spec.runtime)):
             raise SandboxError("This spot cannot hold this runtime to an allow-list (egress).", reason="no_spot")
         async with self._removal:  # the environment is here whole, or gone: the pool knows already that it is needed
             self._doomed.discard(spec.environment or "")
@@ -219,7 +196,13 @@ class Broker:
         try:
             return await connector.open(spec, material, deadline)
         except DeploymentError as error:
-            raise SandboxError(str(error)) from error
+            raise _sandbox_error(error) from error
+
+    def _python(self, version: str) -> Interpreter:
+        python = self._ground.interpreters.get(version)
+        if python is None:
+            raise SandboxError(f"This spot has no Python {version}.", reason="no_spot")
+        return python
 
     async def _connector(self, name: str) -> Connector:
         """The connector of a runtime; one that was never heard of may have been defined a moment ago."""
@@ -231,9 +214,7 @@ class Broker:
         return await self._runtimes.connector(name)
 
     def _material(self, spec: SandboxSpec) -> Material:
-        python = self._ground.interpreters.get(spec.python)
-        if python is None:
-            raise SandboxError(f"This spot has no Python {spec.python}.", reason="no_spot")
+        python = self._python(spec.python)
         try:
             code = self._blobs.read(spec.code)
         except BlobError as error:
@@ -250,9 +231,12 @@ class Broker:
             self._pool.evict()
             for name in tuple(self._doomed):
                 async with self._removal:
-                    if name in self._doomed - self._pool.environments:
-                        self._doomed.discard(name)
-                        await asyncio.to_thread(self._remove_environment, name)
+                    if name not in self._doomed - self._pool.environments:
+                        continue
+                    self._doomed.discard(name)
+                    await asyncio.to_thread(self._remove_environment, name)
+                # An engine may take long for it, and what it takes from a version that comes now is made again.
+                await self._runtimes.forget(name)
 
     def _remove_environment(self, name: str) -> None:
         try:
@@ -268,6 +252,19 @@ class Broker:
     def _release(self, release: Release) -> None:
         self._pool.release(release.version_ids)
         self._doomed |= set(release.environments)
+
+
+def _sandbox_error(error: SandboxError | DeploymentError) -> SandboxError:
+    """A runtime that did not come up, with the reason of what kept it from coming."""
+    if isinstance(error, SandboxError):
+        return error
+    return error.__cause__ if isinstance(error.__cause__, SandboxError) else SandboxError(str(error))
+
+
+def _refusal(error: SandboxError) -> dict[str, Any]:
+    """An answer's fields that say why there is no sandbox."""
+    told = {"type": error.error.type, "message": error.error.message, "traceback": error.error.traceback}
+    return {"reason": error.reason, "error": told, "log": error.log}
 
 
 def worker_arguments(settings: Settings) -> list[str]:

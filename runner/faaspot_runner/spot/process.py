@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faaspot_runner import settings as settings_module
+from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.environments.interpreters import discover
 from faaspot_runner.errors import DeploymentError, FeatureMissing, SandboxError
 from faaspot_runner.lifeline import die_with, many_descriptors
@@ -19,7 +20,9 @@ from faaspot_runner.sandbox.cgroup_tree import CgroupsUnavailable
 from faaspot_runner.sandbox.cgroups import Cgroups, detect
 from faaspot_runner.sandbox.network import Egress, EgressUnavailable
 from faaspot_runner.settings import SettingError, Settings
-from faaspot_runner.spot.broker import Broker, Ground
+from faaspot_runner.spot.broker import Broker
+from faaspot_runner.spot.engine import EngineWatch
+from faaspot_runner.spot.ground import Ground
 from faaspot_runner.worker import environments
 
 log = logging.getLogger(__name__)
@@ -54,22 +57,38 @@ def _said(code: int, text: str) -> int:
 
 async def _run(settings: Settings) -> None:
     runtimes, problems = _runtimes(settings)
-    name = f"{settings.ip.replace(':', '-')}-{hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]}"
-    cgroups, egress = None, None
+    name = f"{settings.ip.replace(':', '-')}-{_platform(settings)}"
+    cgroups, egress, watch = None, None, None
     if "sandbox" in runtimes:
         cgroups = _cgroups(name, problems)
         egress = _egress(name, problems)
+        watch = _watch(settings) if settings.docker else None
     try:
         _empty(settings.home)
         (settings.home / "process").mkdir(mode=0o700)
-        ground = _ground(settings, runtimes, cgroups, egress, tuple(problems))
+        ground = _ground(settings, runtimes, cgroups, egress, watch, tuple(problems))
+        if watch is not None:
+            await asyncio.to_thread(watch.begin)
         await Broker(ground).run()
     finally:
+        if watch is not None:
+            watch.end()
         if egress is not None:
             egress.close()
         if cgroups is not None:
             cgroups.close()
         _empty(settings.home)
+
+
+def _platform(settings: Settings) -> str:
+    """The data directory's short name on this machine."""
+    return hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
+
+
+def _watch(settings: Settings) -> EngineWatch:
+    engine = Engine(settings.docker_host, settings_module.environment())
+    owner = Owner(platform=_platform(settings), spot=settings.ip)
+    return EngineWatch(engine, owner, lambda name: (settings.data_dir / "environments" / name).is_dir())
 
 
 def _runtimes(settings: Settings) -> tuple[tuple[str, ...], list[str]]:
@@ -119,6 +138,7 @@ def _ground(
     runtimes: tuple[str, ...],
     cgroups: Cgroups | None,
     egress: Egress | None,
+    watch: EngineWatch | None,
     problems: tuple[str, ...],
 ) -> Ground:
     interpreters = discover(settings_module.environment())
@@ -133,6 +153,7 @@ def _ground(
         environments=known,
         cgroups=cgroups,
         egress=egress,
+        watch=watch,
         problems=problems,
     )
 

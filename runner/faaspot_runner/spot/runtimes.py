@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig
-from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
-from faaspot_runner.errors import SandboxError
+from faaspot_runner.contract.runtimes import RUNTIME_TYPES, RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
+from faaspot_runner.errors import DeploymentError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 
 log = logging.getLogger(__name__)
@@ -24,22 +25,39 @@ MAX_ERROR = 1000
 """Characters of a failure that travel with every heartbeat."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeMeans:
+    """What the runtimes of one type get of their spot.
+
+    `given`: to their connectors, whatever a definition says; `defaults`: config keys where a definition says nothing.
+    `lazy`: the built-in one comes up at its first use; `away`: why none can be used now, None while they can.
+    """
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    lazy: bool = False
+    away: Callable[[], str | None] = lambda: None
+
+
 class SpotRuntimes:
     """See the module. Lives on the spot's event loop."""
 
     def __init__(
         self,
-        means: Mapping[str, Mapping[str, Any]],
+        means: Mapping[str, TypeMeans],
         *,
         clear: Callable[[str], Awaitable[None]],
         changed: Callable[[], None],
     ) -> None:
-        """`means`: by type that this spot offers, what its connectors get beside their definition.
+        """`means`: by type that this spot offers. Each has a built-in runtime of its name.
 
         `clear` ends the sandboxes of a runtime that goes; `changed` hears that `states` may have become others.
         """
         self._means = means
-        self._built_in = {name: _config(RuntimeDefinition(name=name, type=name, lazy=False), means) for name in means}
+        self._built_in = {
+            name: _config(RuntimeDefinition(name=name, type=name, lazy=each.lazy), means)
+            for name, each in means.items()
+        }
         self._configs = dict(self._built_in)
         self._manager = DefaultDeploymentManager(CONNECTORS, self._configs, changed)
         self._clear = clear
@@ -68,8 +86,9 @@ class SpotRuntimes:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The runtimes in service here: the built-in ones first."""
-        return (*self._built_in, *(name for name in self._wanted if self._serves(name)))
+        """The runtimes that can be used here now: the built-in ones first."""
+        served = (name for name in self._wanted if self._serves(name))
+        return tuple(name for name in (*self._built_in, *served) if self._is_at_hand(name))
 
     def states(self) -> dict[str, RuntimeState]:
         """How each one stands."""
@@ -112,6 +131,22 @@ class SpotRuntimes:
             raise SandboxError(f"The runtime {name} is being undeployed.", reason="no_spot")
         return connector
 
+    def lists(self, name: str) -> bool:
+        """Whether a runtime, with all that it stands on, holds a deployment to its allow-list."""
+        stack = [self._configs[each] for each in self._stack(name)]
+        return bool(stack) and all(RUNTIME_TYPES[each.type].egress and not each.external for each in stack)
+
+    async def forget(self, environment: str) -> None:
+        """Have every type let go of what was made of an environment; what is kept is swept at the next start."""
+        for name in self._built_in:
+            connector = self._manager.get_connector(name)
+            if connector is None or not self._is_at_hand(name):
+                continue
+            try:
+                await connector.forget(environment)
+            except (SandboxError, DeploymentError) as error:
+                log.warning("the runtime %s did not let go of environment %s: %s", name, environment, error)
+
     async def _bring_up(self, config: DeploymentConfig) -> None:
         """Up it is, lazy or not. Raises what the connector raises."""
         await self._manager.deploy(config)
@@ -119,6 +154,10 @@ class SpotRuntimes:
         if config.lazy and connector is not None:
             await connector.deploy(config.external)
         self._errors.pop(config.name, None)
+
+    def _is_at_hand(self, name: str) -> bool:
+        """Whether every type of its stack can be used now."""
+        return all(self._means[self._configs[each].type].away() is None for each in self._stack(name))
 
     def _serves(self, name: str) -> bool:
         wanted = self._wanted.get(name)
@@ -221,12 +260,13 @@ class SpotRuntimes:
             following = self._configs.get(following.wraps or "")
 
 
-def _config(definition: RuntimeDefinition, means: Mapping[str, Mapping[str, Any]]) -> DeploymentConfig:
+def _config(definition: RuntimeDefinition, means: Mapping[str, TypeMeans]) -> DeploymentConfig:
     """The definition as the manager takes it."""
+    own = means[definition.type]
     return DeploymentConfig(
         name=definition.name,
         type=definition.type,
-        config={**definition.config, **means[definition.type]},
+        config={**own.defaults, **definition.config, **own.given},
         external=definition.external,
         lazy=definition.lazy,
         wraps=definition.wraps,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from faaspot_api.errors import ApiError
 from faaspot_runner.contract import Limits, sandbox_spec
 from faaspot_runner.contract.egress import EgressRule, egress_rule
+from faaspot_runner.contract.runtimes import RuntimeDefinition
 from tests.control_plane import ADMIN, Plane, a_spot, control_plane
 
 ABLE: dict[str, Any] = {"networks": ("none", "internet"), "egress": True}
@@ -162,6 +163,18 @@ def test_a_runtime_that_isolates_nothing_is_no_way_around(plane: Plane) -> None:
     assert (error.code, "type process" in error.message) == ("network_unavailable", True)
     plane.create(egress=("8.8.4.4:53",))
     assert refused(lambda: plane.update(runtime="process")).code == "network_unavailable"
+
+
+def test_a_container_of_ours_is_held_to_the_list_and_one_that_its_user_runs_is_not(plane: Plane) -> None:
+    plane.queue.heartbeat(a_spot(runtimes=("sandbox", "docker"), **ABLE))
+    create = plane.services.runtimes.create
+    create(ADMIN, RuntimeDefinition(name="ours", type="docker"))
+    create(ADMIN, RuntimeDefinition(name="theirs", type="docker", external=True, config={"container": "web"}))
+    create(ADMIN, RuntimeDefinition(name="on-theirs", type="sandbox", wraps="theirs"))
+    plane.create("held", egress=("8.8.4.4:53",), runtime="ours")
+    for name in ("theirs", "on-theirs"):
+        error = refused(lambda name=name: plane.create(egress=("8.8.4.4:53",), runtime=name))
+        assert (error.code, "an external runtime of type docker" in error.message) == ("network_unavailable", True)
 
 
 def test_a_spot_that_enforces_lists_counts_only_for_what_it_offers(plane: Plane) -> None:

@@ -11,7 +11,7 @@ import pytest
 from faaspot_api.domain import runtimes as domain
 from faaspot_api.domain.model import Runtime
 from faaspot_api.errors import ApiError, Forbidden, NotFound, Unavailable
-from faaspot_runner.contract.runtimes import RuntimeDefinition, RuntimeState, RuntimeType
+from faaspot_runner.contract.runtimes import RuntimeDefinition, RuntimeState
 from tests.control_plane import ADMIN, ANN, BOB, EVE, Plane, a_spot, control_plane
 
 
@@ -87,7 +87,8 @@ def test_a_failure_stands_until_it_is_tried_again(plane: Plane) -> None:
 def test_a_definition_that_cannot_be_is_refused_and_nothing_is_kept(plane: Plane) -> None:
     for _ in range(2):
         refused(lambda: define(plane, kind="moon"), "invalid", "type")
-        refused(lambda: define(plane, wraps="docker"), "invalid", "wraps", "cannot wrap")
+        refused(lambda: define(plane, kind="process", wraps="docker"), "invalid", "wraps", "cannot wrap")
+        refused(lambda: define(plane, wraps="process"), "invalid", "wraps", "only on one of type docker")
     assert plane.queue.wanted is None
 
 
@@ -169,14 +170,6 @@ def test_one_that_a_version_still_to_be_built_needs_cannot_be_deleted(plane: Pla
     refused(lambda: plane.services.runtimes.delete(ADMIN, "strict"), "busy", "deployments/one")
 
 
-@pytest.fixture
-def wrapping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The type `sandbox` may stand on `docker`, whatever this release allows."""
-    types = {**domain.RUNTIME_TYPES, "sandbox": RuntimeType(stands_on=("docker",))}
-    monkeypatch.setattr(domain, "RUNTIME_TYPES", types)
-
-
-@pytest.mark.usefixtures("wrapping")
 def test_one_that_another_stands_on_can_be_neither_deleted_nor_undeployed(plane: Plane) -> None:
     runtimes = plane.services.runtimes
     plane.queue.heartbeat(a_spot(runtimes=("sandbox", "docker")))
@@ -191,7 +184,6 @@ def test_one_that_another_stands_on_can_be_neither_deleted_nor_undeployed(plane:
     runtimes.delete(ADMIN, "inner")
 
 
-@pytest.mark.usefixtures("wrapping")
 def test_a_stack_needs_one_spot_that_offers_all_of_it(plane: Plane) -> None:
     define(plane, "inner", "docker")
     define(plane, "outer", "sandbox", wraps="inner")

@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
 from faaspot_runner.contract import Limits, SandboxSpec
+from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.cgroups import Cgroups, RunSlots
 from faaspot_runner.sandbox.channel import Channel
@@ -44,14 +46,28 @@ def interpreter(path: str) -> Interpreter:
     )
 
 
+def containers(directory: Path) -> dict[str, Any]:
+    """What a spot gives the runtime `docker`; the base image is the tests' own."""
+    return {
+        "engine": Engine("", os.environ),
+        "owner": Owner(platform=f"test-{os.getpid()}", spot="127.0.0.1"),
+        "directory": directory / "docker",
+        "environments": directory,
+        "image": os.environ["FAASPOT_TEST_DOCKER_IMAGE"],
+    }
+
+
 class Driver:
     """One runtime that is up, and the sandboxes that were opened in it."""
 
     def __init__(self, runtime: str) -> None:
-        root = runtime == "sandbox" and os.geteuid() == 0
+        root = runtime != "process" and os.geteuid() == 0
         self.cgroups = Cgroups.open(f"test-{os.getpid()}") if root else None
         self.slots: RunSlots | None = self.cgroups.slots("worker") if self.cgroups else None
-        config = {"cgroups": self.cgroups} if runtime == "sandbox" else {}
+        config: dict[str, Any] = {"cgroups": self.cgroups} if runtime != "process" else {}
+        self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" else None
+        if self.directory:
+            config |= containers(Path(self.directory.name))
         self.connector: Connector = CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime, config=config))
         self.runtime = runtime
         self.sandboxes: dict[str, Sandbox] = {}
@@ -156,6 +172,8 @@ class Driver:
             self.slots.close()
         if self.cgroups:
             self.cgroups.close()
+        if self.directory:
+            self.directory.cleanup()
 
 
 async def main(runtime: str) -> None:

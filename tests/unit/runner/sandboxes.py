@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import faaspot_runner
+from tests import docker_engine
 
 ORDINARY_UID = 65_534
 GRADES = ("root", "user") if os.geteuid() == 0 else ("user",)
@@ -104,7 +105,12 @@ class Stage:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": str(place), "PATH": os.environ["PATH"], "SECRET": PLANTED},
+            env={
+                "PYTHONPATH": str(place),
+                "PATH": os.environ["PATH"],
+                "SECRET": PLANTED,
+                "FAASPOT_TEST_DOCKER_IMAGE": docker_engine.IMAGE,
+            },
             cwd="/",
             umask=0o077,  # as careful people and platforms have it
             pass_fds=[secret],

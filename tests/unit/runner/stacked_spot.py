@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from faaspot_runner import spot
 from faaspot_runner.connectors import CONNECTORS
@@ -23,7 +22,8 @@ from faaspot_runner.errors import DeploymentError
 from faaspot_runner.sandbox.spec import Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import process
-from faaspot_runner.spot.broker import Ground
+from faaspot_runner.spot.ground import Ground
+from faaspot_runner.spot.runtimes import TypeMeans
 
 PREFIX = "faaspot-box-"
 
@@ -60,11 +60,15 @@ class BoxConnector(Connector):
 
 
 class WalledConnector(SandboxConnector):
-    can_wrap = True
+    """It needs its box to be up, but makes its sandboxes beside it."""
+
+    def __init__(self, config: DeploymentConfig, inner: Connector | None = None) -> None:
+        super().__init__(config)
+        self._box = inner
 
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
-        assert isinstance(self.inner, BoxConnector)
-        assert self.inner.place is not None
+        assert isinstance(self._box, BoxConnector)
+        assert self._box.place is not None
         return await super().open(spec, material, deadline)
 
 
@@ -72,9 +76,9 @@ async def _run(*command: str) -> None:
     await asyncio.to_thread(subprocess.run, command, check=True)
 
 
-def _means(ground: Ground, home: Path) -> dict[str, dict[str, Any]]:
-    sandbox = {"cgroups": ground.cgroups, "egress": ground.egress}
-    return {"sandbox": sandbox, "box": {}, "walled": sandbox}
+def _means(ground: Ground) -> dict[str, TypeMeans]:
+    sandbox = TypeMeans(given={"cgroups": ground.cgroups, "egress": ground.egress})
+    return {"sandbox": sandbox, "box": TypeMeans(), "walled": sandbox}
 
 
 def _runtimes(settings: Settings) -> tuple[tuple[str, ...], list[str]]:

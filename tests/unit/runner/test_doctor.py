@@ -29,7 +29,7 @@ def test_it_prints_a_table_that_a_person_can_read(capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if len(line) > doctor.WIDTH] == []
     sections = [line for line in out.splitlines() if line and not line.startswith(" ")][:-1]
-    assert sections == ["runtimes", "kernel", "limits", "network", "interpreters", "host"]
+    assert sections == ["runtimes", "kernel", "limits", "network", "docker", "interpreters", "host"]
     assert out.splitlines()[-1].startswith("This machine keeps" if status == 0 else "This machine cannot keep")
 
 

@@ -126,6 +126,16 @@ def test_a_published_environment_is_read_only_ours_and_for_the_sandboxs_paths(
     assert sorted(entry.name for entry in path.iterdir()) == sorted(["bin", "lib", "include", "pyvenv.cfg", MANIFEST])
 
 
+def test_who_knows_an_environments_name_can_go_in_whatever_the_umask_was(tmp_path: Path) -> None:
+    """The launcher in a container is an ordinary uid."""
+    before = os.umask(0o077)
+    try:
+        made_in(tmp_path, "http://127.0.0.1:9/")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "environments").stat().st_mode) == 0o711
+
+
 def test_byte_code_carries_the_hash_of_its_source_and_the_path_inside(environments: Environments) -> None:
     outcome = build(environments, "beta")
     (compiled,) = (site(environments, outcome) / "__pycache__").glob("beta.*.pyc")

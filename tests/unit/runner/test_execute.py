@@ -28,7 +28,8 @@ from faaspot_runner.execute import Executor, Means
 from faaspot_runner.lease import Lease, RedisClock, Request
 from faaspot_runner.report import LiveLog
 from faaspot_runner.runtimes.channels import Channels
-from faaspot_runner.runtimes.spot_socket import Offered, SpotClient
+from faaspot_runner.runtimes.spot_socket import Offered, Prepared, SpotClient
+from faaspot_runner.sandbox.spec import Interpreter
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -102,6 +103,11 @@ class FakeSpot:
         self.asked: list[str | None] = []
         self.suspects: list[tuple[str, bool]] = []
         self.offers: list[Behave | SandboxError | None] = []
+        self.target: Interpreter | None = Interpreter(
+            executable=Path("/usr/bin/python3.11"), prefix=Path("/usr"), version="3.11", full_version="3.11.2"
+        )
+        self.kept: list[tuple[str, str, str | None]] = []
+        self.refusal: SandboxError | None = None
 
     def acquire(self, spec: SandboxSpec, seconds: float, avoid: str | None = None) -> Future[Offered]:
         self.asked.append(avoid)
@@ -115,10 +121,10 @@ class FakeSpot:
             sandbox = f"s{len(self.zygotes)}"
             future.set_result(
                 Offered(
-                    counted=False,
                     channel=zygote.theirs,
                     sandbox=sandbox,
                     cold=True,
+                    counted=True,
                     start_ms=1.0,
                     import_ms=2.0,
                     log="imported\n",
@@ -129,6 +135,20 @@ class FakeSpot:
     def suspect(self, sandbox: str, *, stuck: bool) -> None:
         self.suspects.append((sandbox, stuck))
 
+    def interpreter(self, runtime: str, python: str) -> Future[Prepared]:
+        future: Future[Prepared] = Future()
+        future.set_result(Prepared(interpreter=self.target, log="looked at it"))
+        return future
+
+    def keep(self, runtime: str, python: str, environment: str | None) -> Future[Prepared]:
+        self.kept.append((runtime, python, environment))
+        future: Future[Prepared] = Future()
+        if self.refusal is not None:
+            future.set_exception(self.refusal)
+        else:
+            future.set_result(Prepared(interpreter=None, log="made of it\nwhat is needed"))
+        return future
+
 
 class FakeEnvironments:
     """Environments that build as the test says."""
@@ -136,21 +156,29 @@ class FakeEnvironments:
     def __init__(self) -> None:
         self.make: Callable[[Callable[[str], None]], BuildOutcome] = lambda _: BuildOutcome(lock=None, environment=None)
         self.ensured: list[str] = []
+        self.targets: list[Interpreter | None] = []
         self.failure: BuildError | None = None
         self.root = Path("/nonexistent")
 
     def path(self, name: str) -> Path:
         return self.root / name
 
-    def ensure(self, lock_text: str, python: str, deadline: float) -> Path:
+    def ensure(self, lock_text: str, python: str, deadline: float, target: Interpreter | None) -> Path:
         self.ensured.append(lock_text)
+        self.targets.append(target)
         if self.failure:
             raise self.failure
         return self.root
 
     def build(
-        self, request: BuildRequest, log: Callable[[str], None], cancelled: Callable[[], bool], deadline: float
+        self,
+        request: BuildRequest,
+        log: Callable[[str], None],
+        cancelled: Callable[[], bool],
+        deadline: float,
+        target: Interpreter | None,
     ) -> BuildOutcome:
+        self.targets.append(target)
         return self.make(log)
 
 
@@ -197,7 +225,7 @@ class Desk:
         return self.do(
             BuildRequest(
                 execution_id=str(uuid4()), attempt=1, token="t", deployment="hello", version=2, version_id="v",
-                requirements="", python="3.11",
+                requirements="", python="3.11", runtime="docker",
             )
         )  # fmt: skip
 
@@ -353,6 +381,7 @@ def test_a_missing_environment_is_installed_from_its_lock(desk: Desk, tmp_path: 
         assert ended.status == "Success"
         (tmp_path / "env").mkdir(exist_ok=True)
     assert desk.environments.ensured == ["the lock"]
+    assert desk.environments.targets == [desk.spot.target]
 
 
 def test_an_environment_that_cannot_be_installed_here_is_no_fault_of_the_run(desk: Desk) -> None:
@@ -371,7 +400,10 @@ def test_a_build_ends_with_its_outcome_and_its_log(desk: Desk) -> None:
     desk.environments.make = make
     ended = desk.build()
     assert ended is not None
-    assert (ended.status, ended.build, ended.log) == ("Success", outcome, "resolving\ninstalling\n")
+    assert (ended.status, ended.build) == ("Success", outcome)
+    assert ended.log == "looked at it\nresolving\ninstalling\nmade of it\nwhat is needed\n"
+    assert desk.spot.kept == [("docker", "3.11", "e" * 32)]
+    assert desk.environments.targets == [desk.spot.target]
     assert json.loads(ended.output or "") == "Version 2 of hello is ready."
 
 
@@ -387,6 +419,15 @@ def test_a_failed_build_tells_why(desk: Desk, reason: Any) -> None:
     assert ended.error == Error(type="BuildError", message="nothing like this exists")
 
 
+def test_a_build_of_which_the_runtime_can_make_nothing_has_failed(desk: Desk) -> None:
+    desk.spot.refusal = SandboxError("the base image is not there", reason="build_failed")
+    ended = desk.build()
+    assert ended is not None
+    assert (ended.status, ended.reason) == ("Failure", "build_failed")
+    assert ended.error == Error(type="BuildError", message="the base image is not there")
+    assert ended.log == "looked at it\n"
+
+
 def test_a_build_log_is_cut_with_a_mark(desk: Desk) -> None:
     def make(log: Callable[[str], None]) -> BuildOutcome:
         for _ in range(1100):
@@ -397,4 +438,4 @@ def test_a_build_log_is_cut_with_a_mark(desk: Desk) -> None:
     ended = desk.build()
     assert ended is not None
     assert ended.logs_truncated
-    assert ended.log.endswith("\n[faaspot: log cut here, 77824 more bytes were dropped]\n")
+    assert ended.log.endswith("\n[faaspot: log cut here, 77863 more bytes were dropped]\n")

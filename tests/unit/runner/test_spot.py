@@ -253,7 +253,7 @@ def test_a_build_without_requirements_ends_with_its_outcome(site: Site) -> None:
     assert info is not None
     request = BuildRequest(
         execution_id=str(uuid4()), attempt=1, token="t", deployment="hello", version=3, version_id="v",
-        requirements="", python=next(iter(info.pythons)), accepted=time.time(),
+        requirements="", python=next(iter(info.pythons)), runtime=site.runtime, accepted=time.time(),
     )  # fmt: skip
     site.enqueue(request, "builds")
     ended = site.wait(request, 60)

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeWanted, Wanted
+from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeType, RuntimeWanted, Wanted
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.spot import runtimes as module
-from faaspot_runner.spot.runtimes import SpotRuntimes
+from faaspot_runner.spot.runtimes import SpotRuntimes, TypeMeans
 from tests.staged import Boom, FakeConnector, FakeWrapper, Stage
 
 pytestmark = pytest.mark.timeout(20)
+
+OWN = ("fake", "wrapper", "far")
 
 
 class Ward:
@@ -26,7 +28,15 @@ class Ward:
         self.changes = 0
         self.revision = 0
         self.wishes: dict[str, RuntimeWanted] = {}
-        self.runtimes = SpotRuntimes({"fake": {}, "wrapper": {}}, clear=self._clear, changed=self._changed)
+        self.away: str | None = None
+        means = {
+            "fake": TypeMeans(),
+            "wrapper": TypeMeans(),
+            "far": TypeMeans(
+                given={"engine": "theirs"}, defaults={"image": "usual"}, lazy=True, away=lambda: self.away
+            ),
+        }
+        self.runtimes = SpotRuntimes(means, clear=self._clear, changed=self._changed)
 
     async def _clear(self, name: str) -> None:
         self.cleared.append(name)
@@ -62,7 +72,9 @@ class Ward:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage()
     monkeypatch.setattr(FakeConnector, "stage", stage, raising=False)
-    monkeypatch.setattr(module, "CONNECTORS", {"fake": FakeConnector, "wrapper": FakeWrapper})
+    types = {"fake": RuntimeType(egress=True), "wrapper": RuntimeType(egress=True), "far": RuntimeType()}
+    monkeypatch.setattr(module, "RUNTIME_TYPES", types)
+    monkeypatch.setattr(module, "CONNECTORS", {"fake": FakeConnector, "wrapper": FakeWrapper, "far": FakeConnector})
     return stage
 
 
@@ -84,7 +96,7 @@ def run(test: Callable[[Ward], Awaitable[None]]) -> Callable[[Stage], None]:
 
 @run
 async def test_what_the_spot_offers_by_itself_is_up_from_the_start(ward: Ward) -> None:
-    assert ward.runtimes.names == ("fake", "wrapper")
+    assert ward.runtimes.names == OWN
     assert ward.status("fake") == "deployed"
     assert (await ward.runtimes.connector("fake")).config.name == "fake"
 
@@ -93,7 +105,7 @@ async def test_what_the_spot_offers_by_itself_is_up_from_the_start(ward: Ward) -
 async def test_a_runtime_is_brought_up_and_down_as_wanted(ward: Ward) -> None:
     ward.want("a", "down")
     await ward.settled()
-    assert (ward.status("a"), ward.runtimes.names) == ("undeployed", ("fake", "wrapper"))
+    assert (ward.status("a"), ward.runtimes.names) == ("undeployed", OWN)
     ward.want("a", "up")
     await ward.settled()
     assert (ward.status("a"), ward.runtimes.names[-1]) == ("deployed", "a")
@@ -194,6 +206,63 @@ async def test_a_use_waits_for_one_that_is_coming_up(ward: Ward) -> None:
     assert (await use).config.name == "a"
 
 
+# ---------------------------------------------------------------- a type that comes and goes
+
+
+@run
+async def test_what_is_away_is_not_offered_with_all_that_stands_on_it_until_it_is_back(ward: Ward) -> None:
+    ward.want("mine", "known", type="far", lazy=True)
+    ward.want("out", "known", wraps="mine", lazy=True)
+    await ward.settled()
+    assert ward.runtimes.names == (*OWN, "mine", "out")
+    ward.away = "no engine"
+    assert ward.runtimes.names == ("fake", "wrapper")
+    ward.away = None
+    assert ward.runtimes.names == (*OWN, "mine", "out")
+
+
+@run
+async def test_a_lazy_built_in_one_comes_up_at_its_first_use_and_one_that_is_away_is_tried(ward: Ward) -> None:
+    assert ward.status("far") == "undeployed"
+    ward.away = "no engine"
+    ward.stage.failing.add("deploy far")
+    with pytest.raises(SandboxError, match="The runtime far did not come up on this spot: deploy far"):
+        await ward.runtimes.connector("far")
+    ward.stage.failing.clear()
+    await ward.runtimes.connector("far")
+    assert ward.status("far") == "deployed"
+
+
+@run
+async def test_a_definition_goes_before_the_spots_word_and_what_the_spot_gives_before_both(ward: Ward) -> None:
+    ward.want("plain", "up", type="far")
+    ward.want("own", "up", type="far", config={"image": "mine", "engine": "mine"})
+    await ward.settled()
+    configs = {made.config.name: made.config.config for made in ward.stage.made}
+    assert configs["plain"] == {"image": "usual", "engine": "theirs"}
+    assert configs["own"] == {"image": "mine", "engine": "theirs"}
+
+
+@run
+async def test_every_type_at_hand_is_told_to_forget_an_environment(ward: Ward) -> None:
+    await ward.runtimes.forget("e")
+    assert [ward.stage.count(f"forget e in {name} ends") for name in OWN] == [1, 1, 1]
+    ward.away = "no engine"
+    await ward.runtimes.forget("f")
+    assert [ward.stage.count(f"forget f in {name} ends") for name in OWN] == [1, 1, 0]
+
+
+@run
+async def test_only_a_stack_that_holds_to_allow_lists_all_through_lists(ward: Ward) -> None:
+    ward.want("loose", "known", type="far", lazy=True)
+    ward.want("own", "known", type="fake", lazy=True, external=True)
+    ward.want("on-loose", "known", wraps="loose", lazy=True)
+    ward.want("on-own", "known", wraps="own", lazy=True)
+    ward.want("on-fake", "known", wraps="fake", lazy=True)
+    names = ("fake", "wrapper", "on-fake", "far", "loose", "on-loose", "own", "on-own", "unknown")
+    assert [name for name in names if ward.runtimes.lists(name)] == ["fake", "wrapper", "on-fake"]
+
+
 # ---------------------------------------------------------------- stacks
 
 
@@ -232,11 +301,11 @@ async def test_a_stack_defined_anew_while_the_spot_was_away_stands_under_the_new
 
 @run
 async def test_a_stack_of_a_type_that_is_not_offered_here_is_left_to_other_spots(ward: Ward) -> None:
-    ward.want("far", "up", type="docker")
-    ward.want("out", "up", wraps="far")
+    ward.want("there", "up", type="docker")
+    ward.want("out", "up", wraps="there")
     await ward.settled()
-    assert ward.runtimes.names == ("fake", "wrapper")
-    assert set(ward.runtimes.states()) == {"fake", "wrapper"}
+    assert ward.runtimes.names == OWN
+    assert set(ward.runtimes.states()) == set(OWN)
 
 
 @run

@@ -62,8 +62,8 @@ class Ends:
         """Answer with one end of a pair; the other one is returned."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            told = {"sandbox": "s", "cold": True, "start_ms": 1.0, "import_ms": 2.0, "log": "l"}
-            self.say({"op": "acquired", "counted": True, "call": call, **told}, theirs.fileno())
+            told = {"sandbox": "s", "cold": True, "counted": True, "start_ms": 1.0, "import_ms": 2.0, "log": "l"}
+            self.say({"op": "acquired", "call": call, **told}, theirs.fileno())
         return ours
 
 

@@ -1,0 +1,46 @@
+"""What a zygote of ours is told and limited to, whichever runtime it is in."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+from faaspot_runner.contract import Limits
+from faaspot_runner.sandbox import seccomp
+from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, Grade, rlimits
+from faaspot_runner.sandbox.namespaces import USER_INSIDE
+
+
+def zygote_rlimits(limits: Limits, grade: Grade) -> list[tuple[int, int, int]]:
+    """What holds for the zygote and cannot be taken back in its runs: more files and processes than one run has."""
+    more = {resource.RLIMIT_NOFILE: 4096, resource.RLIMIT_NPROC: limits.pids + 1024}
+    kept = []
+    for kind, soft, hard in rlimits(limits, grade):
+        if kind in more:
+            soft = hard = min(more[kind], _most(kind))
+        elif kind == resource.RLIMIT_CPU:
+            continue  # a zygote lives for long
+        elif kind == resource.RLIMIT_DATA:
+            soft = hard = hard + ZYGOTE_MEMORY_MB * 2**20
+        elif kind == resource.RLIMIT_STACK and grade == "rlimit":
+            soft = 2 * 2**20  # libc gives every thread this much, and all of it is counted as data
+        kept.append((kind, soft, hard))
+    return kept
+
+
+def _most(kind: int) -> int:
+    hard = resource.getrlimit(kind)[1]
+    return 2**31 if hard == resource.RLIM_INFINITY else hard
+
+
+def start_message(limits: Limits, grade: Grade, *, uids: int) -> dict[str, Any]:
+    """The first message to an agent in a sandbox: `agent.child.Config`. `uids`: how many the sandbox has, 1 or 2."""
+    return {
+        "isolated": True,
+        "uid": USER_INSIDE if uids == 2 else None,
+        "tmp_mb": limits.tmp,
+        "rlimits": rlimits(limits, grade),
+        "filter": seccomp.run_filter(counted=grade == "cgroup").hex(),
+        "code": "/code",
+        "packages": None,
+    }

@@ -1,0 +1,34 @@
+"""A sandbox in a place: what the runtime `docker` opens, and the runtime `sandbox` that stands on one."""
+
+from __future__ import annotations
+
+import uuid
+
+from faaspot_runner.connectors.limits import start_message, zygote_rlimits
+from faaspot_runner.connectors.zygote import ZygoteSandbox
+from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.docker.place import Place
+from faaspot_runner.sandbox import seccomp
+from faaspot_runner.sandbox.enclosure import Holdings, enclose, memory_file
+from faaspot_runner.sandbox.limits import Grade
+from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
+
+
+async def open_in(
+    place: Place, spec: SandboxSpec, material: Material, holdings: Holdings, grade: Grade
+) -> ZygoteSandbox:
+    """Launch a sandbox there, which then imports the user's module. Raises SandboxError, and has freed `holdings`."""
+    plan = place.plan(
+        environ=BASE_ENVIRON,
+        rlimits=zygote_rlimits(spec.limits, grade),
+        tmp_mb=spec.limits.tmp,
+        environment=material.environment.name if material.environment else None,
+        internet=spec.limits.network == "internet",
+    )
+    with (
+        memory_file(material.source()) as code,
+        memory_file(seccomp.zygote_filter(counted=grade == "cgroup")) as program,
+    ):
+        fds = {"filter": program, "file:/code/main.py": code}
+        enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec.limits, grade, uids=1))
+    return ZygoteSandbox(uuid.uuid4().hex, spec, enclosure, counted=grade == "cgroup")

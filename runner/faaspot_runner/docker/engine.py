@@ -1,0 +1,120 @@
+"""The Docker engine: one client, its refusals as our errors, and what of its objects is ours."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from faaspot_runner.errors import EngineAway, EngineError
+
+if TYPE_CHECKING:
+    from faaspot_runner.docker.client import APIClient
+
+T = TypeVar("T")
+
+PLATFORM, SPOT, RUNTIME, ENVIRONMENT = (
+    "faaspot.platform",
+    "faaspot.spot",
+    "faaspot.runtime",
+    "faaspot.environment",
+)
+"""Labels. Every container of ours has the first three, every image the first and the last; nothing else is touched."""
+DEFAULT_URL = "unix:///var/run/docker.sock"
+ANSWER_SECONDS = 120
+PING_SECONDS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whose objects: `platform` is one data directory's, `spot` one of its spots."""
+
+    platform: str
+    spot: str
+
+    def labels(self, runtime: str) -> dict[str, str]:
+        """The labels of a container."""
+        return {PLATFORM: self.platform, SPOT: self.spot, RUNTIME: runtime}
+
+
+class Engine:
+    """An engine by its address; "" is the one of `environ` (DOCKER_HOST), else this machine's. Threads may share it."""
+
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
+        self._said = url
+        self._environ = environ
+        self._lock = threading.Lock()
+        self._client: APIClient | None = None
+
+    @property
+    def url(self) -> str:
+        return self._said or self._environ.get("DOCKER_HOST") or DEFAULT_URL
+
+    def ask(self, what: str, call: Callable[[APIClient], T]) -> T:
+        """The engine's answer. `what` we wanted goes into the text. Raises EngineError, EngineAway; may block."""
+        from faaspot_runner.docker import client
+
+        return client.translated(what, lambda: call(self._connected()), lambda why: away(self.url, why))
+
+    def examine(self) -> dict[str, Any]:
+        """What it says of itself (`docker info` and `docker version` as one). Raises EngineError; quick."""
+        path = self.url.removeprefix("unix://")
+        if path.startswith("/") and not os.path.exists(path):
+            raise away(self.url, "it is not there")
+        from faaspot_runner.docker import client
+
+        def examined() -> dict[str, Any]:
+            api = client.connect(self._said, self._environ, PING_SECONDS)
+            try:
+                return {**api.info(), **api.version()}
+            finally:
+                api.close()
+
+        return client.translated("tell of itself", examined, lambda why: away(self.url, why))
+
+    def remove(self, container: str) -> None:
+        """Kill a container and take it away with its volumes; nothing if it is not there. Raises EngineError."""
+        try:
+            self.ask("remove a container", lambda api: api.remove_container(container, force=True, v=True))
+        except EngineError as error:
+            if error.status not in (404, 409):  # 409: its removal is under way
+                raise
+
+    def sweep(self, owner: Owner, runtime: str | None = None) -> int:
+        """Remove the spot's containers, of one runtime or of all. Returns how many it were. Raises EngineError."""
+        labels = [f"{PLATFORM}={owner.platform}", f"{SPOT}={owner.spot}"]
+        labels += [f"{RUNTIME}={runtime}"] if runtime is not None else []
+        found = self.ask("list containers", lambda api: api.containers(all=True, filters={"label": labels}))
+        for each in found:
+            self.remove(each["Id"])
+        return len(found)
+
+    def close(self) -> None:
+        """Let go of the connections. Harmless when repeated."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _connected(self) -> APIClient:
+        from faaspot_runner.docker import client
+
+        with self._lock:
+            if self._client is None:
+                self._client = client.connect(self._said, self._environ, ANSWER_SECONDS)
+            return self._client
+
+
+def away(url: str, why: str) -> EngineAway:
+    """The error for an engine that does not answer."""
+    return EngineAway(
+        f"No Docker engine answers at {url} ({why}). Start it (systemctl start docker), and let the spot's user into "
+        "the group docker, or say where it is: FAASPOT_SPOT_DOCKER_HOST."
+    )
+
+
+def not_there(error: EngineError) -> bool:
+    """Whether the engine refused because it does not have what was asked for."""
+    return error.status == 404

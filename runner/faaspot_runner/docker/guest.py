@@ -1,0 +1,79 @@
+"""A container that the user runs, and in which we are guests: a launcher is started in it, nothing of it is changed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from faaspot_runner.docker.container import Container
+from faaspot_runner.docker.engine import Engine, not_there
+from faaspot_runner.errors import EngineError
+
+SHARED, ENVIRONMENTS = "/run/faaspot", "/run/environments"
+"""Where the user has bound a directory for our sockets, and the spot's environments, into the container."""
+EXECUTED_SECONDS = 5.0
+HOW = (
+    f"Start it with a directory of this spot for our sockets: --mount type=bind,source=DIRECTORY,target={SHARED}; "
+    f"for functions with requirements also D/environments as {ENVIRONMENTS}; with "
+    "--security-opt systempaths=unconfined; and with the seccomp profile that "
+    "`python -m faaspot_runner.docker.profile` prints."
+)
+
+
+class Guest(Container):
+    """`shared`: the host's directory at /run/faaspot; `environments`: whether the spot's are bound into it."""
+
+    def __init__(self, engine: Engine, name: str, user: str) -> None:
+        """Look at it. Raises EngineError, with what to do if it is not one that functions can run in."""
+        told = _inspected(engine, name)
+        super().__init__(engine, str(told["Id"]), -1)
+        self._user = user
+        self._name = name
+        binds = {str(bind["Destination"]): str(bind.get("Source", "")) for bind in told.get("Mounts", [])}
+        if not told["State"]["Running"]:
+            raise EngineError(f"The container {name} does not run. Start it: docker start {name}")
+        if SHARED not in binds:
+            raise EngineError(f"The container {name} has nothing bound at {SHARED}. {HOW}")
+        self.shared = Path(binds[SHARED])
+        self.environments = ENVIRONMENTS in binds
+
+    def execute(self, command: tuple[str, ...]) -> None:
+        """Start a program in it, as an ordinary user; `pid` is then its. Raises EngineError."""
+        execution = self._exec(command)
+        self._engine.ask("start a program in a container", lambda api: api.exec_start(execution, detach=True))
+        deadline = time.monotonic() + EXECUTED_SECONDS
+        while self.pid <= 0 and time.monotonic() < deadline:
+            told = self._engine.ask("look at a program", lambda api: api.exec_inspect(execution))
+            if told.get("ExitCode") is not None and not told.get("Running"):
+                raise EngineError(f"No launcher starts in the container {self._name}. {HOW}")
+            self.pid = int(told.get("Pid") or 0)
+
+    def output(self, command: tuple[str, ...]) -> str:
+        """What a program prints in it. Raises EngineError."""
+        execution = self._exec(command)
+        said = self._engine.ask("start a program in a container", lambda api: api.exec_start(execution))
+        return bytes(said).decode(errors="replace")
+
+    def _exec(self, command: tuple[str, ...]) -> str:
+        made: dict[str, Any] = self._engine.ask(
+            "start a program in a container", lambda api: api.exec_create(self.id, list(command), user=self._user)
+        )
+        return str(made["Id"])
+
+    def last_words(self) -> str:
+        return HOW
+
+    def remove(self) -> bool:
+        """It is the user's: the launcher in it has ended with its channel."""
+        return True
+
+
+def _inspected(engine: Engine, name: str) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = engine.ask("look at a container", lambda api: api.inspect_container(name))
+    except EngineError as error:
+        if not_there(error):
+            raise EngineError(f"There is no container {name}. {HOW}", status=404) from error
+        raise
+    return told

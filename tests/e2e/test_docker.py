@@ -1,0 +1,201 @@
+"""Functions in containers, on a whole platform: packages in images, and an engine that comes and goes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from tests import docker_engine
+from tests.platforms import ORDINARY_UID, Platform, eventually, platform
+from tests.unit.runner.engine_relay import EngineRelay
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+HELLO = "def main(args, context):\n    return 'hello ' + args.get('name', 'world')\n"
+IDNA = "import idna\ndef main(args, context):\n    return [idna.encode('ä.example').decode(), idna.__file__]\n"
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[EngineRelay]:
+    docker_engine.needed()
+    with tempfile.TemporaryDirectory(prefix="faaspot-tests-") as directory:
+        relay = EngineRelay(Path(directory) / "docker.sock")
+        yield relay
+        relay.close()
+
+
+@pytest.fixture(scope="module")
+def running(relay: EngineRelay) -> Iterator[Platform]:
+    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": relay.url}
+    with platform("root", environ=environ) as running:
+        yield running
+        data = running.data
+    assert docker_engine.objects(docker_engine.platform_of(data)) == []
+
+
+@pytest.fixture
+def api() -> Iterator[docker.APIClient]:
+    client = docker.APIClient(timeout=30)
+    yield client
+    client.close()
+
+
+def kinds(running: Platform) -> list[str]:
+    """What of the platform stands in the engine: "container" and "image", each as often as it is there."""
+    return [each.split()[0] for each in docker_engine.objects(docker_engine.platform_of(running.data))]
+
+
+def spot(running: Platform) -> dict[str, Any]:
+    (found,) = running.call("GET", "spots/").json
+    return dict(found)
+
+
+def test_a_function_runs_in_a_container_and_a_warm_run_starts_none(running: Platform) -> None:
+    running.deploy("hello", HELLO, runtime="docker")
+    assert running.run("hello").json == "hello world"
+    assert kinds(running) == ["container"]
+    for number in range(5):
+        assert running.run("hello", {"name": str(number)}).json == f"hello {number}"
+    assert kinds(running) == ["container"]
+    running.undeploy("hello")
+    eventually(lambda: kinds(running) == [], 10, "the container goes with its deployment")
+
+
+def test_deployments_share_the_image_of_their_packages_and_the_last_takes_it_along(running: Platform) -> None:
+    built = running.deploy("first", IDNA, runtime="docker", requirements="idna==3.7")
+    assert "Building the image faaspot-environment:" in running.logs(built)
+    assert running.run("first").json == ["xn--4ca.example", "/env/lib/python3.11/site-packages/idna/__init__.py"]
+    again = running.deploy("second", IDNA, runtime="docker", requirements="idna==3.7")
+    assert "was already there, reused" in running.logs(again)
+    assert kinds(running).count("image") == 1
+    running.undeploy("first")
+    assert running.run("second").json[0] == "xn--4ca.example"
+    running.undeploy("second")
+    eventually(lambda: kinds(running) == [], 15, "the image goes with the last deployment")
+
+
+def test_a_version_is_built_anew_for_another_runtime(running: Platform) -> None:
+    running.deploy("moved", IDNA, requirements="idna==3.7")
+    assert running.run("moved").json[0] == "xn--4ca.example"
+    changed = running.call("PATCH", "deployments/moved", {"runtime": "docker"}).json["uuid"]
+    assert running.ended(changed)["status"] == "Success"
+    assert "Building the image" in running.logs(changed)
+    assert running.run("moved").json[0] == "xn--4ca.example"
+    assert "container" in kinds(running)
+    running.undeploy("moved")
+    eventually(lambda: kinds(running) == [], 15)
+
+
+def test_a_runtime_of_ones_own_image_and_a_sandbox_on_it_work_through_the_command(running: Platform) -> None:
+    image = f"image={docker_engine.IMAGE}"
+    running.fas(
+        "runtimes", "create", "mine", "--type", "docker", "--config", image, "-c", "pids=512", "-c", "pull=never"
+    )
+    running.fas("runtimes", "create", "walled", "--type", "sandbox", "--wraps", "mine")
+    running.fas("runtimes", "create", "far", "--type", "docker", "-c", "image=faaspot-test-nowhere", "-c", "pull=never")
+    for name in ("mine", "walled"):
+        running.deploy(f"in-{name}", IDNA, runtime=name, requirements="idna==3.7")
+        found = running.run(f"in-{name}").json
+        assert found == ["xn--4ca.example", "/env/lib/python3.11/site-packages/idna/__init__.py"]
+        assert running.call("GET", f"runtimes/{name}").json["status"] == "deployed"
+    assert kinds(running) == ["container", "container", "image"], "one for the version, one for all that are walled"
+    refused = running.call(
+        "PUT", "deployments/", {"name": "x", "code": IDNA, "requirements": "idna==3.7", "runtime": "far"}
+    )
+    assert "does not have the image faaspot-test-nowhere" in running.ended(refused.json)["error"]["message"]
+
+    busy = running.call("DELETE", "runtimes/mine")
+    assert (busy.status, "runtimes/walled" in busy.json["message"]) == (409, True)
+    for name in ("x", "in-walled", "in-mine"):
+        running.undeploy(name)
+    for name in ("walled", "mine", "far"):
+        running.fas("runtimes", "delete", name)
+    eventually(lambda: kinds(running) == [], 15, "what the runtimes made goes with them")
+
+
+def test_a_container_that_is_killed_under_a_run_leaves_one_end_and_the_next_run_works(
+    running: Platform, api: docker.APIClient
+) -> None:
+    code = "import time\ndef main(args, context):\n    time.sleep(args.get('seconds', 0))\n    return 'slept'\n"
+    running.deploy("killed", code, runtime="docker")
+    assert running.run("killed").json == "slept"
+    execution = running.start_run("killed", {"seconds": 3})
+    eventually(lambda: running.record(execution)["status"] == "Started")
+    label = f"faaspot.platform={docker_engine.platform_of(running.data)}"
+    (container,) = api.containers(filters={"label": label})
+    api.remove_container(container["Id"], force=True)
+    assert running.run("killed").json == "slept"
+    record = running.ended(execution, 60)
+    assert (record["status"], record["reason"]) in (("Success", None), ("Failure", "worker_lost"))
+    running.undeploy("killed")
+
+
+def test_an_engine_that_goes_away_is_told_and_comes_back_by_itself(running: Platform, relay: EngineRelay) -> None:
+    running.deploy("warm", HELLO, runtime="docker")
+    running.deploy("cold", HELLO, runtime="docker")
+    assert running.run("warm").json == "hello world"
+    relay.close()
+    eventually(lambda: "docker" not in spot(running)["runtimes"], 15, "the spot offers the runtime no more")
+    assert any(problem.startswith("runtime docker: No Docker engine answers") for problem in spot(running)["problems"])
+    assert running.run("warm").json == "hello world", "what is warm needs no engine"
+    refused = running.call("PUT", "deployments/", {"name": "late", "code": HELLO, "runtime": "docker"})
+    assert (refused.status, refused.json["error_code"]) == (400, "runtime_unavailable")
+    lost = running.run("cold")
+    assert lost.json["error_code"] == "no_spot"
+    assert "No Docker engine answers" in lost.json["message"]
+    relay.open()
+    eventually(lambda: "docker" in spot(running)["runtimes"], 15, "the spot offers the runtime again")
+    assert running.run("cold").json == "hello world"
+    for name in ("warm", "cold"):
+        running.undeploy(name)
+    eventually(lambda: kinds(running) == [], 15)
+
+
+def test_an_ordinary_user_with_access_to_the_engine_has_containers_of_its_own_uid(relay: EngineRelay) -> None:
+    """The engine runs them as that user, never as root, so that a spot of theirs can look after its runs."""
+    relay.path.parent.chmod(0o755)
+    relay.path.chmod(0o666)
+    code = (
+        "import os\ndef main(args, context):\n"
+        "    held = bytearray(args.get('mb', 0) << 20)\n"
+        "    return open('/proc/self/uid_map').read().split()\n"
+    )
+    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": relay.url}
+    with platform("user", environ=environ) as running:
+        running.deploy("mine", code, runtime="docker", memory=64)
+        assert running.run("mine").json == ["1000", str(ORDINARY_UID), "1"]
+        assert running.run("mine", {"mb": 500}).status != 200
+        assert running.run("mine").json == ["1000", str(ORDINARY_UID), "1"]
+        data = running.data
+    assert docker_engine.objects(docker_engine.platform_of(data)) == []
+
+
+def test_a_base_image_that_cannot_be_had_fails_the_build_with_its_name() -> None:
+    docker_engine.needed()
+    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": "127.0.0.1:9/faaspot-test-nowhere"}
+    with platform("root", environ=environ) as running:
+        answer = running.call(
+            "PUT", "deployments/", {"name": "x", "code": IDNA, "requirements": "idna==3.7", "runtime": "docker"}
+        )
+        record = running.ended(answer.json, 60)
+        assert (record["status"], record["reason"]) == ("Failure", "build_failed")
+        assert "The base image 127.0.0.1:9/faaspot-test-nowhere is not there" in record["error"]["message"]
+        running.deploy("plain", HELLO, runtime="docker")
+        lost = running.run("plain")
+        assert "faaspot-test-nowhere is not there" in lost.json["message"]
+
+
+def test_a_spot_without_an_engine_offers_no_docker_and_says_why(tmp_path: Path) -> None:
+    environ = {"FAASPOT_SPOT_DOCKER_HOST": f"unix://{tmp_path}/nowhere.sock"}
+    started = time.monotonic()
+    with platform("root", environ=environ) as running:
+        assert time.monotonic() - started < 30
+        assert spot(running)["runtimes"] == ["sandbox"]
+        (problem,) = spot(running)["problems"]
+        assert problem.startswith(f"runtime docker: No Docker engine answers at unix://{tmp_path}/nowhere.sock")

@@ -1,0 +1,75 @@
+"""A Docker engine that can go away: a socket that hands connections over to the real engine, as long as it is open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+REAL = "/var/run/docker.sock"
+
+
+class EngineRelay:
+    """Open at `path` from the start; `close` and `open` it as the test likes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connections: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener: socket.socket | None = None
+        self.open()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    def open(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen(64)
+        self._start(self._accept, self._listener)
+
+    def close(self) -> None:
+        """As an engine that dies: no connection is left, and nobody answers."""
+        if self._listener is None:
+            return
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._listener = None
+        os.unlink(self.path)
+        for each in self._connections:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in self._connections:
+            each.close()
+        self._connections.clear()
+        self._threads.clear()
+
+    def _start(self, work: Callable[..., None], *sockets: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=sockets, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(REAL)
+            self._connections |= {near, far}
+            for source, target in ((near, far), (far, near)):
+                self._start(self._hand_over, source, target)
+
+    def _hand_over(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
