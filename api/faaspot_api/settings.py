@@ -105,7 +105,18 @@ class Settings:
     )
     web_processes: int = field(default=2, metadata=_row("Processes that answer HTTP.", least=1, most=64))
     web_threads: int = field(
-        default=128, metadata=_row("Threads of each of them; a waiting sync caller holds one.", least=1, most=1024)
+        default=256, metadata=_row("Threads of each of them; a waiting caller holds one.", least=1, most=1024)
+    )
+    max_waiting: int = field(
+        default=192,
+        metadata=_row(
+            "Callers of each of them that may wait at once, for a result or a log; never over 3/4 of its threads.",
+            least=1,
+            most=768,
+        ),
+    )
+    max_waiting_per_token: int = field(
+        default=128, metadata=_row("How many of those may have the same token.", least=1, most=768)
     )
     token: str = field(
         default="",

@@ -16,7 +16,7 @@ from faaspot_api.queue.base import LOG_START, Queue
 from faaspot_api.services import access, spots, wakeups
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder, new_token
-from faaspot_api.services.waiting import Waiting
+from faaspot_api.services.waiting import Gone, Waiting, never
 from faaspot_api.services.wakeups import Bell, Task
 from faaspot_api.store import deployments, executions, logs
 from faaspot_api.store.deployments import DeploymentRow
@@ -60,18 +60,20 @@ class ExecutionService:
         accepted, _ = self._accept(who, name, args, QUEUE_BACKGROUND)
         return [row.uuid for row in accepted]
 
-    def run_wait(self, who: Principal, name: str, args: str, wait: float | None) -> tuple[Execution, bool]:
+    def run_wait(
+        self, who: Principal, name: str, args: str, wait: float | None, gone: Gone = never
+    ) -> tuple[Execution, bool]:
         """Run and wait: the record, and whether it has ended. `wait`: seconds; None: the timeout and some queueing.
 
-        With None a run that no spot could take ends `no_spot`; with seconds, as every other that goes on, it stays.
+        With None a run that no spot could take ends `no_spot`; with seconds, or if the caller has `gone`, it goes on.
         Raises what `run` raises, and Invalid where the deployment's timeout is too long to be waited for.
         """
         accepted, version = self._accept(who, name, [args], QUEUE_SYNC, bounded=wait is None)
         uuid = accepted[0].uuid
         seconds = (version.settings.timeout or 0.0) + self._policy.queueing if wait is None else wait
         try:
-            execution = self._waiting.for_reply(uuid, seconds)
-            if execution is None and wait is None:
+            execution = self._waiting.for_reply(uuid, seconds, gone)
+            if execution is None and wait is None and not gone():
                 execution = self._without_spot(uuid)
             if execution is None:
                 execution = self._read(uuid)
@@ -211,21 +213,23 @@ class ExecutionService:
         except Unavailable:
             return ""
 
-    def follow(self, who: Principal, uuid: str) -> Iterator[str]:
-        """The log as it grows, until the end. Raises NotFound before the first text."""
+    def follow(self, who: Principal, uuid: str, gone: Gone = never) -> Iterator[str]:
+        """The log as it grows, until the end or its reader has `gone`. Raises NotFound before the first text."""
         self.get(who, uuid)
-        return self._follow(uuid)
+        return self._follow(uuid, gone)
 
-    def _follow(self, uuid: str) -> Iterator[str]:
+    def _follow(self, uuid: str, gone: Gone) -> Iterator[str]:
         cursor, sent = LOG_START, 0
         while not is_ended(self._read(uuid).status):
+            if gone():
+                return
             try:
                 part = self._queue.tail(uuid, cursor, FOLLOW_SECONDS)
             except Unavailable:
                 time.sleep(FOLLOW_SECONDS)
                 continue
             cursor, sent = part.cursor, sent + len(part.text)
-            yield part.text  # an empty one, too: the server finds out by it that a reader has gone
+            yield part.text  # an empty one, too: with it the answer's head goes out
         yield self._kept_log(uuid)[sent:]
 
     def _kept_log(self, uuid: str) -> str:

@@ -122,7 +122,7 @@ def test_logs_are_plain_text_whatever_is_in_them(api: Api) -> None:
     answer = api.call("GET", f"/v1/executions/{run}/logs")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.data == b"first line\nsecond line \\ud800\n"
-    followed = api.call("GET", f"/v1/executions/{run}/logs?follow=true")
+    followed = api.call("GET", f"/v1/executions/{run}/logs?follow=true", buffered=True)
     assert followed.data == b"first line\nsecond line\n"
     assert followed.headers.get("Content-Length") is None
     api.refused(400, "GET", f"/v1/executions/{run}/logs?follow=maybe")

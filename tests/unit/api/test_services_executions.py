@@ -26,10 +26,33 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
         yield plane
 
 
+def gone() -> bool:
+    return True
+
+
 def _refused(call: Callable[[], Any]) -> ApiError:
     with pytest.raises(ApiError) as caught:
         call()
     return caught.value
+
+
+# ---------------------------------------------------------------- callers who leave
+
+
+@pytest.mark.parametrize("wait", [None, 900.0])
+def test_a_caller_who_has_gone_is_not_waited_for_and_the_run_goes_on(tmp_path: Path, wait: float | None) -> None:
+    with control_plane(tmp_path, queueing=600.0) as plane:
+        plane.create()
+        plane.queue.lose_everything()  # not even a spot: the caller who stays would hear `no_spot`
+        begun = time.monotonic()
+        execution, over = plane.services.executions.run_wait(ADMIN, "hello", "{}", wait, gone)
+        assert time.monotonic() - begun < 10
+        assert (over, execution.status) == (False, "Pending")
+        assert isinstance(plane.take(QUEUE_SYNC), RunRequest)
+
+
+def test_a_reader_who_has_gone_is_not_followed_for(plane: Plane) -> None:
+    assert list(plane.services.executions.follow(ADMIN, plane.run(), gone)) == []
 
 
 # ---------------------------------------------------------------- accepting
