@@ -15,8 +15,8 @@ from faaspot_runner.connectors.base import LOG_BYTES, Sandbox
 from faaspot_runner.contract import Error, Reason, SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.enclosure import Enclosure, failed
+from faaspot_runner.sandbox.end import signal_name
 from faaspot_runner.sandbox.result import bounded_error
-from faaspot_runner.sandbox.run import signal_name
 
 FLOOD_PAUSE = 0.05
 """Seconds between two reads of a zygote's output when its limit is reached; one read takes at most 64 KB."""
