@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import DeploymentConfig, Sandbox
-from faaspot_runner.contract import Network, Release, SandboxSpec, SpotInfo, sandbox_spec
+from faaspot_runner.contract import Network, Release, SandboxSpec, SpotInfo
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.errors import DeploymentError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
@@ -26,6 +25,7 @@ from faaspot_runner.sandbox.spec import Interpreter, Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
+from faaspot_runner.spot.offer import offer
 from faaspot_runner.spot.pulse import Control, Heartbeat
 
 log = logging.getLogger(__name__)
@@ -158,26 +158,9 @@ class Broker:
 
     async def _acquire(self, member: Member, message: dict[str, Any]) -> None:
         """Answer one worker's question for a sandbox."""
-        answer: dict[str, Any] = {"op": "failed", "call": message["call"], "log": ""}
-        channel = None
-        try:
-            deadline = time.monotonic() + message["seconds"]
-            acquired = await self._pool.acquire(sandbox_spec(message["spec"]), deadline, message["avoid"])
-            sandbox = acquired.sandbox
-            channel = sandbox.connect()
-            member.sandboxes.add(sandbox.id)
-            answer |= {"op": "acquired", "sandbox": sandbox.id, "cold": acquired.cold}
-            answer |= {"start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
-            answer["log"] = sandbox.log if acquired.first else ""
-        except SandboxError as error:
-            told = {"type": error.error.type, "message": error.error.message, "traceback": error.error.traceback}
-            answer |= {"reason": error.reason, "error": told, "log": error.log}
-        except TimeoutError:
-            text = f"The function did not start within {self._settings.cold_start_timeout:g} s."
-            answer |= {"reason": "timeout", "error": {"type": "Timeout", "message": text, "traceback": None}}
-        except OSError as error:
-            # The sandbox died between its start and the channel: worth another try.
-            answer |= {"reason": None, "error": {"type": "OSError", "message": str(error), "traceback": None}}
+        answer, channel = await offer(self._pool, message)
+        if channel is not None:
+            member.sandboxes.add(answer["sandbox"])
         member.line.send(answer, channel)
 
     async def _bury(self, member: Member) -> None:
@@ -190,7 +173,7 @@ class Broker:
             self._pool.suspect(sandbox)
 
     def _gone(self, sandbox: str) -> None:
-        self._crew.tell({"op": "gone", "sandbox": sandbox})
+        self._crew.forget(sandbox)
 
     # ------------------------------------------------------------ sandboxes
 

@@ -136,6 +136,42 @@ def test_a_zygote_that_dies_under_a_run_is_told_and_replaced(stage: Stage) -> No
     assert stage.output(code, args={"sleep": 0}) == 1
 
 
+FORGED = [
+    '{"op":"ready"}', '{"op":"ready","import_ms":NaN}', '{"op":"ready","import_ms":"1"}', '{"op":"failed"}',
+    '{"op":"ready","import_ms":1' + "0" * 400 + "}", '{"op":"failed","stage":"start","error":{"message":"m"}}',
+    '{"op":"failed","stage":"start","errno":1}', '{"op":"ended","status":1' + "0" * 40 + "}",
+    '{"op":"other"}', "{}", "x",
+]  # fmt: skip
+
+
+def test_an_import_that_writes_on_the_channel_ends_with_its_sandbox(stage: Stage) -> None:
+    """It is in the zygote's own process and can write there: nothing of the sandbox may stay."""
+    stage.run(INNOCENT)
+    stage.ask(op="close")
+    before = living(descendants(stage.process.pid))
+    for word in FORGED:
+        answer = stage.runs(f"import os, time\nos.write(3, {word.encode()!r})\ntime.sleep(60)", import_timeout=20)
+        assert answer["failed"]["reason"] == "error", (word[:50], answer)
+        assert answer["failed"]["type"] == "SandboxBroken"
+    assert eventually(lambda: living(descendants(stage.process.pid)) <= before, 2.0)
+
+
+def test_an_import_that_says_it_is_ready_is_believed_within_reason() -> None:
+    async def story() -> None:
+        from tests.unit.runner.sandbox_driver import Driver
+
+        driver = Driver("process")
+        await driver.connector.deploy(False)
+        code = 'import os\nos.write(3, b\'{"op":"ready","import_ms":9e11}\')\n' + INNOCENT
+        answer = await driver.run({"op": "run", "code": code, "python": python()})
+        assert answer["outcomes"][0]["status"] == "Success"
+        (sandbox,) = driver.sandboxes.values()
+        assert 0 <= sandbox.start_ms <= sandbox.start_ms + sandbox.import_ms < 60_000
+        await driver.close()
+
+    asyncio.run(story())
+
+
 def test_retire_lets_the_last_run_end() -> None:
     async def story() -> None:
         from tests.unit.runner.sandbox_driver import Driver
