@@ -158,8 +158,17 @@ def test_the_async_client_does_all_of_it(platform: Served) -> None:
             await looks.cancel(execution)
             with pytest.raises(RunError):
                 await looks.result(execution)
+            assert [each.status for each in await looks.wait_bulk([execution])] == ["Cancelled"]
             with pytest.raises(NotFound):
                 _ = [piece async for piece in looks.follow("00000000-0000-0000-0000-000000000000")]
             return seen
 
     assert asyncio.run(talk()) == ["Started", 1, 1, 1, 2, "first line", "first line"]
+
+
+def test_several_are_waited_for_however_they_ended(faaspot: Faaspot, endless: str) -> None:
+    faaspot.deployments.create("half", code="def main(args, context):\n    return 1 / args['n']\n")
+    ids = faaspot.deployments.run_bulk("half", [{"n": 2}, {"n": 0}])
+
+    assert [each.status for each in faaspot.executions.wait_bulk(ids)] == ["Success", "Failure"]
+    assert faaspot.executions.wait_bulk([]) == []
