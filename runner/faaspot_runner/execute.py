@@ -323,15 +323,17 @@ class _Seat:
 
     def settle(self) -> None:
         """Wait for the death of what was killed, then give the slot and the channel back."""
-        if not self._warm.channel.settle():
-            log.error("a process of %s does not die, sandbox %s is killed", self._lease.job, self._warm.sandbox)
-            self._means.client.suspect(self._warm.sandbox, stuck=True)
-        if self._slots and self._slot:
-            self._slots.release(self._slot)
-        if self._reusable:
-            self._means.channels.release(self._warm)
-        else:
-            self._means.channels.discard(self._warm)
+        try:
+            if not self._warm.channel.settle():
+                log.error("a process of %s does not die, sandbox %s is killed", self._lease.job, self._warm.sandbox)
+                self._means.client.suspect(self._warm.sandbox, stuck=True)
+        finally:
+            if self._slots and self._slot:
+                self._slots.release(self._slot)
+            if self._reusable:
+                self._means.channels.release(self._warm)
+            else:
+                self._means.channels.discard(self._warm)
 
 
 class _Build(_Story):
