@@ -43,8 +43,7 @@ class Outcome:
     `reason` has three words of our own, with status Failure. Two are the platform's failure, worth another attempt:
     "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run, or never
     said which process it is). "broken": the zygote does not keep to its wire, which another attempt meets again.
-    `start_ms`: asked until forked; `run_ms`: from then until the end. `stuck`: a death on this channel is overdue (tell
-    the spot that its sandbox is suspect).
+    `start_ms`: asked until forked; `run_ms`: from then until the end.
     """
 
     status: Literal["Success", "Failure", "Cancelled"]
@@ -57,7 +56,6 @@ class Outcome:
     run_ms: float | None = None
     max_memory_mb: float | None = None
     cpu_ms: float | None = None
-    stuck: bool = False
 
 
 def request_frame(args: str, context: str, environ: dict[str, str], result_limit: int = MAX_RESULT_BYTES) -> bytes:
@@ -362,7 +360,6 @@ class _Run:
             run_ms=_milliseconds(min(self._forked or self._asked, self._ended or self._asked), self._ended),
             max_memory_mb=memory,
             cpu_ms=cpu,
-            stuck=self._channel.overdue(),
         )
 
     def _parsed(self) -> Result:
