@@ -27,6 +27,8 @@ from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 MAX_PAGE = 1000
+NAMED = 100
+"""How many bad items of a bulk request an error names."""
 MAX_READY = 1000
 """Versions remembered; each is a few hundred bytes and its requirements."""
 FOLLOW_SECONDS = 1.0
@@ -174,7 +176,12 @@ class ExecutionService:
         return self.get_bulk(who, [uuid])[0]
 
     def get_bulk(self, who: Principal, uuids: Sequence[str]) -> list[Execution]:
-        """The records in the order asked for. Raises NotFound that lists (in `unknown`) the ids that are not there."""
+        """The records in the order asked for.
+
+        Raises Invalid for ids that repeat, NotFound that lists (in `unknown`) those that are not there, and TooLarge
+        (see `store.executions.MAX_BYTES`).
+        """
+        _refuse_repeated(uuids)
         scope = access.executions(who)
         unknown = [uuid for uuid in uuids if not is_execution_id(uuid)]
         if not unknown:
@@ -297,6 +304,15 @@ def _already_ended(execution: Execution) -> Conflict:
     return Conflict(
         f"The execution has ended already ({execution.status}).", code="already_ended", execution_id=execution.uuid
     )
+
+
+def _refuse_repeated(uuids: Sequence[str]) -> None:
+    """A short request must not have a long answer."""
+    first: dict[str, int] = {}
+    again = [(at, first[uuid]) for at, uuid in enumerate(uuids) if first.setdefault(uuid, at) != at]
+    if again:
+        bad = (FieldError(field=f"[{at}]", message=f"is the same id as [{other}]") for at, other in again[:NAMED])
+        raise Invalid.fields(*bad)
 
 
 def _unknown(uuids: Sequence[str]) -> ApiError:

@@ -289,9 +289,11 @@ def test_unknown_ids_are_named(plane: Plane) -> None:
         plane.record("x")
 
 
-def test_the_same_id_twice_is_answered_twice(plane: Plane) -> None:
-    uuid = plane.run()
-    assert [one.uuid for one in plane.services.executions.get_bulk(ADMIN, [uuid, uuid])] == [uuid, uuid]
+def test_the_same_id_twice_is_refused_by_its_index(plane: Plane) -> None:
+    one, two = plane.run(), plane.run()
+    error = _refused(lambda: plane.services.executions.get_bulk(ADMIN, [one, two, one, one]))
+    assert (error.status, error.message) == (400, "[2]: is the same id as [0]; [3]: is the same id as [0]")
+    assert len(_refused(lambda: plane.services.executions.get_bulk(ADMIN, [one] * 5000)).errors) == 100
 
 
 def test_pages_follow_one_another_by_their_cursor(plane: Plane) -> None:
