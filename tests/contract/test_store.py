@@ -288,7 +288,7 @@ def test_a_page_ends_before_it_is_too_large_and_the_next_goes_on(store: Store) -
         pages.append([item.uuid for item in items])
         if key is None:
             break
-    assert [len(page) for page in pages] == [5, 3]
+    assert [len(page) for page in pages] == [4, 4]
     assert [uuid for page in pages for uuid in page] == [row.uuid for row in reversed(rows)]
     with store.read() as transaction:
         assert len(executions.page(transaction, Filter(), EVERYTHING, 100, None, 1)[0]) == 1
