@@ -77,9 +77,12 @@ Conversation: TypeAlias = Generator[Step, Response | None, T]
 
 
 def segment(name: str) -> str:
-    """A name as one segment of a path; `..` and slashes cannot leave it."""
+    """A name as one segment of a path; `..` and slashes cannot leave it. `BadArgument` for half a character."""
     text = str(name)
-    return quote(text, safe="") if text not in (".", "..") else text.replace(".", "%2E")
+    try:
+        return quote(text, safe="") if text not in (".", "..") else text.replace(".", "%2E")
+    except UnicodeEncodeError:
+        raise BadArgument(f"{text!r} is no name: it has half a character, which UTF-8 cannot hold") from None
 
 
 def get(path: str, **query: str | None) -> Request:

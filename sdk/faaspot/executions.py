@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 from faaspot import _calls
 from faaspot._calls import Conversation, Pause, Request
 from faaspot._session import AsyncSession, Session
-from faaspot.errors import ApiError, BadArgument, ConnectionFailed, RunError, WaitTimeout
+from faaspot.errors import ApiError, BadArgument, ConnectionFailed, RunError, TooLarge, WaitTimeout
 from faaspot.types import Execution
 
 T = TypeVar("T")
@@ -201,9 +201,21 @@ def all_ended(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
     uuids = [_uuid(each) for each in executions]
     found: list[Execution] = []
     for start in range(0, len(uuids), BULK):
-        look = partial(fetch_bulk, uuids[start : start + BULK])
-        found += (yield from _poll(look, lambda records: all(one.has_ended for one in records), None)) or ()
+        found += yield from _ended_together(uuids[start : start + BULK])
     return found
+
+
+def _ended_together(uuids: list[str]) -> Conversation[list[Execution]]:
+    """The records of a few, once all have ended; in halves where they are too large for one answer."""
+    try:
+        look = partial(fetch_bulk, uuids)
+        return (yield from _poll(look, lambda records: all(one.has_ended for one in records), None)) or []
+    except TooLarge:
+        if len(uuids) == 1:
+            raise
+    half = len(uuids) // 2
+    first = yield from _ended_together(uuids[:half])
+    return first + (yield from _ended_together(uuids[half:]))
 
 
 def results(uuids: Sequence[str], return_exceptions: bool = False) -> Conversation[list[Any]]:

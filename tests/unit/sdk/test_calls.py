@@ -136,6 +136,11 @@ def test_a_name_stays_one_segment_of_the_path(name: str, segment: str) -> None:
     assert _calls.segment(name) == segment
 
 
+def test_half_a_character_is_no_name() -> None:
+    with pytest.raises(errors.BadArgument):
+        _calls.segment("\ud800")
+
+
 def test_only_the_cursor_is_taken_from_a_link() -> None:
     link = '<https://elsewhere/api/executions/?limit=2&cursor=a%2Fb>; rel="next"'
 

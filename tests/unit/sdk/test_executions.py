@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from faaspot import AsyncFaaspot, Faaspot, executions
-from faaspot.errors import AlreadyEnded, BuildFailed, ConnectionFailed, NotFound, RunError, WaitTimeout
+from faaspot.errors import AlreadyEnded, BuildFailed, ConnectionFailed, NotFound, RunError, TooLarge, WaitTimeout
 from tests.unit.sdk.played import Played, answer
 from tests.unit.sdk.served import Served
 
@@ -84,6 +84,18 @@ def test_many_are_waited_for_together_and_the_first_failure_is_raised() -> None:
     assert json.loads(played.requests[0].payload) == ["a", "b"]
     with pytest.raises(RunError, match="why"):
         Played(executions.results(["a", "b"]), failed)
+
+
+def test_records_that_are_too_large_for_one_answer_are_asked_for_in_halves() -> None:
+    too_large = answer(413, {"message": "ask for fewer", "error_code": "too_large"})
+    one, two, three = ({"uuid": name, "status": "Success", "output": name} for name in "abc")
+
+    played = Played(executions.results(["a", "b", "c"]), too_large, answer(body=[one]), too_large,
+                    answer(body=[two]), answer(body=[three]))  # fmt: skip
+
+    assert played.value == ["a", "b", "c"]
+    with pytest.raises(TooLarge):
+        Played(executions.results(["a"]), too_large)
 
 
 # ---------------------------------------------------------------- over the wire
