@@ -14,6 +14,7 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from faaspot_api.queue import embedded
 from faaspot_api.queue.embedded import ServerMissingError
@@ -181,6 +182,10 @@ def _check_redis(settings: Settings) -> None:
             raise CannotStartError(str(error)) from None
     elif not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise CannotStartError("--redis-url begins with redis://, rediss:// or unix://")
+    try:
+        _ = urlsplit(settings.redis_url).port
+    except ValueError:
+        raise CannotStartError("--redis-url has a port that is no number: redis://HOST:PORT/DATABASE") from None
 
 
 def _check_token(settings: Settings) -> None:

@@ -182,6 +182,13 @@ def test_plain_http_that_others_reach_is_warned_of(up: Supervised) -> None:
     assert len(up.console().splitlines()) == 1
 
 
+def test_an_address_of_redis_that_is_none_is_one_clear_line(up: Supervised) -> None:
+    up.start("--redis-url", "redis://host:port/0", expect=False)
+    assert up.stop() == 2
+    (line,) = up.console().splitlines()
+    assert "--redis-url" in line
+
+
 def test_a_redis_that_is_not_there_is_named_without_its_password(up: Supervised) -> None:
     up.start("--redis-url", f"redis://:s3cret@127.0.0.1:{unused_port()}/0", expect=False)
     assert up.stop() == 2
