@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, Protocol, cast
 import pytest
 import redis
 from rq import Queue as RqQueue
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -60,12 +62,12 @@ class RedisSpot:
             text = self.redis.lpop(queue)
             return cast(SpotRequest, contract.load(cast(bytes, text))) if text else None
         key = f"rq:queue:{queue}"
-        identifier = self.redis.lmove(key, key + ":intermediate", "LEFT", "RIGHT")
-        if identifier is None:
-            return None
-        job = Job.fetch(cast(bytes, identifier).decode(), connection=self.redis, serializer=JSONSerializer)
-        self.redis.lrem(key + ":intermediate", 0, job.id)
-        return cast(Request, contract.load(job.args[0]))
+        while identifier := self.redis.lmove(key, key + ":intermediate", "LEFT", "RIGHT"):
+            self.redis.lrem(key + ":intermediate", 0, cast(bytes, identifier))
+            with contextlib.suppress(NoSuchJobError):  # a wake-up that was taken back
+                job = Job.fetch(cast(bytes, identifier).decode(), connection=self.redis, serializer=JSONSerializer)
+                return cast(Request, contract.load(job.args[0]))
+        return None
 
     def hold(self, request: Request) -> bool:
         key = contract.lease_key(request.execution_id, request.attempt)
@@ -326,6 +328,20 @@ def test_rq_sees_ordinary_jobs_that_decide_nothing(server: RedisServer) -> None:
     assert line.name == QUEUE_SYNC
     assert (job.func_name, job.timeout, job.result_ttl) == (contract.JOB_FUNCTION, -1, 0)
     assert job.description == "run"
+    client.close()
+
+
+def test_thousands_of_wake_ups_are_taken_back_without_a_search_for_each(server: RedisServer) -> None:
+    client = server.client()
+    client.flushall()
+    queue, requests = RedisQueue(client), [run(number) for number in range(3_000)]
+    queue.enqueue_runs(requests, QUEUE_BACKGROUND)
+    commands = client.info("commandstats")
+    queue.delete_jobs([attempt(request) for request in requests])
+    more = client.info("commandstats")
+    assert "cmdstat_lrem" not in more or more["cmdstat_lrem"] == commands.get("cmdstat_lrem")
+    assert not list(client.scan_iter("rq:job:*"))
+    assert RedisSpot(client).take(QUEUE_BACKGROUND) is None
     client.close()
 
 

@@ -249,7 +249,7 @@ def test_start_retry_and_end_are_written(store: Store) -> None:
         executions.mark_retried(transaction, [(seq, 2, "t2")])
         again = executions.tracked(transaction, [row.uuid])[row.uuid]
         assert (again.state.status, again.state.attempt, again.state.token, again.started) == ("Pending", 2, "t2", None)
-        executions.mark_cancelling(transaction, seq)
+        executions.mark_cancelling(transaction, [seq])
         assert executions.tracked(transaction, [row.uuid])[row.uuid].state.cancelling
         executions.mark_ended(transaction, [an_end(seq, "Failure", "error", error='{"type": "E"}')])
     with store.read() as transaction:

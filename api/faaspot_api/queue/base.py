@@ -84,7 +84,7 @@ class Queue(Protocol):
         """Set each `cancel_key` and tell the spots at once: no start any more, and a kill of what runs."""
 
     def delete_jobs(self, attempts: Sequence[Attempt]) -> None:
-        """Take wake-ups that still stand in a queue out of it."""
+        """Make wake-ups of executions that have ended or are cancelled wake nobody any more."""
 
     def release(self, release: Release) -> None:
         """Tell the spots that versions or environments are not needed any more."""

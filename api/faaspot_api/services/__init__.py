@@ -96,7 +96,7 @@ class Services:
         """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
         policy = policy or Policy()
         recorder = Recorder(store, blobs, queue, policy)
-        clearing = Clearing(store, blobs, Bell(queue))
+        clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
             executions=ExecutionService(store, queue, recorder, policy),

@@ -122,6 +122,7 @@ _RETRY = (
         spot=None,
     )
 )
+_CANCELLING = update(executions).where(C.seq == bindparam("row")).values(cancelling=True)
 _END = update(executions).where(C.seq == bindparam("row"))
 _RECORD = select(*(C[name] for name in Execution.__slots__))
 _RECORD_ONE = _RECORD.where(C.uuid == bindparam("wanted"))
@@ -158,9 +159,9 @@ def mark_ended(transaction: Transaction, endings: Iterable[Ending]) -> None:
     _many(transaction, _END, [_ending(ending) for ending in endings])
 
 
-def mark_cancelling(transaction: Transaction, seq: int) -> None:
-    """Someone has asked for the end of a running attempt."""
-    transaction.execute(update(executions).where(C.seq == seq).values(cancelling=True))
+def mark_cancelling(transaction: Transaction, rows: Iterable[int]) -> None:
+    """Someone has asked for the end of these running attempts (seq)."""
+    _many(transaction, _CANCELLING, [{"row": seq} for seq in rows])
 
 
 def mark_ready(transaction: Transaction, build: str) -> None:
@@ -265,9 +266,20 @@ def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> t
     return tuple(_tracked(row) for row in transaction.execute(statement))
 
 
-def open_of_deployment(transaction: Transaction, deployment_id: str) -> tuple[Tracked, ...]:
-    """The rows of a deployment that have not ended, held against other writers."""
-    statement = _TRACKED.where(_OPEN, C.deployment_id == deployment_id).order_by(C.seq).with_for_update()
+def any_open_of_deployment(transaction: Transaction, deployment_id: str) -> bool:
+    """Whether anything of a deployment has not ended."""
+    statement = select(C.seq).where(_OPEN, C.deployment_id == deployment_id).limit(1)
+    return transaction.execute(statement).one_or_none() is not None
+
+
+def stoppable_of_deployment(transaction: Transaction, deployment_id: str, limit: int) -> tuple[Tracked, ...]:
+    """At most `limit` rows of a deployment that have not ended, without runs that have started; held against others.
+
+    Runs come first: they are to be cancelled, not failed by their build.
+    """
+    other = C.kind != "run"
+    wanted = _TRACKED.where(_OPEN, C.deployment_id == deployment_id, or_(other, C.status == "Pending"))
+    statement = wanted.order_by(other, C.created, C.seq).limit(limit).with_for_update()
     return tuple(_tracked(row) for row in transaction.execute(statement))
 
 
