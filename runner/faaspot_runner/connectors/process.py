@@ -97,7 +97,6 @@ def _start(material: Material, place: Path) -> Enclosure:
     start: dict[str, object] = {
         "isolated": False,
         "uid": None,
-        "tmp_mb": 0,
         "rlimits": [],
         "filter": "",
         "code": str(place),

@@ -59,7 +59,9 @@ class SandboxConnector(Connector):
             environ=BASE_ENVIRON,
             rlimits=zygote_rlimits(spec.limits, grade),
             tmp_mb=spec.limits.tmp,
+            counted=grade == "cgroup",
             environment=material.environment,
+            more=["mounts"],
             resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
         )
         with (
@@ -125,7 +127,6 @@ def start_message(limits: Limits, grade: Grade) -> dict[str, Any]:
     return {
         "isolated": True,
         "uid": USER_INSIDE if os.geteuid() == 0 else None,
-        "tmp_mb": limits.tmp,
         "rlimits": rlimits(limits, grade),
         "filter": seccomp.run_filter(counted=grade == "cgroup").hex(),
         "code": "/code",

@@ -103,6 +103,7 @@ async def run_command(
             environ=everything,
             rlimits=[],
             tmp_mb=limits.tmp,
+            counted=cgroups is not None,
             environment=environment,
             binds=[(str(bind.source), bind.target) for bind in binds],
             more=["output", "relay"] if relay else ["output"],
