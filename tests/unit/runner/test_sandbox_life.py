@@ -156,6 +156,37 @@ def test_an_import_that_writes_on_the_channel_ends_with_its_sandbox(stage: Stage
     assert eventually(lambda: living(descendants(stage.process.pid)) <= before, 2.0)
 
 
+def test_a_zygote_that_lies_about_a_run_ends_with_it(stage: Stage) -> None:
+    """A thread of the import finds the worker's channel and speaks in the zygote's name."""
+    code = """
+    import os, socket, stat, struct, threading, time
+    zygote = os.getpid()
+    def is_a_workers(channel):
+        pid, _, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return pid == 0 and channel.type == socket.SOCK_SEQPACKET
+    def lie_on(fd):
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with socket.socket(fileno=os.dup(fd)) as channel:
+                if is_a_workers(channel):
+                    channel.send(b'{"op":"exited","id":"e0","status":1' + b"0" * 40 + b"}")
+    def lie():
+        while os.getpid() == zygote:
+            for fd in range(4, 40):
+                try:
+                    lie_on(fd)
+                except OSError:
+                    pass
+            time.sleep(0.01)
+    threading.Thread(target=lie, daemon=True).start()
+    def main(args, context):
+        time.sleep(30)
+    """
+    outcome = stage.run(code)
+    assert (outcome["status"], outcome["reason"]) == ("Failure", "broken")
+    assert outcome["error"]["type"] == "SandboxBroken"
+    assert stage.output(INNOCENT) == 1
+
+
 def test_an_import_that_says_it_is_ready_is_believed_within_reason() -> None:
     async def story() -> None:
         from tests.unit.runner.sandbox_driver import Driver
