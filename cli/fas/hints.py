@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,8 @@ def hint(error: FaaspotError, client: Faaspot, path: str, params: Mapping[str, A
         return _unauthorized(client, profile)
     if isinstance(error, errors.WaitTimeout):
         return _still_going(error, client)
-    if isinstance(error, errors.ConnectionFailed) and os.environ.get("FAASPOT_URL") and profile is None:
-        return "FAASPOT_URL says where this command looks: is it right, and does the platform run?"
+    if isinstance(error, errors.ConnectionFailed) and not isinstance(error, errors.AnswerTimedOut):
+        return _unreached(error, client, profile)
     if isinstance(error, errors.Invalid) and error.hint is None:
         return _invalid(error)
     execution = getattr(error, "execution_id", None)
@@ -59,15 +58,24 @@ def _exists(group: str, verb: str, params: Mapping[str, Any]) -> str:
 
 
 def _unauthorized(client: Faaspot, profile: str | None) -> str:
-    """Where the token that was refused comes from; see `faaspot.config.resolve`."""
-    named = profile
-    if named is None:
-        if os.environ.get("FAASPOT_TOKEN"):
-            return "The token is that of the variable FAASPOT_TOKEN: set it anew, or unset it to use a profile's."
-        named = os.environ.get("FAASPOT_PROFILE") or None
-        if named is None and os.environ.get("FAASPOT_URL"):
-            return "FAASPOT_URL is set, and no profile's token goes there: set FAASPOT_TOKEN too, or unset FAASPOT_URL."
-    return f"Set a token with `fas profiles update {named or client.profiles.current()} --token TOKEN`."
+    """Where the token that was refused comes from."""
+    from faaspot.config import origin
+
+    said = origin(profile, profiles=client.profiles)
+    if said.token:
+        return f"The token is that of the variable {said.token}: set it anew, or unset it to use a profile's."
+    if said.profile is None:
+        return f"{said.address} is set, and no profile's token goes there: set FAASPOT_TOKEN too, or unset it."
+    return f"Set a token with `fas profiles update {said.profile} --token TOKEN`."
+
+
+def _unreached(error: FaaspotError, client: Faaspot, profile: str | None) -> str | None:
+    from faaspot.config import origin
+
+    address = origin(profile, profiles=client.profiles).address
+    return (
+        f"{address} says where this command looks: is it right, and does the platform run?" if address else error.hint
+    )
 
 
 def _still_going(error: ApiError, client: Faaspot) -> str | None:

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from faaspot.errors import BadProfile, ConfigError, NoProfile, ProfileExists
 
+URL, TOKEN = "FAASPOT_URL", "FAASPOT_TOKEN"
 DEFAULT_HOST = "127.0.0.1"
 _HOST_AND_PORT = re.compile(r"([^:\[\]]+|\[[^\]]+\]):([^:]*)")
 """`host:port`; an IPv6 address only in brackets."""
@@ -231,12 +232,30 @@ def resolve(
     """
     store = profiles or Profiles()
     named = profile or (None if host else os.environ.get("FAASPOT_PROFILE")) or None
-    address = host or (None if profile else os.environ.get("FAASPOT_URL")) or None
+    address = host or (None if profile else os.environ.get(URL)) or None
     found = _starting_point(store, named, address)
-    secret = token or (None if profile else os.environ.get("FAASPOT_TOKEN")) or None
+    secret = token or (None if profile else os.environ.get(TOKEN)) or None
     if address:
         found = replace(found, host=_url(address, found), protocol=None, port=None)
     return replace(found, token=secret) if secret else found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where `resolve` has its answers from without arguments: variables that are set, and the profile for the rest."""
+
+    address: str | None
+    token: str | None
+    profile: str | None
+
+
+def origin(profile: str | None = None, *, profiles: Profiles | None = None) -> Origin:
+    """What says where to go and who asks, by the names of the variables and of the profile; None for what does not."""
+    said = {name: name if profile is None and os.environ.get(name) else None for name in (URL, TOKEN)}
+    named = profile or os.environ.get("FAASPOT_PROFILE") or None
+    if named is None and said[URL] is None:
+        named = (profiles or Profiles()).current()
+    return Origin(address=said[URL], token=said[TOKEN], profile=named)
 
 
 def _starting_point(store: Profiles, named: str | None, address: str | None) -> Profile:

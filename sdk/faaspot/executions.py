@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 from faaspot import _calls
 from faaspot._calls import Conversation, Pause, Request
 from faaspot._session import AsyncSession, Session
-from faaspot.errors import ApiError, BadArgument, ConnectionFailed, RunError, TooLarge, WaitTimeout
+from faaspot.errors import ApiError, BadAnswer, BadArgument, ConnectionFailed, RunError, TooLarge, WaitTimeout
 from faaspot.types import Execution
 
 T = TypeVar("T")
@@ -53,10 +53,14 @@ def fetch(execution: Reference) -> Conversation[Execution]:
 
 
 def fetch_bulk(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
-    """The records of several, in the order asked for."""
-    body = [_uuid(each) for each in executions]
+    """The records of several, in the order asked for; one that is asked for twice is there twice."""
+    uuids = [_uuid(each) for each in executions]
+    body = list(dict.fromkeys(uuids))
     found = yield from _calls.ask(_calls.send("POST", "executions/bulk", body, safe=True))
-    return [Execution(each) for each in found]
+    if not isinstance(found, list) or len(found) != len(body):
+        raise BadAnswer(f"Expected {len(body)} records, got {str(found)[:200]}")
+    records = dict(zip(body, found, strict=True))
+    return [Execution(records[each]) for each in uuids]
 
 
 def _read(executions: Reference | Several) -> Conversation[Any]:

@@ -251,3 +251,15 @@ def test_a_name_that_is_taken_is_an_error_of_its_own(own_profiles: Path) -> None
 
 def test_the_text_of_a_profile_shows_no_secret() -> None:
     assert "s3cret" not in repr(Profile(host="h", token="s3cret", password="s3cret"))
+
+
+def test_the_origin_names_what_counts(own_profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.origin() == config.Origin(address=None, token=None, profile=None)
+    Profiles().create("a", token="T")
+    assert config.origin() == config.Origin(address=None, token=None, profile="a")
+    monkeypatch.setenv("FAASPOT_URL", "http://x")
+    assert config.origin() == config.Origin(address="FAASPOT_URL", token=None, profile=None)
+    monkeypatch.setenv("FAASPOT_TOKEN", "T")
+    monkeypatch.setenv("FAASPOT_PROFILE", "b")
+    assert config.origin() == config.Origin(address="FAASPOT_URL", token="FAASPOT_TOKEN", profile="b")
+    assert config.origin("a") == config.Origin(address=None, token=None, profile="a")

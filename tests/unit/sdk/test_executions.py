@@ -111,6 +111,7 @@ def test_one_or_several_are_got_by_id_or_by_record(faaspot: Faaspot) -> None:
     assert faaspot.executions.get(first) == first
     assert [each.output for each in faaspot.executions.get(ids)] == [{"n": 1}, {"n": 2}]
     assert faaspot.executions.get_bulk(tuple(ids)) == faaspot.executions.get(ids)
+    assert [each.uuid for each in faaspot.executions.get([*ids, ids[0]])] == [*ids, ids[0]]
     with pytest.raises(NotFound, match="nothing"):
         faaspot.executions.get_bulk([*ids, "nothing"])
 
