@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from rq.serializers import JSONSerializer
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import LOG_START, Attempt, Queue
 from faaspot_api.queue.inline import InlineQueue
-from faaspot_api.queue.rq import RedisQueue
+from faaspot_api.queue.rq import CROWDED, ROOM, RedisQueue
 from faaspot_runner import contract
 from faaspot_runner.contract import (
     QUEUE_BACKGROUND,
@@ -379,6 +380,38 @@ def test_a_wrong_password_is_named() -> None:
 def test_a_full_server_is_named(server: RedisServer) -> None:
     with running_redis(more="maxmemory 1mb\n") as small, pytest.raises(Unavailable, match="memory limit"):
         RedisQueue(small.client()).enqueue_runs([run(number, args="x" * 100_000) for number in range(50)], QUEUE_SYNC)
+
+
+def test_a_part_of_the_memory_is_kept_for_the_workers() -> None:
+    with running_redis(more="maxmemory 24mb\n") as small:
+        client = small.client()
+        queue, number = RedisQueue(client), 0
+        while queue.has_room():
+            queue.enqueue_run(run(number, args=json.dumps(os.urandom(100_000).hex())), QUEUE_BACKGROUND)
+            number += 1
+            queue._memory.look()
+        with pytest.raises(Unavailable, match="near its memory limit") as caught:
+            queue.enqueue_run(run(number), QUEUE_BACKGROUND)
+        assert caught.value.retry_after
+        assert queue.shed() == 0, "there is still room for what workers write"
+        taken = RedisSpot(client).take(QUEUE_BACKGROUND)
+        assert taken is not None
+        assert RedisSpot(client).hold(taken)
+
+        while queue._memory.look() < CROWDED:  # too quick for the bound, or not ours
+            client.rpush("filler", b"x" * 100_000)
+        assert queue.shed() > 0
+        assert queue._memory.look() < ROOM
+        queue.ping()
+        queue.enqueue_run(run(number), QUEUE_BACKGROUND)
+        client.close()
+
+
+def test_an_absent_server_has_room_for_all_that_is_known() -> None:
+    with running_redis() as server:
+        queue = RedisQueue(server.client())
+        assert queue.has_room()
+    assert RedisQueue(server.client()).has_room()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
 from faaspot_api.queue.base import LOG_START, Queue
 from faaspot_api.services import access, spots, wakeups
+from faaspot_api.services.backlog import RETRY_AFTER, Backlog
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder, new_token
 from faaspot_api.services.waiting import Gone, Waiting, never
@@ -44,6 +45,7 @@ class ExecutionService:
         self._recorder = recorder
         self._policy = policy
         self._bell = Bell(queue)
+        self._backlog = Backlog(store, policy.max_pending)
         self._waiting = Waiting(store, queue, recorder)
         self._ready: dict[str, Version] = {}
 
@@ -52,7 +54,8 @@ class ExecutionService:
     def run(self, who: Principal, name: str, args: str) -> Execution:
         """Accept a background run; its record is committed when this returns.
 
-        Raises NotFound, Conflict (`deployment_not_ready`), Unavailable (the database; never the queue).
+        Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
+        database, or a queue that is full; never one that is away).
         """
         accepted, _ = self._accept(who, name, [args], QUEUE_BACKGROUND)
         return _public(accepted[0])
@@ -87,8 +90,14 @@ class ExecutionService:
     def _accept(
         self, who: Principal, name: str, texts: Sequence[str], queue: str, *, bounded: bool = False
     ) -> tuple[list[NewExecution], Version]:
-        """Commit the records, then wake the workers. A queue that is away is the reconciler's matter."""
+        """Commit the records, then wake the workers. A queue that is away is the reconciler's matter.
+
+        A queue that is full is not: then nothing is accepted, since what is must also start one day.
+        """
         access.require(who, "run")
+        self._backlog.admit(who.name, len(texts))
+        if not self._queue.has_room():
+            raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
         with self._store.write() as transaction:
             row, version, build = self._target(transaction, who, name)
             if bounded:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
 
 from faaspot_api.domain.model import Execution, Filter
 from faaspot_api.domain.states import State
@@ -264,6 +264,15 @@ def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> t
     past = and_(C.created >= created, or_(C.created > created, C.seq > seq))
     statement = _TRACKED.where(_OPEN, past).order_by(C.created, C.seq).limit(limit)
     return tuple(_tracked(row) for row in transaction.execute(statement))
+
+
+def waiting_runs(transaction: Transaction, owner: str, most: int) -> int:
+    """How many runs that `owner` asked for have not started; counts no further than `most`."""
+    # The sum keeps SQLite from going through all that the owner ever ran: few rows are open.
+    asked = (C.owner + "") == owner
+    found = select(C.seq).where(_OPEN, asked, C.kind == "run", C.status == "Pending").limit(most)
+    count: int = transaction.execute(select(func.count()).select_from(found.subquery())).scalar_one()
+    return count
 
 
 def any_open_of_deployment(transaction: Transaction, deployment_id: str) -> bool:

@@ -99,7 +99,13 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     server = None
     if settings.own_redis:
         password = directory.password.read_text().strip()
-        server = embedded.prepare(directory.path / "redis", password, fsync=settings.redis_fsync, uid=directory.uid)
+        server = embedded.prepare(
+            directory.path / "redis",
+            password,
+            fsync=settings.redis_fsync,
+            memory=settings.redis_memory,
+            uid=directory.uid,
+        )
         held.callback(embedded.forget, server)
         settings = replace(settings, redis_socket=str(server.socket))
     token, first = _token(settings, directory)

@@ -14,6 +14,7 @@ import pytest
 
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import ApiError, Conflict, Invalid, NotFound, Unavailable
+from faaspot_api.services import backlog
 from faaspot_api.store import executions as rows
 from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, RunRequest
 from tests.control_plane import ADMIN, ANN, BOB, EVE, Plane, a_spot, control_plane, ended, failed, started
@@ -34,6 +35,54 @@ def _refused(call: Callable[[], Any]) -> ApiError:
     with pytest.raises(ApiError) as caught:
         call()
     return caught.value
+
+
+# ---------------------------------------------------------------- too much
+
+
+@pytest.mark.parametrize("wait", [None, 5.0])
+def test_a_full_queue_is_a_503_and_leaves_no_record(plane: Plane, wait: float | None) -> None:
+    plane.queue.full = True
+    service = plane.services.executions
+    for call in (
+        lambda: service.run(ADMIN, "hello", "{}"),
+        lambda: service.run_bulk(ADMIN, "hello", ["{}", "{}"]),
+        lambda: service.run_wait(ADMIN, "hello", "{}", wait),
+    ):
+        error = _refused(call)
+        assert (error.status, error.code) == (503, "queue_unavailable")
+        assert error.retry_after
+    assert [one for one in service.list(ADMIN, Filter(), 100, None).items if one.kind == "run"] == []
+
+
+def test_what_was_accepted_before_the_queue_was_full_starts_when_it_has_room(plane: Plane) -> None:
+    uuid = plane.run()
+    plane.queue.lose_everything()
+    plane.queue.full = True
+    plane.passes(0.0, 10.0)
+    assert plane.queue.take(QUEUE_BACKGROUND) is None
+    plane.queue.full = False
+    plane.passes(20.0)
+    assert plane.take().execution_id == uuid
+
+
+def test_the_waiting_runs_of_a_token_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "NEAR_SECONDS", 0.0)
+    with control_plane(tmp_path, max_pending=3) as plane:
+        plane.create()
+        service = plane.services.executions
+        error = _refused(lambda: service.run_bulk(ADMIN, "hello", ["{}"] * 4))
+        assert (error.status, error.code) == (429, "overloaded")
+        assert error.retry_after
+        service.run_bulk(ADMIN, "hello", ["{}"] * 3)
+        assert _refused(lambda: plane.run()).status == 429
+        assert _refused(lambda: service.run_wait(ADMIN, "hello", "{}", 5.0)).status == 429
+        assert plane.run(who=EVE), "another token's wait by themselves"
+        assert len([one for one in service.list(ADMIN, Filter(), 100, None).items if one.kind == "run"]) == 4
+
+        plane.start(plane.take())
+        assert plane.run()
+        assert _refused(lambda: plane.run()).status == 429
 
 
 # ---------------------------------------------------------------- callers who leave
