@@ -1,7 +1,8 @@
 """Stand-ins for the platform's children, each a few lines that keep to the real one's contract with the supervisor.
 
 ``python fake_children.py web FD | recorder | spot IP``. `FAKE_SPOT` = "refuses": it exits 2 and
-says why; "stubborn": it ignores SIGTERM, as one with a long run in flight does.
+says why; "stubborn": it ignores SIGTERM, as one with a long run in flight does. `FAKE_RUNNING`: how many runs it tells
+of, else its pid, by which tests tell one spot from the next.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def spot(ip: str) -> int:
     while True:
         info = SpotInfo(
             ip=ip, created=1.0, last_seen=time.time(), status="online", runtimes=("sandbox",), pythons={},
-            networks=("none",), limits="none", running=os.getpid(),
+            networks=("none",), limits="none", running=int(os.environ.get("FAKE_RUNNING", os.getpid())),
         )  # fmt: skip
         client.hset(SPOTS, ip, dump(info))
         time.sleep(0.1)

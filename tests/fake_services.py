@@ -202,7 +202,9 @@ class FakeExecutions:
     def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
         return [self.run(who, name, one).uuid for one in args]
 
-    def run_wait(self, who: Principal, name: str, args: str, wait: float | None) -> tuple[Execution, bool]:
+    def run_wait(
+        self, who: Principal, name: str, args: str, wait: float | None, gone: Any = None
+    ) -> tuple[Execution, bool]:
         self._state.calls.append(("run_wait", (name, args, wait)))
         execution = self.run(who, name, args)
         if self._state.next_end is not None:
@@ -247,7 +249,7 @@ class FakeExecutions:
         self.get(who, uuid)
         return "first line\nsecond line \ud800\n"
 
-    def follow(self, who: Principal, uuid: str) -> Iterator[str]:
+    def follow(self, who: Principal, uuid: str, gone: Any = None) -> Iterator[str]:
         self.get(who, uuid)
         return iter(["first line\n", "second line\n"])
 

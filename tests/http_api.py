@@ -8,17 +8,19 @@ from typing import Any
 from werkzeug.test import TestResponse
 
 from faaspot_api.app import application
+from faaspot_api.http.waiters import Waiters
 from tests.fake_services import ADMIN_TOKEN, FakeServices
 
 HELLO = "def main(args, context):\n    return args\n"
 
 
 class Api:
-    """A client with an admin's token. `services.state` shows what the services were asked."""
+    """A client with an admin's token; one caller may wait. `services.state` shows what the services were asked."""
 
     def __init__(self) -> None:
         self.services = FakeServices()
-        self.app = application(self.services)  # type: ignore[arg-type]
+        self.waiters = Waiters(most=1, each=1)
+        self.app = application(self.services, waiters=self.waiters)  # type: ignore[arg-type]
         self._client = self.app.test_client()
 
     def call(

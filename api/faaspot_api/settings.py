@@ -105,7 +105,18 @@ class Settings:
     )
     web_processes: int = field(default=2, metadata=_row("Processes that answer HTTP.", least=1, most=64))
     web_threads: int = field(
-        default=128, metadata=_row("Threads of each of them; a waiting sync caller holds one.", least=1, most=1024)
+        default=256, metadata=_row("Threads of each of them; a waiting caller holds one.", least=1, most=1024)
+    )
+    max_waiting: int = field(
+        default=192,
+        metadata=_row(
+            "Callers of each of them that may wait at once, for a result or a log; never over 3/4 of its threads.",
+            least=1,
+            most=768,
+        ),
+    )
+    max_waiting_per_token: int = field(
+        default=128, metadata=_row("How many of those may have the same token.", least=1, most=768)
     )
     token: str = field(
         default="",
@@ -140,6 +151,10 @@ class Settings:
         default="everysec",
         metadata=_row("When the private Redis syncs its log to the disk.", choices=("always", "everysec", "no")),
     )
+    redis_memory: int = field(
+        default=0,
+        metadata=_row("MB that the private Redis may hold (default: a quarter of the machine's memory).", least=0),
+    )
     allow_process_runtime: bool = field(
         default=False, metadata=_row("Offer the runtime `process`, which isolates nothing (development only).")
     )
@@ -162,6 +177,9 @@ class Settings:
         default=900.0, metadata=_row("Longest timeout of a deployment that a sync call accepts.", least=1)
     )
     max_timeout: float = field(default=86400.0, metadata=_row("Longest timeout of a deployment.", least=1))
+    max_pending: int = field(
+        default=100_000, metadata=_row("Runs of one token that may wait at once; more get 429.", least=1)
+    )
     max_age: float = field(default=86400.0, metadata=_row("How long a background run may wait for a spot.", least=1))
     max_attempts: int = field(
         default=3, metadata=_row("Starts of one run at most, when spots or workers are lost.", least=1, most=100)

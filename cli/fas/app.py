@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from fas.command import forgiving
+from fas.command import forgiving, json_errors
+from fas.hints import ALIASES
 
 COMMANDS = {
     "deployments": "Named function packages: create, run, update, roll back. Also called functions.",
@@ -22,8 +23,6 @@ COMMANDS = {
 }
 """Name -> one line of help. The command lies in `fas.commands.NAME` under that name."""
 
-ALIASES = {"functions": "deployments", "nodes": "spots"}
-
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     # --include_completed and --include-completed are one option: the published clients mix both.
@@ -33,6 +32,14 @@ CONTEXT = {
 
 class Root(click.Group):
     """The commands of `COMMANDS`, each imported at its first use."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        with json_errors(context, args):
+            return super().parse_args(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        with json_errors(context, context.args):
+            return super().invoke(context)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -4,7 +4,7 @@
 |---|---|
 | 0 | done |
 | 1 | the platform refused it, or the function or the build failed |
-| 2 | the command was not typed right, or a file that it names is missing |
+| 2 | the command was not typed right, a file that it names cannot be read, or `fas up` cannot start here |
 | 3 | the platform was not reached, or no profile says where it is |
 | 4 | the wait ended first; the run goes on |
 | 130 | interrupted by Ctrl-C |
@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fas import output
+from fas import hints, output
 
 if TYPE_CHECKING:
     from faaspot import Faaspot, FaaspotError
@@ -55,13 +56,13 @@ class Command(click.Command):
     def _guarded(self, context: click.Context, state: State) -> Any:
         try:
             return super().invoke(context)
-        except KeyboardInterrupt:
-            output.note("Interrupted. What was asked of the platform goes on: `fas executions list` shows it.")
+        except KeyboardInterrupt as error:
+            _tell_of_interruption(getattr(error, "execution", None), state)
             context.exit(INTERRUPTED)
         except _ours() as error:
             if state.verbose >= 3:
                 output.trace(error)
-            context.exit(told(error, state, context.command_path))
+            context.exit(told(error, state, context))
 
 
 class Group(click.Group):
@@ -119,11 +120,46 @@ def _ours() -> type[FaaspotError]:
     return FaaspotError
 
 
-def told(error: FaaspotError, state: State, path: str) -> int:
-    """Say what went wrong and what to do next; the exit code for it. `path`: the command, as "fas spots get"."""
+class Interrupted(KeyboardInterrupt):
+    """A Ctrl-C while the command waited for `execution`, which goes on."""
+
+    def __init__(self, execution: str) -> None:
+        super().__init__()
+        self.execution = execution
+
+
+def _tell_of_interruption(execution: str | None, state: State) -> None:
+    hint = "What was asked of the platform goes on: `fas executions list` shows it."
+    if execution is not None:
+        hint = (
+            f"Execution {execution} goes on: `fas executions get {execution} --wait` waits on,"
+            f" `fas executions cancel {execution}` ends it."
+        )
+    if state.as_json:
+        return output.failure_json({"message": "Interrupted", "execution_id": execution, "hint": hint})
+    return output.note(f"Interrupted. {hint}")
+
+
+@contextlib.contextmanager
+def json_errors(context: click.Context, words: Sequence[str]) -> Iterator[None]:
+    """Where ``--json`` is among the words of a command, an error of its form, too, is one line of JSON on stderr."""
+    try:
+        yield
+    except click.ClickException as error:
+        before = list(words)[: list(words).index("--")] if "--" in words else words
+        if "--json" not in before:
+            raise
+        at = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else None
+        help_line = f"`{at} --help` says how it is used." if at else None
+        output.failure_json({"message": error.format_message(), "hint": help_line})
+        context.exit(error.exit_code)
+
+
+def told(error: FaaspotError, state: State, context: click.Context) -> int:
+    """Say what went wrong and what to do next; the exit code for it."""
     from faaspot import errors
 
-    hint = error.hint or _hint(error, path)
+    hint = hints.hint(error, state.client, context.command_path, context.params, state.profile)
     if state.as_json:
         output.failure_json(_problem(error, hint))
     elif isinstance(error, errors.RunError):
@@ -139,8 +175,10 @@ def told(error: FaaspotError, state: State, path: str) -> int:
 def _exit_code(error: FaaspotError) -> int:
     from faaspot import errors
 
-    if isinstance(error, errors.MissingFile):
+    if isinstance(error, errors.UnreadableFile | errors.BadArgument):
         return USAGE
+    if isinstance(error, errors.ProfileExists):
+        return FAILED
     if isinstance(error, errors.ConfigError | errors.ConnectionFailed):
         return UNREACHED
     return STILL_GOING if isinstance(error, errors.WaitTimeout) else FAILED
@@ -151,20 +189,6 @@ def _headline(error: Any) -> str:
     named = error.type and not error.message.startswith(error.type)
     text = f"{error.type}: {error.message}" if named else error.message
     return text if error.reason in (None, "error") else f"{error.reason}: {text}"
-
-
-def _hint(error: FaaspotError, path: str) -> str | None:
-    """What to do next, where the error itself does not say it."""
-    from faaspot import errors
-
-    if isinstance(error, errors.NotFound):
-        return f"`{' '.join(path.split()[:2])} list` shows what there is."
-    execution = getattr(error, "execution_id", None)
-    if isinstance(error, errors.WaitTimeout) and execution:
-        return f"`fas executions get {execution} --wait` waits on."
-    if isinstance(error, errors.Exists):
-        return "Change it with `fas deployments update`, or delete it first."
-    return f"`fas executions logs {execution}` shows what it wrote." if execution else None
 
 
 def _problem(error: FaaspotError, hint: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fas import output
+from fas.command import Interrupted
 
 if TYPE_CHECKING:
     from faaspot import Execution, Faaspot
@@ -33,9 +34,19 @@ def shown(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda detail: status.update(line(detail))
 
 
+@contextlib.contextmanager
+def naming(find: Callable[[], str | None]) -> Iterator[None]:
+    """A Ctrl-C while the block waits for an execution says which, if `find` knows it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        execution = find()
+        raise (Interrupted(execution) if execution else KeyboardInterrupt) from None
+
+
 def ended(client: Faaspot, execution: str, text: str) -> Execution:
     """The record of `execution` once it succeeded, its `RunError` if not; meanwhile its log's last line is shown."""
-    with shown(text) as say:
+    with naming(lambda: execution), shown(text) as say:
         if output.lively():
             _follow(client, execution, say)
         client.executions.result(execution)

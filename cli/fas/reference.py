@@ -18,7 +18,7 @@ Each command says the same with `-h`.
 |---|---|
 | 0 | done |
 | 1 | the platform refused it, or the function or the build failed |
-| 2 | the command was not typed right, or a file that it names is missing |
+| 2 | the command was not typed right, a file that it names cannot be read, or `fas up` cannot start here |
 | 3 | the platform was not reached, or no profile says where it is |
 | 4 | the wait ended first; the run goes on |
 | 130 | interrupted by Ctrl-C |

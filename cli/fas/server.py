@@ -8,7 +8,7 @@ import sys
 import click
 
 NEEDED = ("faaspot_api", "faaspot_runner", "flask", "gunicorn", "rq", "sqlalchemy")
-"""The platform's packages and the first of what `faaspot[server]` brings; the plain install lacks the latter."""
+"""The platform's packages and the first of what the extra `server` brings; the plain install lacks the latter."""
 
 
 def program(module: str) -> list[str]:
@@ -16,7 +16,8 @@ def program(module: str) -> list[str]:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise click.ClickException(
-            f"The platform itself is not installed here (no {missing[0]}). Install it: pip install 'faaspot[server]'"
+            f"The platform itself is not installed here (no {missing[0]})."
+            " Install it from a clone of its repository: pip install '.[server]', or `make up`"
         )
     # -P: a file of the user's that lies in the current folder, redis.py, say, must not be imported for the real one.
     return [sys.executable, "-P", "-m", module]

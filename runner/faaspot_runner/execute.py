@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 REFUSED_PAUSE = 0.2
 """Seconds before a refused fork is tried again: what there was too much of may have ended."""
+QUOTED_CHARS = 300
+"""What a log keeps of a text that came out of a sandbox or a build."""
 
 
 class PlatformFailure(Exception):
@@ -100,7 +102,15 @@ class Executor:
             return _Run(self._means, request, lease, live).run()
         except (PlatformFailure, BlobError, SpotGoneError, OSError) as error:
             log.warning("%s has no end, another attempt decides: %s", lease.job, error)
-            return None
+        except Exception:
+            # A defect of ours ends as any failure of the platform's does: lease and live log are given back.
+            log.exception("%s failed inside the platform, another attempt decides", lease.job)
+        return None
+
+
+def quoted(said: object) -> str:
+    """The text of someone whom we do not trust, as one bounded line of a log."""
+    return repr(str(said)[:QUOTED_CHARS])
 
 
 def _only(event: RunEnded | None) -> Ended | None:
@@ -235,12 +245,12 @@ class _Run(_Story):
             target = self.asked(self._means.client.interpreter(self._spec.runtime, self._spec.python), end).interpreter
             self._means.environments.ensure(text, self._spec.python, end, target)
         except BuildError as error:
-            raise PlatformFailure(f"the environment could not be installed here: {error.message}") from error
+            raise PlatformFailure(f"the environment could not be installed here: {quoted(error.message)}") from error
 
     def _not_started(self, failure: SandboxError) -> RunEnded:
         """The end of a run whose sandbox did not come up by the user's own doing."""
         if failure.reason is None:
-            raise PlatformFailure(f"no sandbox: {failure}") from failure
+            raise PlatformFailure(f"no sandbox: {quoted(failure)}") from failure
         return self.end(
             "Failure", failure.reason, error=failure.error, log=failure.log, timings=self.timings(cold=True)
         )
@@ -265,13 +275,13 @@ class _Run(_Story):
     def _judge(self, warm: Warm, outcome: Outcome, began: float) -> RunEnded | None:
         """What the outcome means for the record."""
         said = outcome.error.message if outcome.error else "it is gone"
-        if outcome.reason == "lost":
+        if outcome.reason in ("lost", "broken"):
             # A zygote that fell silent may have forked without a word: nothing of it may live on beside another start.
             self._means.client.suspect(warm.sandbox, stuck=False)
         if outcome.reason == "refused" or (outcome.reason == "lost" and outcome.start_ms is None):
-            raise _Refused(f"nothing was started in sandbox {warm.sandbox}: {said}", warm.sandbox)
+            raise _Refused(f"nothing was started in sandbox {warm.sandbox}: {quoted(said)}", warm.sandbox)
         if outcome.reason == "lost":
-            raise PlatformFailure(f"sandbox {warm.sandbox} was lost under it: {said}")
+            raise PlatformFailure(f"sandbox {warm.sandbox} was lost under it: {quoted(said)}")
         whole = replace(outcome, log=warm.log + outcome.log)
         if outcome.status == "Cancelled":
             return self.stopped(whole)
@@ -283,7 +293,7 @@ class _Run(_Story):
         )
         return self.end(
             outcome.status,
-            outcome.reason,
+            "error" if outcome.reason == "broken" else outcome.reason,
             output=outcome.output,
             error=outcome.error,
             log=whole.log,
@@ -327,20 +337,22 @@ class _Seat:
         finally:
             self._lease.on_stop(None)
             os.close(stop)
-        self._reusable = outcome.reason not in ("refused", "lost")
+        self._reusable = outcome.reason not in ("refused", "lost", "broken")
         return outcome
 
     def settle(self) -> None:
         """Wait for the death of what was killed, then give the slot and the channel back."""
-        if not self._warm.channel.settle():
-            log.error("a process of %s does not die, sandbox %s is killed", self._lease.job, self._warm.sandbox)
-            self._means.client.suspect(self._warm.sandbox, stuck=True)
-        if self._slots and self._slot:
-            self._slots.release(self._slot)
-        if self._reusable:
-            self._means.channels.release(self._warm)
-        else:
-            self._means.channels.discard(self._warm)
+        try:
+            if not self._warm.channel.settle():
+                log.error("a process of %s does not die, sandbox %s is killed", self._lease.job, self._warm.sandbox)
+                self._means.client.suspect(self._warm.sandbox, stuck=True)
+        finally:
+            if self._slots and self._slot:
+                self._slots.release(self._slot)
+            if self._reusable:
+                self._means.channels.release(self._warm)
+            else:
+                self._means.channels.discard(self._warm)
 
 
 class _Build(_Story):

@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 HOLD_SECONDS = LEASE_SECONDS - 5.0
 """A run whose lease was not renewed for this long, by the worker's own clock, is killed: 5 s before it runs out."""
 
-# The registry's member names this delivery alone, so a claim that is sent again because its answer was lost finds its
-# own entry; a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that
-# is out of memory refuses at SET, the first write that needs any, and nothing has changed.
+# The lease's value names this delivery alone, so a claim that is sent again because its answer was lost finds its own;
+# a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that is out of
+# memory refuses at SET, the first write that needs any, and nothing has changed.
 _CLAIM = """
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and not redis.call('ZSCORE', KEYS[4], ARGV[4]) then
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and redis.call('GET', KEYS[1]) ~= ARGV[1] then
   redis.call('LREM', KEYS[3], 1, ARGV[3])
   return {0, 0}
 end
@@ -104,7 +104,10 @@ class RedisClock:
 
 
 class Lease:
-    """One attempt's right to run, and the word to stop. Thread-safe: the run looks, the keeper and the spot speak."""
+    """One attempt's right to run, and the word to stop. Thread-safe: the run looks, the keeper and the spot speak.
+
+    `member`: its name in RQ's registry of started jobs, no other's: the attempt, the worker, a number.
+    """
 
     def __init__(self, request: Request, member: str) -> None:
         self.request = request
@@ -122,6 +125,11 @@ class Lease:
     def ending(self) -> Ending | None:
         """Why the run must not go on, None if it may."""
         return self._ending
+
+    @property
+    def value(self) -> str:
+        """What stands in the lease's key while this one has it, and no other of the same attempt."""
+        return f"{self.request.token} {self.member}"
 
     def end(self, why: Ending) -> None:
         """Stop the run, now or as soon as it starts. The first word counts."""
@@ -178,7 +186,7 @@ class Leases:
                     REPORTS,
                 ],
                 args=[
-                    request.token,
+                    lease.value,
                     int(LEASE_SECONDS * 1000),
                     job,
                     lease.member,
@@ -221,7 +229,7 @@ class Leases:
             for lease in held:
                 request = lease.request
                 keys = [lease_key(request.execution_id, request.attempt), cancel_key(request.execution_id)]
-                self._renew(keys=keys, args=[request.token, int(LEASE_SECONDS * 1000)], client=pipe)
+                self._renew(keys=keys, args=[lease.value, int(LEASE_SECONDS * 1000)], client=pipe)
             answers = cast(list[tuple[int, int]], pipe.execute())
         for lease, (kept, cancelled) in zip(held, answers, strict=True):
             if cancelled:

@@ -28,6 +28,12 @@ from faaspot_runner.lease import Lease, Place, job_key
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+# A lease that another worker has taken meanwhile is its, and so is the job. Without any lease the job is nobody's.
+_LEAVE = """
+redis.call('ZREM', KEYS[3], ARGV[2])
+local value = redis.call('GET', KEYS[1])
+if not value or value == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
+"""
 LIVE_AFTER = 0.2
 """Runs shorter than this have no live log: their whole log is in `RunEnded` before anybody could follow it."""
 LIVE_EVERY = 0.1
@@ -81,10 +87,13 @@ class Reporter:
                 pipe.rpush(key, text)
                 pipe.expire(key, REPLY_SECONDS)
             pipe.xadd(REPORTS, {"event": text})
+            # Whoever has the lease: the attempt has its end now. Who else runs it hears at its next renewal to stop.
             pipe.set(lease_key(event.execution_id, event.attempt), LEASE_DONE, ex=LEASE_DONE_SECONDS)
             if live:
                 pipe.expire(log_key(event.execution_id), LEASE_DONE_SECONDS)
-            self._clear(pipe, lease, busy)
+            pipe.zrem(self._place.started, lease.member)
+            pipe.delete(job_key(lease.job))
+            self._idle(pipe, busy)
             counter = "successful_job_count" if event.status == "Success" else "failed_job_count"
             pipe.hincrby(self._place.worker_key, counter, 1)
             pipe.hincrbyfloat(self._place.worker_key, "total_working_time", round(time.monotonic() - lease.taken, 6))
@@ -92,14 +101,12 @@ class Reporter:
 
     def _leave(self, lease: Lease, busy: bool) -> None:
         with self._redis.pipeline() as pipe:
-            self._clear(pipe, lease, busy)
-            if lease.ending != "lost":
-                pipe.delete(lease_key(lease.request.execution_id, lease.request.attempt))
+            keys = [lease_key(lease.request.execution_id, lease.request.attempt), job_key(lease.job)]
+            pipe.eval(_LEAVE, 3, *keys, self._place.started, lease.value, lease.member)
+            self._idle(pipe, busy)
             pipe.execute()
 
-    def _clear(self, pipe: redis.client.Pipeline, lease: Lease, busy: bool) -> None:
-        pipe.zrem(self._place.started, lease.member)
-        pipe.delete(job_key(lease.job))
+    def _idle(self, pipe: redis.client.Pipeline, busy: bool) -> None:
         if not busy:
             pipe.hset(self._place.worker_key, "state", "idle")
             pipe.hdel(self._place.worker_key, "current_job")

@@ -10,6 +10,7 @@ A driver throws a `ConnectionFailed` into the conversation where a request got n
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 from faaspot import errors
-from faaspot.errors import ApiError, BadAnswer, ConnectionFailed, FieldError, InternalError, RunError
+from faaspot.errors import ApiError, BadAnswer, BadArgument, ConnectionFailed, FieldError, InternalError, RunError
 
 T = TypeVar("T")
 
@@ -76,9 +77,12 @@ Conversation: TypeAlias = Generator[Step, Response | None, T]
 
 
 def segment(name: str) -> str:
-    """A name as one segment of a path; `..` and slashes cannot leave it."""
+    """A name as one segment of a path; `..` and slashes cannot leave it. `BadArgument` for half a character."""
     text = str(name)
-    return quote(text, safe="") if text not in (".", "..") else text.replace(".", "%2E")
+    try:
+        return quote(text, safe="") if text not in (".", "..") else text.replace(".", "%2E")
+    except UnicodeEncodeError:
+        raise BadArgument(f"{text!r} is no name: it has half a character, which UTF-8 cannot hold") from None
 
 
 def get(path: str, **query: str | None) -> Request:
@@ -87,15 +91,32 @@ def get(path: str, **query: str | None) -> Request:
 
 
 def send(method: str, path: str, body: Any = None, **more: Any) -> Request:
-    """A request that does something; `body` goes as strict JSON (TypeError or ValueError if it is none)."""
+    """A request that does something; `body` goes as strict JSON (`BadArgument` if it is none)."""
     payload = b"" if body is None else strict_json(body)
     return Request(method=method, path=path, payload=payload, **more)
 
 
 def strict_json(value: Any) -> bytes:
-    """JSON text as the standard has it: no NaN, no Infinity."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """JSON text as the standard has it: no NaN, no Infinity. `BadArgument` for what JSON cannot hold."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadArgument(f"This cannot be sent as JSON: {error}") from error
     return text.encode("utf-8", "surrogatepass")
+
+
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    """A dict of what the caller gave as `what`. `BadArgument` if it is no mapping."""
+    if not isinstance(value, Mapping):
+        raise BadArgument(f"{what} must be a mapping of names to values, not {type(value).__name__}")
+    return dict(value)
+
+
+def seconds(value: Any) -> float:
+    """A wait that the caller gave, not below 0. `BadArgument` if it is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise BadArgument(f"timeout must be a number of seconds, not {value!r}")
+    return max(0.0, float(value))
 
 
 def _query(values: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
@@ -212,14 +233,30 @@ def _remote(error: Any) -> dict[str, str | None]:
     return {"type": known.get("type"), "traceback": known.get("traceback")}
 
 
+STATUS_OF_REASON = {"cancelled": 409, "no_spot": 503, "worker_lost": 503, "timeout": 504}
+"""What a waiting call would have been answered; 500 for every other reason."""
+
+
 def failure_of(record: Mapping[str, Any]) -> RunError:
-    """The error that the record of a failed or cancelled execution means."""
+    """The error that the record of a failed or cancelled execution means: the same as a call that waited gets.
+
+    Only a build's is the whole text and not its one line: what a resolver has to say takes several.
+    """
     reason = record.get("reason") or ("cancelled" if record.get("status") == "Cancelled" else "error")
     kind = errors.BY_CODE.get(reason, RunError)
     error = record.get("error") or {}
-    message = error.get("message") or record.get("output") or f"it ended as {record.get('status')}"
+    said = (error.get("message"), record.get("output"))
+    message = next(
+        filter(None, said if reason == "build_failed" else said[::-1]), f"it ended as {record.get('status')}"
+    )
     make = kind if issubclass(kind, RunError) else RunError
-    return make(str(message), error_code=reason, execution_id=record.get("uuid"), **_remote(error))
+    return make(
+        str(message),
+        status=STATUS_OF_REASON.get(reason, 500),
+        error_code=reason,
+        execution_id=record.get("uuid"),
+        **_remote(error),
+    )
 
 
 def uuid_of(value: Any) -> str:

@@ -18,16 +18,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from faaspot.errors import ConfigError, NoProfile
+from faaspot.errors import BadProfile, ConfigError, NoProfile, ProfileExists
 
+URL, TOKEN = "FAASPOT_URL", "FAASPOT_TOKEN"
 DEFAULT_HOST = "127.0.0.1"
+_HOST_AND_PORT = re.compile(r"([^:\[\]]+|\[[^\]]+\]):([^:]*)")
+"""`host:port`; an IPv6 address only in brackets."""
 DEFAULT_PORTS = {"https": 443, "http": 80}
 LOCAL_PORT = 8000
 """Where `fas up` listens unless told otherwise."""
@@ -44,8 +48,8 @@ class Profile:
     protocol: str | None = None
     port: int | None = None
     username: str | None = None
-    password: str | None = None
-    token: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
     ssl_certificate: str | None = None
     ssl_trust_all: bool = False
 
@@ -119,7 +123,7 @@ class Profiles:
         """Add a profile; the first becomes the current one, `use` makes any so. `values`: the fields of `Profile`."""
         if name in self.list():
             if not update_if_exist:
-                raise ConfigError(
+                raise ProfileExists(
                     f"Profile {name!r} exists already", hint=f"Change it with `fas profiles update {name}`."
                 )
             profile = self.update(name, **values)
@@ -228,12 +232,30 @@ def resolve(
     """
     store = profiles or Profiles()
     named = profile or (None if host else os.environ.get("FAASPOT_PROFILE")) or None
-    address = host or (None if profile else os.environ.get("FAASPOT_URL")) or None
+    address = host or (None if profile else os.environ.get(URL)) or None
     found = _starting_point(store, named, address)
-    secret = token or (None if profile else os.environ.get("FAASPOT_TOKEN")) or None
+    secret = token or (None if profile else os.environ.get(TOKEN)) or None
     if address:
         found = replace(found, host=_url(address, found), protocol=None, port=None)
     return replace(found, token=secret) if secret else found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where `resolve` has its answers from without arguments: variables that are set, and the profile for the rest."""
+
+    address: str | None
+    token: str | None
+    profile: str | None
+
+
+def origin(profile: str | None = None, *, profiles: Profiles | None = None) -> Origin:
+    """What says where to go and who asks, by the names of the variables and of the profile; None for what does not."""
+    said = {name: name if profile is None and os.environ.get(name) else None for name in (URL, TOKEN)}
+    named = profile or os.environ.get("FAASPOT_PROFILE") or None
+    if named is None and said[URL] is None:
+        named = (profiles or Profiles()).current()
+    return Origin(address=said[URL], token=said[TOKEN], profile=named)
 
 
 def _starting_point(store: Profiles, named: str | None, address: str | None) -> Profile:
@@ -256,7 +278,7 @@ def _url(address: str, found: Profile) -> str:
         parts = urlsplit(f"//{address}")
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise ConfigError(f"{address!r} is not a host: {error}", hint="Say it as HOST or HOST:PORT.") from None
+        raise BadProfile(f"{address!r} is not a host: {error}", hint="Say it as HOST or HOST:PORT.") from None
     return replace(found, host=host, port=port or found.port).url
 
 
@@ -265,30 +287,38 @@ def _profile(name: str, values: Any) -> Profile:
     if not isinstance(values or {}, dict):
         raise ConfigError(f"Profile {name!r} must be a mapping of host, protocol, port, token, ...")
     known = {each.name for each in fields(Profile)}
-    return _checked(name, Profile(), {key: value for key, value in (values or {}).items() if key in known})
+    try:
+        return _checked(name, Profile(), {key: value for key, value in (values or {}).items() if key in known})
+    except BadProfile as error:  # nobody gave it now
+        raise ConfigError(error.message, hint=error.hint) from None
 
 
 def _checked(name: str, profile: Profile, values: Mapping[str, Any]) -> Profile:
-    """`profile` with the values that are given; `ConfigError` names what cannot be taken."""
+    """`profile` with the values that are given; `BadProfile` names what cannot be taken."""
     given = {key: value for key, value in values.items() if value is not None}
-    if "://" in str(given.get("host", "")):
-        given = {**_parts_of(str(given["host"])), **{key: value for key, value in given.items() if key != "host"}}
+    host = str(given.get("host", ""))
+    if "://" in host:
+        given = {**_parts_of(host), **{key: value for key, value in given.items() if key != "host"}}
+    elif (parts := _HOST_AND_PORT.fullmatch(host.strip())) is not None:
+        if str(given.get("port", parts[2])) != parts[2]:
+            raise BadProfile(f"Profile {name!r}: the host says port {parts[2]}, and the port is {given['port']}")
+        given |= {"host": parts[1], "port": parts[2]}
     if "port" in given:
         given["port"] = _port(name, given["port"])
     for key in ("host", "protocol", "username", "password", "token", "ssl_certificate"):
         if key in given:
             given[key] = str(given[key]).strip()
     if given.get("protocol") not in (None, "", *DEFAULT_PORTS):
-        raise ConfigError(f"Profile {name!r}: protocol is http or https, not {given['protocol']!r}")
+        raise BadProfile(f"Profile {name!r}: protocol is http or https, not {given['protocol']!r}")
     try:
         return replace(profile, **given)
     except TypeError:
-        raise ConfigError(f"A profile has only these fields: {', '.join(f.name for f in fields(Profile))}") from None
+        raise BadProfile(f"A profile has only these fields: {', '.join(f.name for f in fields(Profile))}") from None
 
 
 def _parts_of(url: str) -> dict[str, Any]:
     """Host, protocol and port of a URL, as other FaaSpot clients read them; one with a path is kept whole."""
-    wrong = ConfigError(f"{url!r} is not the address of a platform", hint="Say it as https://HOST:PORT.")
+    wrong = BadProfile(f"{url!r} is not the address of a platform", hint="Say it as https://HOST:PORT.")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -309,7 +339,7 @@ def _port(name: str, value: Any) -> int | None:
     except (TypeError, ValueError):
         port = -1
     if not 0 < port < 65536:
-        raise ConfigError(f"Profile {name!r}: port is a number from 1 to 65535, not {value!r}")
+        raise BadProfile(f"Profile {name!r}: port is a number from 1 to 65535, not {value!r}")
     return port
 
 

@@ -12,7 +12,7 @@ from faaspot import _calls, executions
 from faaspot._calls import Conversation
 from faaspot._session import AsyncSession, Session
 from faaspot._source import Source, encoded, read
-from faaspot.errors import FaaspotError, RunError
+from faaspot.errors import BadArgument
 from faaspot.types import Deployment, Execution, SettingsFields, Version
 
 Args: TypeAlias = Mapping[str, Any]
@@ -43,19 +43,19 @@ def _package(
         "code": _one("code", "file", code, file),
         "requirements": _one("requirements", "requirements_file", requirements, requirements_file),
     }
-    body: dict[str, Any] = {name: encoded(text) for name, text in texts.items() if text is not None}
+    body: dict[str, Any] = {name: encoded(text, name) for name, text in texts.items() if text is not None}
     if isinstance(context, Mapping):
         if context_file is not None:
-            raise FaaspotError("Give context or context_file, not both")
+            raise BadArgument("Give context or context_file, not both")
         body["context"] = dict(context)
     elif (text := _one("context", "context_file", context, context_file)) is not None:
-        body["context"] = encoded(text)
+        body["context"] = encoded(text, "context, if it is no mapping,")
     return body
 
 
 def _one(name: str, file_name: str, text: str | None, file: Source | None) -> str | None:
     if text is not None and file is not None:
-        raise FaaspotError(f"Give {name} or {file_name}, not both")
+        raise BadArgument(f"Give {name} or {file_name}, not both")
     return read(file) if file is not None else text
 
 
@@ -63,7 +63,7 @@ def _create(
     name: str, package: Mapping[str, Any], settings: Mapping[str, Any], wait: bool
 ) -> Conversation[str | Execution]:
     if "code" not in package:
-        raise FaaspotError("A deployment needs code: give file=PATH or code=TEXT")
+        raise BadArgument("A deployment needs code: give file=PATH or code=TEXT")
     body = {"name": name, **package, **_given(settings)}
     uuid = _calls.uuid_of((yield from _calls.ask(_calls.send("PUT", "deployments/", body))))
     return (yield from executions.succeeded(uuid, wait))
@@ -74,7 +74,7 @@ def _update(
 ) -> Conversation[str | Execution]:
     body = {**package, **_given({"name": new_name, **settings})}
     if not body:
-        raise FaaspotError("Nothing to update: give a file, a new name or a setting")
+        raise BadArgument("Nothing to update: give a file, a new name or a setting")
     uuid = _calls.uuid_of((yield from _calls.ask(_calls.send("PATCH", _path(name), body))))
     return (yield from executions.succeeded(uuid, wait))
 
@@ -107,7 +107,14 @@ def _versions(name: str) -> Conversation[list[Version]]:
 
 
 def _version(name: str, number: int) -> Conversation[Version]:
-    return Version(_plain((yield from _calls.ask(_calls.get(_path(name, "versions", str(int(number))))))))
+    return Version(_plain((yield from _calls.ask(_calls.get(_path(name, "versions", _number(number)))))))
+
+
+def _number(version: int) -> str:
+    try:
+        return str(int(version))
+    except (TypeError, ValueError):
+        raise BadArgument(f"A version is a whole number, not {version!r}") from None
 
 
 def _rollback(name: str, version: int, wait: bool) -> Conversation[str | Execution]:
@@ -117,36 +124,33 @@ def _rollback(name: str, version: int, wait: bool) -> Conversation[str | Executi
 
 
 def _run(name: str, args: Args | Sequence[Args] | None, wait: bool, timeout: float | None) -> Conversation[Any]:
-    if args is not None and not isinstance(args, Mapping):
-        return (yield from _run_bulk(name, args, wait))
+    if isinstance(args, Sequence) and not isinstance(args, str | bytes):
+        return (yield from _run_bulk(name, args, wait, False))
     body = _arguments(args)
     if not wait:
         return _calls.uuid_of((yield from _calls.ask(_calls.send("POST", _path(name, "rpc/"), body))))
-    prefer = {} if timeout is None else {"Prefer": f"wait={max(0.0, timeout):.3f}"}
+    prefer = {} if timeout is None else {"Prefer": f"wait={_calls.seconds(timeout):.3f}"}
     request = _calls.send("POST", f"sync/{_path(name, 'rpc/')}", body, headers=prefer, timeout=SYNC_SECONDS)
     return (yield from _calls.ask(request))
 
 
-def _arguments(args: Args | None) -> dict[str, Any] | None:
+def _arguments(args: Any) -> dict[str, Any] | None:
     """The body of a run. None for no arguments, so that the request has no body, as the first clients send it."""
-    return dict(args) if args else None
+    return None if args is None else _calls.mapping(args, "args") or None
 
 
-def _run_bulk(name: str, items: Iterable[Args], wait: bool) -> Conversation[list[Any]]:
-    body = [dict(each) for each in items]
+def _run_bulk(name: str, items: Iterable[Args], wait: bool, return_exceptions: bool) -> Conversation[list[Any]]:
+    if isinstance(items, str | Mapping) or not isinstance(items, Iterable):
+        raise BadArgument(f"run_bulk takes a list of mappings, one for each run, not {type(items).__name__}")
+    body = [_calls.mapping(each, f"item {number}") for number, each in enumerate(items)]
     uuids = [str(each) for each in (yield from _calls.ask(_calls.send("POST", _path(name, "bulk_rpc/"), body)))]
     if not wait:
         return list(uuids)
-    return (yield from executions.results(uuids))
+    return (yield from executions.results(uuids, return_exceptions))
 
 
 def _outcome(uuid: str, return_exceptions: bool) -> Conversation[Any]:
-    try:
-        return (yield from executions.result(uuid))
-    except RunError as error:
-        if return_exceptions:
-            return error
-        raise
+    return executions.outcome((yield from executions.until_ended(uuid)), return_exceptions)
 
 
 # ---------------------------------------------------------------- resources
@@ -231,9 +235,15 @@ class Deployments:
         """
         return self._session.hold(_run(name, args, wait, timeout))
 
-    def run_bulk(self, name: str, items: Iterable[Args], wait: bool = False) -> builtins.list[Any]:
-        """Run it once for each of `items`: the execution ids, or with `wait` the results, in the order of `items`."""
-        return self._session.hold(_run_bulk(name, items, wait))
+    def run_bulk(
+        self, name: str, items: Iterable[Args], wait: bool = False, *, return_exceptions: bool = False
+    ) -> builtins.list[Any]:
+        """Run it once for each of `items`: the execution ids, or with `wait` the results, in the order of `items`.
+
+        Of runs that failed the first raises its `RunError`; with `return_exceptions` each stands in its place in the
+        list.
+        """
+        return self._session.hold(_run_bulk(name, items, wait, return_exceptions))
 
     def map(
         self, name: str, items: Iterable[Args], *, look_ahead: int = LOOK_AHEAD, return_exceptions: bool = False
@@ -332,9 +342,15 @@ class AsyncDeployments:
         """
         return await self._session.hold(_run(name, args, wait, timeout))
 
-    async def run_bulk(self, name: str, items: Iterable[Args], wait: bool = False) -> builtins.list[Any]:
-        """Run it once for each of `items`: the execution ids, or with `wait` the results, in the order of `items`."""
-        return await self._session.hold(_run_bulk(name, items, wait))
+    async def run_bulk(
+        self, name: str, items: Iterable[Args], wait: bool = False, *, return_exceptions: bool = False
+    ) -> builtins.list[Any]:
+        """Run it once for each of `items`: the execution ids, or with `wait` the results, in the order of `items`.
+
+        Of runs that failed the first raises its `RunError`; with `return_exceptions` each stands in its place in the
+        list.
+        """
+        return await self._session.hold(_run_bulk(name, items, wait, return_exceptions))
 
     async def map(
         self,

@@ -3,9 +3,13 @@
 ::
 
     FaaspotError
+     +-- BadArgument                 what the caller gave cannot be sent (also a ValueError and a TypeError)
+     +-- UnreadableFile              a file named by the caller cannot be read (also an OSError)
+     |    +-- MissingFile                it is not there (also a FileNotFoundError)
      +-- ConfigError                 the profile file or the arguments do not say where to go
      |    +-- NoProfile
-     +-- MissingFile                 a file named by the caller is not there (also a FileNotFoundError)
+     |    +-- ProfileExists
+     |    +-- BadProfile                 a field of a profile cannot be taken (also a BadArgument)
      +-- ConnectionFailed            the platform was not reached, or left in the middle of an answer
      |    +-- AnswerTimedOut
      +-- ApiError                    the platform answered, and the answer is no
@@ -59,6 +63,10 @@ class FaaspotError(Exception):
             self.hint = hint
 
 
+class BadArgument(FaaspotError, ValueError, TypeError):
+    """What the caller gave cannot be sent: it is no JSON, not of its type, or does not fit together."""
+
+
 class ConfigError(FaaspotError):
     """The profile file, the environment or the arguments do not say where to go."""
 
@@ -72,15 +80,27 @@ class NoProfile(ConfigError):
         super().__init__(message)
 
 
-class MissingFile(FaaspotError, FileNotFoundError):
+class ProfileExists(ConfigError):
+    """A profile of that name is there already."""
+
+
+class BadProfile(ConfigError, BadArgument):
+    """A field of a profile cannot be taken as it was given."""
+
+
+class UnreadableFile(FaaspotError, OSError):
+    """A file that the caller named cannot be read, or is no text; nothing was sent."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class MissingFile(UnreadableFile, FileNotFoundError):
     """A file that the caller named is not there; nothing was sent."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"Missing file in path: {path}")
         self.path = path
-
-    def __str__(self) -> str:
-        return self.message
 
 
 class ConnectionFailed(FaaspotError):
@@ -110,7 +130,8 @@ class FieldError:
 class ApiError(FaaspotError):
     """The platform answered, and the answer is no.
 
-    `status` is the HTTP status, None if the failure was read from an execution's record. `retry_after` is in seconds.
+    `status` is the HTTP status; of a failure that was read from an execution's record the one that a waiting call would
+    have got. `retry_after` is in seconds.
     """
 
     def __init__(
@@ -185,9 +206,7 @@ class AlreadyEnded(Conflict):
 
 
 class Busy(Conflict):
-    """Another change of the same thing is under way."""
-
-    hint = "Another change of the same thing is under way: try again when it has ended."
+    """It cannot be changed now, or not in this way; the message says why."""
 
 
 class TooLarge(ApiError):

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 from faaspot import _calls
 from faaspot._calls import Conversation, Pause, Request
 from faaspot._session import AsyncSession, Session
-from faaspot.errors import ApiError, ConnectionFailed, WaitTimeout
+from faaspot.errors import ApiError, BadAnswer, BadArgument, ConnectionFailed, RunError, TooLarge, WaitTimeout
 from faaspot.types import Execution
 
 T = TypeVar("T")
@@ -38,7 +38,9 @@ FOLLOW_SECONDS = 90_000.0
 
 
 def _uuid(execution: Reference) -> str:
-    return execution if isinstance(execution, str) else execution.uuid
+    if isinstance(execution, str | Execution):
+        return execution if isinstance(execution, str) else execution.uuid
+    raise BadArgument(f"An execution is its id or its record, not {execution!r}")
 
 
 def _path(execution: Reference) -> str:
@@ -51,16 +53,20 @@ def fetch(execution: Reference) -> Conversation[Execution]:
 
 
 def fetch_bulk(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
-    """The records of several, in the order asked for."""
-    body = [_uuid(each) for each in executions]
+    """The records of several, in the order asked for; one that is asked for twice is there twice."""
+    uuids = [_uuid(each) for each in executions]
+    body = list(dict.fromkeys(uuids))
     found = yield from _calls.ask(_calls.send("POST", "executions/bulk", body, safe=True))
-    return [Execution(each) for each in found]
+    if not isinstance(found, list) or len(found) != len(body):
+        raise BadAnswer(f"Expected {len(body)} records, got {str(found)[:200]}")
+    records = dict(zip(body, found, strict=True))
+    return [Execution(records[each]) for each in uuids]
 
 
 def _read(executions: Reference | Several) -> Conversation[Any]:
-    if isinstance(executions, str | Execution):
-        return (yield from fetch(executions))
-    return (yield from fetch_bulk(executions))
+    if isinstance(executions, list | tuple):
+        return (yield from fetch_bulk(executions))
+    return (yield from fetch(executions))
 
 
 def page(
@@ -123,7 +129,8 @@ def _follow(execution: Reference) -> Request:
 
 def until_ended(execution: Reference, timeout: float | None = None) -> Conversation[Execution]:
     """The record once it has ended. `WaitTimeout` after `timeout` seconds, None = however long it takes."""
-    record = yield from poll(lambda: fetch(execution), lambda found: found.has_ended, timeout)
+    limit = None if timeout is None else _calls.seconds(timeout)
+    record = yield from poll(lambda: fetch(execution), lambda found: found.has_ended, limit)
     if record is None:
         raise _not_in_time(_uuid(execution), timeout or 0.0)
     return record
@@ -165,6 +172,7 @@ def _final(error: ConnectionFailed | ApiError) -> bool:
 def _not_in_time(uuid: str, timeout: float) -> WaitTimeout:
     return WaitTimeout(
         f"Execution {uuid} has not ended within {timeout:g} s; it goes on",
+        status=504,
         error_code="wait_timeout",
         execution_id=uuid,
         hint=f"`fas executions get {uuid} --wait` waits on.",
@@ -182,13 +190,44 @@ def _output(record: Execution) -> Any:
     return record.output
 
 
-def results(uuids: Sequence[str]) -> Conversation[list[Any]]:
-    """What each returned, in order, once all have ended; raises the `RunError` of the first that did not succeed."""
+def outcome(record: Execution, return_exceptions: bool) -> Any:
+    """What the execution returned; the `RunError` of one that did not succeed is raised, or given back."""
+    try:
+        return _output(record)
+    except RunError as error:
+        if return_exceptions:
+            return error
+        raise
+
+
+def all_ended(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
+    """The records, in order, once all have ended."""
+    uuids = [_uuid(each) for each in executions]
+    found: list[Execution] = []
+    for start in range(0, len(uuids), BULK):
+        found += yield from _ended_together(uuids[start : start + BULK])
+    return found
+
+
+def _ended_together(uuids: list[str]) -> Conversation[list[Execution]]:
+    """The records of a few, once all have ended; in halves where they are too large for one answer."""
+    try:
+        look = partial(fetch_bulk, uuids)
+        return (yield from poll(look, lambda records: all(one.has_ended for one in records), None)) or []
+    except TooLarge:
+        if len(uuids) == 1:
+            raise
+    half = len(uuids) // 2
+    first = yield from _ended_together(uuids[:half])
+    return first + (yield from _ended_together(uuids[half:]))
+
+
+def results(uuids: Sequence[str], return_exceptions: bool = False) -> Conversation[list[Any]]:
+    """What each returned, in order, once all have ended."""
     outputs: list[Any] = []
     for start in range(0, len(uuids), BULK):
-        part = uuids[start : start + BULK]
-        records = yield from poll(partial(fetch_bulk, part), lambda found: all(one.has_ended for one in found), None)
-        outputs += [_output(record) for record in records or ()]
+        records = yield from all_ended(uuids[start : start + BULK])
+        outputs += [outcome(record, return_exceptions) for record in records]
     return outputs
 
 
@@ -266,6 +305,10 @@ class Executions:
     def wait(self, execution: Reference, timeout: float | None = None) -> Execution:
         """The record once the execution has ended, however it ended. `WaitTimeout` after `timeout` seconds."""
         return self._session.hold(until_ended(execution, timeout))
+
+    def wait_bulk(self, executions: Sequence[Reference]) -> builtins.list[Execution]:
+        """The records of several executions, in the order asked for, once all have ended, however they ended."""
+        return self._session.hold(all_ended(executions))
 
     def result(self, execution: Reference, timeout: float | None = None) -> Any:
         """What the function returned, once it has ended; raises its `RunError` if it failed."""
@@ -348,6 +391,10 @@ class AsyncExecutions:
     async def wait(self, execution: Reference, timeout: float | None = None) -> Execution:
         """The record once the execution has ended, however it ended. `WaitTimeout` after `timeout` seconds."""
         return await self._session.hold(until_ended(execution, timeout))
+
+    async def wait_bulk(self, executions: Sequence[Reference]) -> builtins.list[Execution]:
+        """The records of several executions, in the order asked for, once all have ended, however they ended."""
+        return await self._session.hold(all_ended(executions))
 
     async def result(self, execution: Reference, timeout: float | None = None) -> Any:
         """What the function returned, once it has ended; raises its `RunError` if it failed."""

@@ -45,7 +45,8 @@ def _move(name: str, verb: str, end: RuntimeStatus, wait: bool, timeout: float) 
     answer = yield from _calls.ask(_calls.send("POST", f"{_path(name)}/{verb}"))
     if not wait:
         return Runtime(answer)
-    found = yield from executions.poll(lambda: _get(name), lambda each: each.status not in ON_THE_WAY, timeout)
+    limit = _calls.seconds(timeout)
+    found = yield from executions.poll(lambda: _get(name), lambda each: each.status not in ON_THE_WAY, limit)
     if found is None:
         hint = f"`fas runtimes get {name}` shows how far it is."
         raise WaitTimeout(f"The runtime {name} is not {end} within {timeout:g} s; it goes on", hint=hint)

@@ -45,9 +45,9 @@ def _refresh(ip: str) -> Request:
     return _calls.send("PATCH", "spots/", {"refresh_ip": ip})
 
 
-def _replace(ip: str) -> Conversation[Any]:
+def _replace(ip: str) -> Request:
     # A GET that acts: it must not be repeated like one that only reads.
-    return (yield from _calls.ask(_calls.send("GET", f"spots/replace/{_calls.segment(ip)}")))
+    return _calls.send("GET", f"spots/replace/{_calls.segment(ip)}")
 
 
 class Spots:
@@ -80,9 +80,9 @@ class Spots:
         """Give a spot, or all, a new address. The execution id, or with `wait` its record."""
         return self._session.hold(_task(_refresh(ip), wait))
 
-    def replace(self, ip: str) -> Any:
-        """Replace a spot by a new one; the platform's answer."""
-        return self._session.hold(_replace(ip))
+    def replace(self, ip: str, wait: bool = False) -> str | Execution:
+        """Replace a spot by a new one. The execution id, or with `wait` its record, whose output is its address."""
+        return self._session.hold(_task(_replace(ip), wait))
 
 
 class AsyncSpots:
@@ -115,6 +115,6 @@ class AsyncSpots:
         """Give a spot, or all, a new address. The execution id, or with `wait` its record."""
         return await self._session.hold(_task(_refresh(ip), wait))
 
-    async def replace(self, ip: str) -> Any:
-        """Replace a spot by a new one; the platform's answer."""
-        return await self._session.hold(_replace(ip))
+    async def replace(self, ip: str, wait: bool = False) -> str | Execution:
+        """Replace a spot by a new one. The execution id, or with `wait` its record, whose output is its address."""
+        return await self._session.hold(_task(_replace(ip), wait))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -12,13 +14,14 @@ from typing import Any, Protocol, cast
 import pytest
 import redis
 from rq import Queue as RqQueue
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import LOG_START, Attempt, Queue
 from faaspot_api.queue.inline import InlineQueue
-from faaspot_api.queue.rq import RedisQueue
+from faaspot_api.queue.rq import CROWDED, ROOM, RedisQueue
 from faaspot_runner import contract
 from faaspot_runner.contract import (
     QUEUE_BACKGROUND,
@@ -62,12 +65,12 @@ class RedisSpot:
             text = self.redis.lpop(queue)
             return cast(SpotRequest, contract.load(cast(bytes, text))) if text else None
         key = f"rq:queue:{queue}"
-        identifier = self.redis.lmove(key, key + ":intermediate", "LEFT", "RIGHT")
-        if identifier is None:
-            return None
-        job = Job.fetch(cast(bytes, identifier).decode(), connection=self.redis, serializer=JSONSerializer)
-        self.redis.lrem(key + ":intermediate", 0, job.id)
-        return cast(Request, contract.load(job.args[0]))
+        while identifier := self.redis.lmove(key, key + ":intermediate", "LEFT", "RIGHT"):
+            self.redis.lrem(key + ":intermediate", 0, cast(bytes, identifier))
+            with contextlib.suppress(NoSuchJobError):  # a wake-up that was taken back
+                job = Job.fetch(cast(bytes, identifier).decode(), connection=self.redis, serializer=JSONSerializer)
+                return cast(Request, contract.load(job.args[0]))
+        return None
 
     def hold(self, request: Request) -> bool:
         key = contract.lease_key(request.execution_id, request.attempt)
@@ -368,6 +371,20 @@ def test_rq_sees_ordinary_jobs_that_decide_nothing(server: RedisServer) -> None:
     client.close()
 
 
+def test_thousands_of_wake_ups_are_taken_back_without_a_search_for_each(server: RedisServer) -> None:
+    client = server.client()
+    client.flushall()
+    queue, requests = RedisQueue(client), [run(number) for number in range(3_000)]
+    queue.enqueue_runs(requests, QUEUE_BACKGROUND)
+    commands = client.info("commandstats")
+    queue.delete_jobs([attempt(request) for request in requests])
+    more = client.info("commandstats")
+    assert "cmdstat_lrem" not in more or more["cmdstat_lrem"] == commands.get("cmdstat_lrem")
+    assert not list(client.scan_iter("rq:job:*"))
+    assert RedisSpot(client).take(QUEUE_BACKGROUND) is None
+    client.close()
+
+
 def test_a_malformed_heartbeat_hides_no_other_spot(server: RedisServer) -> None:
     client = server.client()
     client.flushall()
@@ -402,6 +419,38 @@ def test_a_wrong_password_is_named() -> None:
 def test_a_full_server_is_named(server: RedisServer) -> None:
     with running_redis(more="maxmemory 1mb\n") as small, pytest.raises(Unavailable, match="memory limit"):
         RedisQueue(small.client()).enqueue_runs([run(number, args="x" * 100_000) for number in range(50)], QUEUE_SYNC)
+
+
+def test_a_part_of_the_memory_is_kept_for_the_workers() -> None:
+    with running_redis(more="maxmemory 24mb\n") as small:
+        client = small.client()
+        queue, number = RedisQueue(client), 0
+        while queue.has_room():
+            queue.enqueue_run(run(number, args=json.dumps(os.urandom(100_000).hex())), QUEUE_BACKGROUND)
+            number += 1
+            queue._memory.look()
+        with pytest.raises(Unavailable, match="near its memory limit") as caught:
+            queue.enqueue_run(run(number), QUEUE_BACKGROUND)
+        assert caught.value.retry_after
+        assert queue.shed() == 0, "there is still room for what workers write"
+        taken = RedisSpot(client).take(QUEUE_BACKGROUND)
+        assert taken is not None
+        assert RedisSpot(client).hold(taken)
+
+        while queue._memory.look() < CROWDED:  # too quick for the bound, or not ours
+            client.rpush("filler", b"x" * 100_000)
+        assert queue.shed() > 0
+        assert queue._memory.look() < ROOM
+        queue.ping()
+        queue.enqueue_run(run(number), QUEUE_BACKGROUND)
+        client.close()
+
+
+def test_an_absent_server_has_room_for_all_that_is_known() -> None:
+    with running_redis() as server:
+        queue = RedisQueue(server.client())
+        assert queue.has_room()
+    assert RedisQueue(server.client()).has_room()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from alembic.migration import MigrationContext
 
 from faaspot_api.domain import names
 from faaspot_api.domain.model import Filter, Settings, Token, Version
-from faaspot_api.errors import Conflict, Unavailable
+from faaspot_api.errors import Conflict, TooLarge, Unavailable
 from faaspot_api.store import deployments, executions, logs, options, runtimes, tokens
 from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
@@ -249,7 +250,7 @@ def test_start_retry_and_end_are_written(store: Store) -> None:
         executions.mark_retried(transaction, [(seq, 2, "t2")])
         again = executions.tracked(transaction, [row.uuid])[row.uuid]
         assert (again.state.status, again.state.attempt, again.state.token, again.started) == ("Pending", 2, "t2", None)
-        executions.mark_cancelling(transaction, seq)
+        executions.mark_cancelling(transaction, [seq])
         assert executions.tracked(transaction, [row.uuid])[row.uuid].state.cancelling
         executions.mark_ended(transaction, [an_end(seq, "Failure", "error", error='{"type": "E"}')])
     with store.read() as transaction:
@@ -274,6 +275,27 @@ def test_pages_are_by_key_and_lose_and_repeat_nothing(store: Store) -> None:
         if key is None:
             break
     assert seen == [row.uuid for row in reversed(rows)]
+
+
+def test_a_page_ends_before_it_is_too_large_and_the_next_goes_on(store: Store) -> None:
+    large = json.dumps({"s": "é" * 600_000}, ensure_ascii=False)  # 1.2 MB
+    rows = [a_run(created=START + n, args=large if n % 2 else None) for n in range(8)]
+    add(store, *rows)
+    pages: list[list[str]] = []
+    key = None
+    while True:
+        with store.read() as transaction:
+            items, key = executions.page(transaction, Filter(), EVERYTHING, 100, key, 3 * 2**20)
+        pages.append([item.uuid for item in items])
+        if key is None:
+            break
+    assert [len(page) for page in pages] == [4, 4]
+    assert [uuid for page in pages for uuid in page] == [row.uuid for row in reversed(rows)]
+    with store.read() as transaction:
+        assert len(executions.page(transaction, Filter(), EVERYTHING, 100, None, 1)[0]) == 1
+        with pytest.raises(TooLarge, match="more than 3 MB together: ask for fewer"):
+            executions.get_many(transaction, [row.uuid for row in rows], most=3 * 2**20)
+        assert len(executions.get_many(transaction, [row.uuid for row in rows[:5]], most=3 * 2**20)) == 5
 
 
 def test_every_filter_shows_what_it_says(store: Store) -> None:

@@ -59,6 +59,9 @@ def test_a_killed_fas_up_takes_its_children_along_and_starts_again(setup: str) -
     with platform(setup) as running:
         running.deploy("killed", CODE)
         assert running.run("killed", {"n": "1"}).json == "ran 1"
+        running.deploy("long", "import time\ndef main(args, context):\n    time.sleep(50)\n")
+        execution = running.start_run("long")
+        eventually(lambda: running.record(execution)["status"] == "Started", 20, "a run is in flight")
         assert running.process is not None
         pids = descendants(running.process.pid)
         running.process.send_signal(signal.SIGKILL)

@@ -39,7 +39,7 @@ def test_a_value_is_only_parted_where_another_name_follows_a_comma(name: str, va
 
 @given(ANYTHING)
 def test_encoded_text_is_of_the_characters_that_the_platform_decodes_once(text: str) -> None:
-    encoded = _source.encoded(text)
+    encoded = _source.encoded(text, "code")
 
     assert unquote(encoded) == text
     assert set(encoded) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.~/%-")

@@ -19,6 +19,7 @@ from faaspot_api.http import (
     tokens,
     wire,
 )
+from faaspot_api.http.waiters import Waiters
 from faaspot_api.services import Services
 
 NOUNS = (
@@ -46,7 +47,7 @@ class _Member(BaseConverter):
     part_isolating = True
 
 
-def register(app: Flask, services: Services) -> None:
+def register(app: Flask, services: Services, waiters: Waiters) -> None:
     """Put the whole API on `app`."""
     app.url_map.merge_slashes = False  # a `//` is an unknown address, not a redirect that loses method and body
     app.url_map.converters |= {"application": _Application, "member": _Member}
@@ -54,7 +55,7 @@ def register(app: Flask, services: Services) -> None:
     open_endpoints = frozenset({"openapi.openapi_json"}).union(*(noun.open_endpoints() for noun in NOUNS))
     guard.register(app, services.tokens, open_endpoints)
     for noun in NOUNS:
-        app.register_blueprint(noun.blueprint(services))
+        app.register_blueprint(noun.blueprint(services, waiters))
     app.register_blueprint(openapi.blueprint(NOUNS))
     app.register_blueprint(later.blueprint())
     app.after_request(_safe_headers)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from urllib.parse import urlencode
 
 from flask import Response
 
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import FieldError, Invalid, TooLarge
-from faaspot_api.http import answers, reading, schemas, wire
+from faaspot_api.http import answers, gateway, reading, schemas, wire
 from faaspot_api.http.routes import Call, Routes
 
 routes = Routes("executions")
@@ -68,12 +68,29 @@ def cancel_execution(call: Call, uuid: str) -> Response:
     return answers.text(answers.record(call.services.executions.cancel(call.who, uuid)))
 
 
-@routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404,), media="text/plain")
+@routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404, 429), media="text/plain")
 def get_logs(call: Call, uuid: str, query: schemas.Logs) -> Response:
     """What an execution wrote to stdout and stderr, in order."""
-    executions = call.services.executions
-    log: str | Iterator[str] = executions.follow(call.who, uuid) if query.follow else executions.logs(call.who, uuid)
-    chunks = (text.encode("utf-8", "backslashreplace") for text in ((log,) if isinstance(log, str) else log))
+    if query.follow:
+        return _followed(call, uuid)
+    return _text([call.services.executions.logs(call.who, uuid)])
+
+
+def _followed(call: Call, uuid: str) -> Response:
+    """The log as it grows; until it is closed its reader is one of those who wait."""
+    seat = call.waiters.enter(call.who)
+    try:
+        log = call.services.executions.follow(call.who, uuid, gateway.gone(call.request.environ))
+        answer = _text(log)
+    except BaseException:
+        seat.leave()
+        raise
+    answer.call_on_close(seat.leave)
+    return answer
+
+
+def _text(log: Iterable[str]) -> Response:
+    chunks = (text.encode("utf-8", "backslashreplace") for text in log)
     return Response(chunks, content_type="text/plain; charset=utf-8")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -45,6 +46,16 @@ def discard(environ: Mapping[str, Any]) -> None:
         _log.debug("a body that is too large ended", reason=repr(error))
     finally:
         connection.settimeout(before)
+
+
+def gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
+    """Whether the caller of this request has closed its connection; asks the kernel, reads nothing."""
+    connection: socket.socket | None = environ.get("gunicorn.socket")
+    if connection is None:
+        return lambda: False
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return lambda: bool(poll.poll(0))
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

@@ -19,6 +19,7 @@ from faaspot_api.domain.model import Principal
 from faaspot_api.domain.names import is_execution_id, is_name
 from faaspot_api.errors import NotFound
 from faaspot_api.http import reading, schemas, wire
+from faaspot_api.http.waiters import Waiters
 from faaspot_api.services import Services
 
 View = Callable[..., Response]
@@ -29,6 +30,7 @@ class Call:
     """One request, authorised: what a view works with."""
 
     services: Services
+    waiters: Waiters
     who: Principal
     request: HttpRequest
 
@@ -63,7 +65,6 @@ class Routes:
     def __init__(self, noun: str) -> None:
         self.noun = noun
         self.routes: list[Route] = []
-        self._bare: list[tuple[str, Route]] = []
 
     def route(self, method: str | tuple[str, ...], path: str, answers: Any, **more: Any) -> Callable[[View], View]:
         """Declare the decorated view. `answers`: the type of the 200 body, or status -> type."""
@@ -83,11 +84,11 @@ class Routes:
 
         return declare
 
-    def blueprint(self, services: Services) -> Blueprint:
+    def blueprint(self, services: Services, waiters: Waiters) -> Blueprint:
         """All routes under all of their addresses."""
         blueprint = Blueprint(self.noun, __name__)
         for route in self.routes:
-            serve = _server(route, services)
+            serve = _server(route, services, waiters)
             for address in _addresses(route):
                 blueprint.add_url_rule(
                     address,
@@ -114,7 +115,7 @@ def _addresses(route: Route) -> list[str]:
     return found
 
 
-def _server(route: Route, services: Services) -> Callable[..., Response]:
+def _server(route: Route, services: Services, waiters: Waiters) -> Callable[..., Response]:
     def serve(**parameters: Any) -> Response:
         if route.acts and request.method == "HEAD":
             raise MethodNotAllowed(valid_methods=route.methods)  # a HEAD must be safe, and this GET does something
@@ -128,7 +129,7 @@ def _server(route: Route, services: Services) -> Callable[..., Response]:
         if route.body is not None:
             said = wire.fields(request, route.limit)
             parameters["body"] = schemas.validated(route.body, said.values, typed=said.typed)
-        call = Call(services=services, who=g.get("who"), request=request)
+        call = Call(services=services, waiters=waiters, who=g.get("who"), request=request)
         return route.view(call, **parameters)
 
     serve.__name__ = route.name

@@ -14,7 +14,7 @@ from flask import Response
 
 from faaspot_api.domain.model import Execution
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, RunFailed, TimedOut, TooLarge, Unavailable
-from faaspot_api.http import answers, reading, schemas, strict, wire
+from faaspot_api.http import answers, gateway, reading, schemas, strict, wire
 from faaspot_api.http.routes import Call, Routes
 from faaspot_runner.contract import MAX_ARGS_BYTES
 
@@ -119,7 +119,7 @@ def _run(call: Call, name: str) -> Response:
     wait = _WAIT.search(prefer)
     if wait is not None:
         seconds = min(float(wait[1]), MAX_WAIT)
-        execution, ended = call.services.executions.run_wait(call.who, name, args, seconds)
+        execution, ended = _wait(call, name, args, seconds)
         applied = f"wait={seconds:g}"
         return _result(execution, applied) if ended else _accepted(call, execution, applied)
     execution = call.services.executions.run(call.who, name, args)
@@ -131,13 +131,20 @@ def _run(call: Call, name: str) -> Response:
 def _run_sync(call: Call, name: str) -> Response:
     wait = _WAIT.search(call.request.headers.get("Prefer", ""))
     seconds = None if wait is None else min(float(wait[1]), MAX_WAIT)
-    execution, ended = call.services.executions.run_wait(call.who, name, _args(call), seconds)
+    execution, ended = _wait(call, name, _args(call), seconds)
     if not ended:
         raise TimedOut(
             "The execution has not ended within the wait; it goes on, and its record stays.",
             execution_id=execution.uuid,
         )
     return _result(execution, None if seconds is None else f"wait={seconds:g}")
+
+
+def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Execution, bool]:
+    """Run and wait, among those who may; a caller who leaves meanwhile is not waited for, its run goes on."""
+    gone = gateway.gone(call.request.environ)
+    with call.waiters.waiting(call.who):
+        return call.services.executions.run_wait(call.who, name, args, seconds, gone)
 
 
 def _result(execution: Execution, applied: str | None) -> Response:

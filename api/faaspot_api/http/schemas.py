@@ -133,7 +133,7 @@ class CreateRuntime(Request):
 
 
 class CreateToken(Request):
-    """A new token. `spots` limits a deployer to these addresses."""
+    """A new token. It cannot be limited to some `spots` yet: any but an empty list is refused."""
 
     name: Name
     role: Literal["admin", "deployer", "invoker"]

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections import Counter
+from itertools import accumulate
 from typing import Any, NoReturn
 
 from faaspot_api.errors import FieldError, Invalid
@@ -18,9 +19,8 @@ MAX_DEPTH = 200
 """Levels of nesting. Far below Python's recursion limit, so that no later reader of the same text runs into it."""
 
 _BOM = b"\xef\xbb\xbf"
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_PAIR = re.compile(rb"\[\]|\{\}")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - set(b'[]{}"'))
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -68,15 +68,15 @@ def _text(raw: bytes, field: str) -> str:
 
 
 def _too_deep(raw: bytes) -> bool:
-    """Whether brackets outside of strings nest deeper than MAX_DEPTH. Each pass takes the innermost level away."""
-    brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        fewer = _PAIR.sub(b"", brackets)
-        if len(fewer) == len(brackets):
-            # Nothing closes: all is balanced, or this is no JSON, and only much of it endangers the decoder's stack.
-            return len(brackets) > MAX_DEPTH
-        brackets = fewer
-    return bool(brackets)
+    """Whether brackets outside of strings nest deeper than MAX_DEPTH, in one linear scan without the decoder's stack.
+
+    Of what is no JSON only the part before its first fault counts: the decoder goes no further.
+    """
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
+    # Each bracket becomes +1 or -1 as a signed byte; two quotes side by side open and close nothing.
+    steps = plain.translate(_STEPS, _NEITHER_BRACKET_NOR_QUOTE).replace(b'""', b"")
+    outside = b"".join(steps.split(b'"')[::2])
+    return max(accumulate(memoryview(outside).cast("b")), default=0) > MAX_DEPTH
 
 
 def _refuse_lone_surrogates(value: Any, field: str) -> None:

@@ -85,7 +85,7 @@ class Queue(Protocol):
         """Set each `cancel_key` and tell the spots at once: no start any more, and a kill of what runs."""
 
     def delete_jobs(self, attempts: Sequence[Attempt]) -> None:
-        """Take wake-ups that still stand in a queue out of it."""
+        """Make wake-ups of executions that have ended or are cancelled wake nobody any more."""
 
     def release(self, release: Release) -> None:
         """Tell the spots that versions or environments are not needed any more."""
@@ -98,6 +98,18 @@ class Queue(Protocol):
 
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """What a run in flight has written after `cursor` (`LOG_START` first); blocks at most `seconds` for more."""
+
+    def has_room(self) -> bool:
+        """Whether the server has memory for more wake-ups; a part is kept for what workers write. Never raises.
+
+        True where nobody knows. Enqueueing without room raises `Unavailable`.
+        """
+
+    def shed(self) -> int:
+        """Take the newest wake-ups back while the server is so full that workers could not go on; how many.
+
+        Their records stay, and the reconciler wakes them when there is room.
+        """
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """Every spot that has ever told of itself and was not removed, by address."""

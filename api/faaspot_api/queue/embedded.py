@@ -6,6 +6,7 @@ wheel, else a `valkey-server` or `redis-server` on PATH.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -17,6 +18,8 @@ from urllib.parse import quote
 
 SOCKET_LIMIT = 100
 """Bytes of a unix socket's path that surely fit: sun_path holds 108, other clients may count differently."""
+LEAST_MEMORY = 128
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 FORBIDDEN = ("CONFIG", "DEBUG", "MODULE", "REPLICAOF", "SLAVEOF", "MIGRATE", "MONITOR", "SAVE", "BGSAVE", "SHUTDOWN")
 """Commands that nobody here needs and that write files, load code, leak or stop; gone even with the password."""
 
@@ -47,16 +50,19 @@ class Embedded:
         return f"unix://{quote(str(self.socket))}"
 
 
-def prepare(directory: Path, password: str, *, fsync: str = "everysec", uid: int | None = None) -> Embedded:
+def prepare(
+    directory: Path, password: str, *, fsync: str = "everysec", memory: int = 0, uid: int | None = None
+) -> Embedded:
     """Write the configuration into `directory` (made if needed) and give it to `uid`. Raises ServerMissingError.
 
+    `memory`: megabytes that its data may take, 0 for `default_memory`. Beyond, it refuses what would need more.
     A path that is too long for a unix socket gets a private directory under the machine's temporary one; `forget`
     takes it away again.
     """
     server = Embedded(binary=find_binary(), directory=directory, socket=_socket(directory, uid))
     directory.mkdir(mode=0o700, exist_ok=True)
     server.socket.unlink(missing_ok=True)
-    _write_private(server.configuration, _configuration(server, password, fsync))
+    _write_private(server.configuration, _configuration(server, password, fsync, memory or default_memory()))
     if uid is not None:
         for path in (directory, server.configuration):
             os.chown(path, uid, uid)
@@ -68,6 +74,21 @@ def forget(server: Embedded) -> None:
     server.socket.unlink(missing_ok=True)
     if server.socket.parent != server.directory:
         shutil.rmtree(server.socket.parent, ignore_errors=True)
+
+
+def default_memory() -> int:
+    """Megabytes: a quarter of what this machine, or the container around us, has; at least `LEAST_MEMORY`."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(LEAST_MEMORY, min([machine, *_container_limits()]) // 4 // 2**20)
+
+
+def _container_limits() -> list[int]:
+    """Bytes that the control groups at the root of our view allow, where they say a number."""
+    found = []
+    for path in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(Path(path).read_text()))
+    return found
 
 
 def find_binary() -> Path:
@@ -134,7 +155,7 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _configuration(server: Embedded, password: str, fsync: str) -> str:
+def _configuration(server: Embedded, password: str, fsync: str, memory: int) -> str:
     lines = [
         "port 0",
         f"unixsocket {_quoted(server.socket)}",
@@ -151,6 +172,7 @@ def _configuration(server: Embedded, password: str, fsync: str) -> str:
         f"appendfsync {fsync}",
         "aof-load-truncated yes",
         'save ""',
+        f"maxmemory {memory}mb",
         "maxmemory-policy noeviction",
         "shutdown-timeout 5",
         "timeout 0",

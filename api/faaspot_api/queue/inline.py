@@ -30,10 +30,11 @@ Request = RunRequest | BuildRequest | SpotRequest
 
 
 class InlineQueue:
-    """A `Queue` in this process. `away`: why every call fails, None while it works."""
+    """A `Queue` in this process. `away`: why every call fails, None while it works; `full`: it takes no more."""
 
     def __init__(self) -> None:
         self.away: str | None = None
+        self.full = False
         self.cancelled: set[str] = set()
         self.released: list[Release] = []
         self.wanted: Runtimes | None = None
@@ -119,6 +120,15 @@ class InlineQueue:
             text = self._logs[execution_id]
             return LogPart(text=text[int(cursor) :], cursor=str(len(text)))
 
+    def has_room(self) -> bool:
+        """See `Queue.has_room`."""
+        return not self.full
+
+    def shed(self) -> int:
+        """See `Queue.shed`. This one never holds anybody up."""
+        self._check()
+        return 0
+
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`."""
         self._check()
@@ -203,6 +213,8 @@ class InlineQueue:
 
     def _put(self, queue: str, request: Request) -> None:
         self._check()
+        if self.full:
+            raise Unavailable("The queue is full. Try again in a moment.", retry_after=2)
         with self._changed:
             line = self._waiting[queue]
             line.pop(_attempt(request), None)

@@ -25,6 +25,7 @@ from faaspot_runner.contract import (
     dump,
     lease_key,
     load,
+    load_spot,
 )
 
 Event = RunStarted | RunEnded
@@ -91,6 +92,12 @@ class SpotRequests:
         with translated():
             return frozenset(as_text(address) for address in self._redis.hkeys(SPOTS))
 
+    def running(self) -> int:
+        """Executions in flight, as the spots last told. Raises Unavailable."""
+        with translated():
+            told = self._redis.hvals(SPOTS)
+        return sum(_running(text) for text in told)
+
     def close(self) -> None:
         self._redis.close()
 
@@ -111,3 +118,10 @@ class SpotRequests:
     @staticmethod
     def _is_done(value: bytes | str | None) -> bool:
         return value is not None and as_text(value) == LEASE_DONE
+
+
+def _running(text: bytes | str) -> int:
+    try:
+        return load_spot(text).running
+    except ValueError:
+        return 0

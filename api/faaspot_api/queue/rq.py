@@ -6,6 +6,8 @@ RQ carries the jobs and decides nothing: no timeout, no result, no retry of its 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -15,9 +17,10 @@ from rq import Queue as RqQueue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from faaspot_api.errors import Unavailable
 from faaspot_api.queue import clients
 from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
-from faaspot_api.queue.clients import TAKEN, as_text, slices, translated
+from faaspot_api.queue.clients import RETRY_AFTER, TAKEN, as_text, slices, translated
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -53,6 +56,14 @@ from faaspot_runner.contract.runtimes import Runtimes
 CHUNK = 1000
 """Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
 CHUNK_BYTES = 16 * 1024 * 1024
+ROOM, CROWDED = 0.75, 0.9
+"""Shares of Redis' memory limit: beyond the first no wake-up goes in, beyond the second the newest come out again.
+
+The rest is for leases, reports and replies: a server that is full to the brim refuses them, and nothing would ever end.
+"""
+LOOK_SECONDS = 0.25
+SHED = 100
+"""Wake-ups taken out at a time."""
 SCAN = 10_000
 """Ids of a queue's list that are read at once."""
 HEALTH_KEY = "faaspot:health"
@@ -60,11 +71,40 @@ _FOREVER = -1
 _log = structlog.get_logger(__name__)
 
 
+class Memory:
+    """How full a Redis server is, as a share of its own limit; 0 where it has none."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._seen = (-math.inf, 0.0)
+
+    def used(self) -> float:
+        """The share as it was a moment ago. Never raises: 0 for a server that is away."""
+        at, share = self._seen
+        if time.monotonic() - at < LOOK_SECONDS:
+            return share
+        try:
+            with translated():
+                return self.look()
+        except Unavailable:
+            self._seen = (time.monotonic(), 0.0)
+            return 0.0
+
+    def look(self) -> float:
+        """The share now. Raises redis.RedisError."""
+        told = cast(dict[str, int], self._redis.info("memory"))
+        limit = told.get("maxmemory", 0)
+        share = told["used_memory"] / limit if limit else 0.0
+        self._seen = (time.monotonic(), share)
+        return share
+
+
 class RedisQueue:
     """A `Queue` on one Redis server."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._memory = Memory(client)
         self._lines = {
             name: RqQueue(name, connection=client, serializer=JSONSerializer, default_timeout=_FOREVER)
             for name in QUEUES
@@ -181,6 +221,22 @@ class RedisQueue:
                 return LogPart(text=text.decode(errors="replace"), cursor=entries[-1][0].decode())
         return LogPart(text="", cursor=cursor)
 
+    def has_room(self) -> bool:
+        """See `Queue.has_room`. What was seen counts for a moment."""
+        return self._memory.used() < ROOM
+
+    def shed(self) -> int:
+        """See `Queue.shed`."""
+        taken = 0
+        with translated():
+            if self._memory.look() < CROWDED:
+                return 0
+            while self._memory.look() >= ROOM and (part := self._take_newest()):
+                taken += part
+        if taken:
+            _log.warning("queue_shed", wakeups=taken)
+        return taken
+
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
@@ -199,8 +255,19 @@ class RedisQueue:
 
     # ------------------------------------------------------------ inside
 
+    def _take_newest(self) -> int:
+        """Take some wake-ups from the end of the longest line of runs; how many."""
+        lines = [self._lines[name] for name in (QUEUE_BACKGROUND, QUEUE_SYNC)]
+        longest = max(lines, key=lambda line: self._redis.llen(line.key))
+        taken = cast(list[bytes] | None, self._redis.rpop(longest.key, SHED)) or []
+        if taken:
+            self._redis.unlink(*(Job.key_for(as_text(identifier)) for identifier in taken))
+        return len(taken)
+
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
         """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
+        if not self.has_room():
+            raise Unavailable("The queue is unavailable: Redis is near its memory limit.", retry_after=RETRY_AFTER)
         line = self._lines[queue]
         # No transaction: the job is saved before it is pushed, and one that was only saved is said again.
         with translated(), self._redis.pipeline(transaction=False) as pipe:
@@ -253,19 +320,11 @@ class RedisQueue:
                     yield attempt
 
     def _drop_jobs(self, identifiers: Sequence[str]) -> None:
-        if not identifiers:
-            return
-        lines = [self._lines[name] for name in (QUEUE_SYNC, QUEUE_BACKGROUND, QUEUE_BUILDS)]
-        with self._redis.pipeline(transaction=False) as pipe:
-            for identifier in identifiers:
-                for line in lines:
-                    pipe.lrem(line.key, 0, identifier)
-            removed = pipe.execute()
-        width = len(lines)
-        gone = [name for at, name in enumerate(identifiers) if any(removed[at * width : (at + 1) * width])]
-        if gone:
-            # Only of those that stood in a queue: a worker that has taken one reads its job.
-            self._redis.delete(*(Job.key_for(identifier) for identifier in gone))
+        """Delete the jobs. Their ids stay in line: a search for each would stall the server, and a worker that comes
+        to one without a job passes it over.
+        """
+        for start in range(0, len(identifiers), CHUNK):
+            self._redis.unlink(*(Job.key_for(identifier) for identifier in identifiers[start : start + CHUNK]))
 
     def _drop_requests(self, execution_ids: set[str]) -> None:
         if not execution_ids:

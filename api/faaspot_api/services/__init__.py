@@ -12,7 +12,8 @@
 ``executions: ExecutionService``
     run(who, name, args) -> Execution                args: JSON text of a dict, checked by the caller (size, strictness)
     run_bulk(who, name, [args]) -> list of ids
-    run_wait(who, name, args, wait: float | None) -> (Execution, ended: bool)
+    run_wait(who, name, args, wait: float | None, gone) -> (Execution, ended: bool)
+        gone(): the caller has left; it is not waited for any more, and the run goes on.
         None: the deployment's timeout + 30 s of queueing; with no spot online at its end the run ends `no_spot`.
         Never raises for how the run ended: the record says it. An error carries `execution_id` once there is a record.
     wait(who, id, seconds) -> Execution              returns at its end or after `seconds`
@@ -20,7 +21,8 @@
     get_bulk(who, ids) -> list                       unknown ids: NotFound, all of them in `extra["unknown"]`
     list(who, filter, limit, cursor) -> Page
     cancel(who, id) -> Execution                     (waits up to 1 s for the kill; Started if it takes longer)
-    logs(who, id) -> str                             follow(who, id) -> Iterator[str], until the end; "" while silent
+    logs(who, id) -> str
+    follow(who, id, gone) -> Iterator[str]           until the end, or the reader is gone(); "" while silent
 
 ``spots: SpotService``
     list(who) / get(who, ip) -> Spot                 add(who) -> execution id
@@ -101,7 +103,7 @@ class Services:
         """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
         policy = policy or Policy()
         recorder = Recorder(store, blobs, queue, policy)
-        clearing = Clearing(store, blobs, Bell(queue))
+        clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
             executions=ExecutionService(store, queue, recorder, policy),

@@ -1,4 +1,6 @@
-"""Removing what nobody refers to any more: blobs and environments of deleted deployments and of changes that failed."""
+"""Removing what nobody needs any more: what waits of deleted deployments, blobs and environments of theirs, and blobs
+of changes that failed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from dataclasses import replace
 import structlog
 
 from faaspot_api.errors import Unavailable
+from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.store import deployments, executions
 from faaspot_api.store.blobs import Blobs
@@ -21,21 +24,26 @@ _log = structlog.get_logger(__name__)
 class Clearing:
     """Clears after deletes. Nothing here fails the caller: what could not be done is done by the reconciler."""
 
-    def __init__(self, store: Store, blobs: Blobs, bell: Bell) -> None:
+    def __init__(self, store: Store, blobs: Blobs, bell: Bell, recorder: Recorder) -> None:
         self._store = store
         self._blobs = blobs
         self._bell = bell
+        self._recorder = recorder
 
     def clear_all(self) -> None:
         """Every deleted deployment that is not cleared yet and has no run any more."""
         with self._store.read() as transaction:
             left = deployments.uncleared(transaction)
         for row in left:
-            self.clear(row.id)
+            self.clear(row.id, "the deletion of its deployment")
 
-    def clear(self, deployment_id: str) -> None:
-        """Remove what only this deleted deployment needed, unless runs of it go on: they may have to read it."""
+    def clear(self, deployment_id: str, by: str) -> None:
+        """End what of this deleted deployment has not started, in the name of `by`, and its builds.
+
+        Then remove what only it needed, unless runs of it go on: they may have to read it.
+        """
         try:
+            self._recorder.cancel_deployment(deployment_id, by)
             with self._store.write() as transaction:
                 release = self._clear(transaction, deployment_id)
         except (Unavailable, OSError) as error:
@@ -58,7 +66,7 @@ class Clearing:
         row = deployments.alone(transaction, deployment_id)
         if row is None or row.deleted is None or row.cleared is not None:
             return Release()
-        if executions.open_of_deployment(transaction, deployment_id):
+        if executions.any_open_of_deployment(transaction, deployment_id):
             return Release()
         versions = deployments.versions_of(transaction, deployment_id)
         for version in versions:

@@ -182,16 +182,14 @@ class DeploymentService:
         """
         with self._store.write() as transaction:
             row = self._alone(transaction, who, name)
-            after = self._cancel_open(transaction, who, row)
             at = now()
             deployments.save(transaction, replace(row, deleted=at, updated=at))
             newest = _by_id(transaction, row.newest_id)
             line = f"{name} is deleted."
             uuid = self._done(transaction, who, row, newest, "delete", line, f"{line}\n")
             versions = deployments.versions_of(transaction, row.id)
-            after.releases.append(Release(version_ids=tuple(version.id for version in versions)))
-        after.tell(self._bell)
-        self._clearing.clear(row.id)
+        self._bell.release([Release(version_ids=tuple(version.id for version in versions))])
+        self._clearing.clear(row.id, who.name)
         return uuid
 
     # ------------------------------------------------------------ steps of a change
@@ -277,13 +275,6 @@ class DeploymentService:
             if same and version.packages and version.status == "success":
                 return version
         return None
-
-    def _cancel_open(self, transaction: Transaction, who: Principal, row: DeploymentRow) -> After:
-        """End what waits, and builds even while they run. Runs first: they are cancelled, not failed by their build."""
-        found = executions.open_of_deployment(transaction, row.id)
-        runs = [one for one in found if one.state.kind == "run" and one.state.status == "Pending"]
-        others = [one for one in found if one.state.kind != "run"]
-        return self._recorder.cancel_within(transaction, [*runs, *others], who.name, at_once=True)
 
     @contextmanager
     def _keeping(self, draft: Draft, version_id: str) -> Iterator[tuple[Transaction, tuple[str | None, str | None]]]:

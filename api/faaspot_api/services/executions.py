@@ -14,9 +14,10 @@ from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
 from faaspot_api.queue.base import LOG_START, Queue
 from faaspot_api.services import access, spots, wakeups
+from faaspot_api.services.backlog import RETRY_AFTER, Backlog
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder, new_token
-from faaspot_api.services.waiting import Waiting
+from faaspot_api.services.waiting import Gone, Waiting, never
 from faaspot_api.services.wakeups import Bell, Task
 from faaspot_api.store import deployments, executions, logs
 from faaspot_api.store.deployments import DeploymentRow
@@ -27,6 +28,8 @@ from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 MAX_PAGE = 1000
+NAMED = 100
+"""How many bad items of a bulk request an error names."""
 MAX_READY = 1000
 """Versions remembered; each is a few hundred bytes and its requirements."""
 FOLLOW_SECONDS = 1.0
@@ -42,6 +45,7 @@ class ExecutionService:
         self._recorder = recorder
         self._policy = policy
         self._bell = Bell(queue)
+        self._backlog = Backlog(store, policy.max_pending)
         self._waiting = Waiting(store, queue, recorder)
         self._ready: dict[str, Version] = {}
 
@@ -50,7 +54,8 @@ class ExecutionService:
     def run(self, who: Principal, name: str, args: str) -> Execution:
         """Accept a background run; its record is committed when this returns.
 
-        Raises NotFound, Conflict (`deployment_not_ready`), Unavailable (the database; never the queue).
+        Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
+        database, or a queue that is full; never one that is away).
         """
         accepted, _ = self._accept(who, name, [args], QUEUE_BACKGROUND)
         return _public(accepted[0])
@@ -60,18 +65,20 @@ class ExecutionService:
         accepted, _ = self._accept(who, name, args, QUEUE_BACKGROUND)
         return [row.uuid for row in accepted]
 
-    def run_wait(self, who: Principal, name: str, args: str, wait: float | None) -> tuple[Execution, bool]:
+    def run_wait(
+        self, who: Principal, name: str, args: str, wait: float | None, gone: Gone = never
+    ) -> tuple[Execution, bool]:
         """Run and wait: the record, and whether it has ended. `wait`: seconds; None: the timeout and some queueing.
 
-        With None a run that no spot could take ends `no_spot`; with seconds, as every other that goes on, it stays.
+        With None a run that no spot could take ends `no_spot`; with seconds, or if the caller has `gone`, it goes on.
         Raises what `run` raises, and Invalid where the deployment's timeout is too long to be waited for.
         """
         accepted, version = self._accept(who, name, [args], QUEUE_SYNC, bounded=wait is None)
         uuid = accepted[0].uuid
         seconds = (version.settings.timeout or 0.0) + self._policy.queueing if wait is None else wait
         try:
-            execution = self._waiting.for_reply(uuid, seconds)
-            if execution is None and wait is None:
+            execution = self._waiting.for_reply(uuid, seconds, gone)
+            if execution is None and wait is None and not gone():
                 execution = self._without_spot(uuid)
             if execution is None:
                 execution = self._read(uuid)
@@ -83,8 +90,14 @@ class ExecutionService:
     def _accept(
         self, who: Principal, name: str, texts: Sequence[str], queue: str, *, bounded: bool = False
     ) -> tuple[list[NewExecution], Version]:
-        """Commit the records, then wake the workers. A queue that is away is the reconciler's matter."""
+        """Commit the records, then wake the workers. A queue that is away is the reconciler's matter.
+
+        A queue that is full is not: then nothing is accepted, since what is must also start one day.
+        """
         access.require(who, "run")
+        self._backlog.admit(who.name, len(texts))
+        if not self._queue.has_room():
+            raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
         with self._store.write() as transaction:
             row, version, build = self._target(transaction, who, name)
             if bounded:
@@ -172,7 +185,12 @@ class ExecutionService:
         return self.get_bulk(who, [uuid])[0]
 
     def get_bulk(self, who: Principal, uuids: Sequence[str]) -> list[Execution]:
-        """The records in the order asked for. Raises NotFound that lists (in `unknown`) the ids that are not there."""
+        """The records in the order asked for.
+
+        Raises Invalid for ids that repeat, NotFound that lists (in `unknown`) those that are not there, and TooLarge
+        (see `store.executions.MAX_BYTES`).
+        """
+        _refuse_repeated(uuids)
         scope = access.executions(who)
         unknown = [uuid for uuid in uuids if not is_execution_id(uuid)]
         if not unknown:
@@ -211,21 +229,23 @@ class ExecutionService:
         except Unavailable:
             return ""
 
-    def follow(self, who: Principal, uuid: str) -> Iterator[str]:
-        """The log as it grows, until the end. Raises NotFound before the first text."""
+    def follow(self, who: Principal, uuid: str, gone: Gone = never) -> Iterator[str]:
+        """The log as it grows, until the end or its reader has `gone`. Raises NotFound before the first text."""
         self.get(who, uuid)
-        return self._follow(uuid)
+        return self._follow(uuid, gone)
 
-    def _follow(self, uuid: str) -> Iterator[str]:
+    def _follow(self, uuid: str, gone: Gone) -> Iterator[str]:
         cursor, sent = LOG_START, 0
         while not is_ended(self._read(uuid).status):
+            if gone():
+                return
             try:
                 part = self._queue.tail(uuid, cursor, FOLLOW_SECONDS)
             except Unavailable:
                 time.sleep(FOLLOW_SECONDS)
                 continue
             cursor, sent = part.cursor, sent + len(part.text)
-            yield part.text  # an empty one, too: the server finds out by it that a reader has gone
+            yield part.text  # an empty one, too: with it the answer's head goes out
         yield self._kept_log(uuid)[sent:]
 
     def _kept_log(self, uuid: str) -> str:
@@ -293,6 +313,15 @@ def _already_ended(execution: Execution) -> Conflict:
     return Conflict(
         f"The execution has ended already ({execution.status}).", code="already_ended", execution_id=execution.uuid
     )
+
+
+def _refuse_repeated(uuids: Sequence[str]) -> None:
+    """A short request must not have a long answer."""
+    first: dict[str, int] = {}
+    again = [(at, first[uuid]) for at, uuid in enumerate(uuids) if first.setdefault(uuid, at) != at]
+    if again:
+        bad = (FieldError(field=f"[{at}]", message=f"is the same id as [{other}]") for at, other in again[:NAMED])
+        raise Invalid.fields(*bad)
 
 
 def _unknown(uuids: Sequence[str]) -> ApiError:

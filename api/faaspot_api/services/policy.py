@@ -15,6 +15,8 @@ class Policy:
     max_sync_timeout: float = 900.0
     max_age: float = 86_400.0
     max_attempts: int = 3
+    max_pending: int = 100_000
+    """Runs of one token that may wait at once."""
 
     queueing: float = 30.0
     """What a sync caller waits beyond the deployment's timeout."""
@@ -34,4 +36,5 @@ class Policy:
             max_sync_timeout=settings.max_sync_timeout,
             max_age=settings.max_age,
             max_attempts=settings.max_attempts,
+            max_pending=settings.max_pending,
         )

@@ -53,6 +53,7 @@ class Reconciler:
         Raises Unavailable if the database or the queue is away; the next pass goes on.
         """
         self._want_runtimes()
+        self._queue.shed()
         rows = self._end_expired(self._open_rows())
         self._settle_waiting(rows)
         self._clearing.clear_all()
@@ -113,6 +114,8 @@ class Reconciler:
 
     def _wake(self, rows: Sequence[Tracked]) -> None:
         """Enqueue again: the same attempt, the same token. What lost its deployment meanwhile ends."""
+        if not self._queue.has_room():
+            return
         for chunk in _chunks(rows):
             with self._store.read() as transaction:
                 found = wakeups.again(transaction, chunk, self._policy)

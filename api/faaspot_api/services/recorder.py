@@ -30,6 +30,8 @@ from faaspot_runner.contract import Error, Release, RunEnded, RunStarted
 _log = structlog.get_logger(__name__)
 
 CANCELLED = End(status="Cancelled", reason="cancelled")
+PART = 500
+"""Records that one transaction ends where there may be thousands: SQLite lets nobody else write meanwhile."""
 
 
 def new_token() -> str:
@@ -93,12 +95,24 @@ class Recorder:
         """
         error = Error(type="Cancelled", message=f"Cancelled by {by}.")
         now_ended = [row for row in rows if row.state.status == "Pending" or at_once]
-        for row in rows:
-            if row not in now_ended:
-                executions.mark_cancelling(transaction, row.seq)
+        if not at_once:
+            executions.mark_cancelling(transaction, [row.seq for row in rows if row.state.status != "Pending"])
         after = self.within(transaction, [decision(row, CANCELLED, error) for row in now_ended])
         after.cancelled += [attempt_of(row) for row in rows]
         return after
+
+    def cancel_deployment(self, deployment_id: str, by: str) -> None:
+        """End what waits of a deleted deployment, and its builds even while they run; runs that have started go on.
+
+        A part at a time, each in a transaction of its own: others write in between. Raises Unavailable; call again.
+        """
+        while True:
+            with self._store.write() as transaction:
+                rows = executions.stoppable_of_deployment(transaction, deployment_id, PART)
+                after = self.cancel_within(transaction, rows, by, at_once=True)
+            after.tell(self._bell)
+            if len(rows) < PART:
+                return
 
     def decide(self, rows: Sequence[Tracked], end: End, error: Error) -> None:
         """End these by the platform's own decision, those of them that still stand as they were read."""

@@ -53,13 +53,19 @@ class TokenService:
             return tokens.listed(transaction)
 
     def create(self, who: Principal, name: str, role: Role, spots: Sequence[str] = ()) -> tuple[Token, str]:
-        """A new token and its text, which is never shown again. Raises Invalid, Conflict (`exists`)."""
+        """A new token and its text, which is never shown again. Raises Invalid, Conflict (`exists`).
+
+        `spots` must be empty: every spot takes every run, so a limit to some would be said and not kept.
+        """
         access.require_admin(who)
         if (bad := names.name_error(name)) is not None:
             raise Invalid.fields(bad)
         if role not in ROLES:
             raise Invalid.fields(FieldError(field="role", message=f"must be one of {', '.join(ROLES)}"))
-        token = Token(name=name, role=role, spots=tuple(spots), created=from_micros(now()))
+        if spots:
+            message = "a token cannot be limited to some spots yet, every spot takes every run; leave it out"
+            raise Invalid.fields(FieldError(field="spots", message=message))
+        token = Token(name=name, role=role, spots=(), created=from_micros(now()))
         text = new_text()
         with self._store.write() as transaction:
             tokens.add(transaction, HashedToken(token=token, hash=_hash(text)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from faaspot_api.domain.model import Execution
 from faaspot_api.domain.states import is_ended
@@ -20,6 +20,14 @@ AWAY_SECONDS = 0.5
 FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 """Seconds between two looks at a record; each pause is longer than the one before."""
 
+Gone = Callable[[], bool]
+"""Whether nobody waits for the answer any more."""
+
+
+def never() -> bool:
+    """A caller who stays."""
+    return False
+
 
 class Waiting:
     """Waits for the ends of executions, for at most the seconds it is given."""
@@ -29,10 +37,11 @@ class Waiting:
         self._queue = queue
         self._recorder = recorder
 
-    def for_reply(self, uuid: str, seconds: float) -> Execution | None:
+    def for_reply(self, uuid: str, seconds: float, gone: Gone) -> Execution | None:
         """The record of a run that was enqueued with `reply`, written by this call if its end came here; else None.
 
-        What the caller is told is what is recorded: the end is written first, by the same function as the recorder's.
+        None, too, within `SLICE_SECONDS` after its caller has gone. What the caller is told is what is recorded: the
+        end is written first, by the same function as the recorder's.
         """
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -46,6 +55,8 @@ class Waiting:
             execution = self._read(uuid)
             if is_ended(execution.status):
                 return execution
+            if gone():
+                break
         return None
 
     def for_end(self, uuid: str, seconds: float) -> Execution:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
 
 from faaspot_api.domain.model import Execution, Filter
 from faaspot_api.domain.states import State
+from faaspot_api.errors import TooLarge
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.moments import from_micros, maybe, to_micros
 from faaspot_api.store.tables import executions
@@ -19,6 +21,12 @@ from faaspot_runner.contract import TERMINAL, Kind, Reason, Status
 C = executions.c
 CHUNK = 1000
 """Ids in one statement: databases bound the number of parameters."""
+MAX_BYTES = 32 * 1024 * 1024
+"""What the records of one answer may hold together. A single one has two values of at most 8 MB."""
+RECORD_BYTES = 700
+"""Of a record without its values."""
+ROWS = 10
+"""Rows fetched at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +122,7 @@ _RETRY = (
         spot=None,
     )
 )
+_CANCELLING = update(executions).where(C.seq == bindparam("row")).values(cancelling=True)
 _END = update(executions).where(C.seq == bindparam("row"))
 _RECORD = select(*(C[name] for name in Execution.__slots__))
 _RECORD_ONE = _RECORD.where(C.uuid == bindparam("wanted"))
@@ -150,9 +159,9 @@ def mark_ended(transaction: Transaction, endings: Iterable[Ending]) -> None:
     _many(transaction, _END, [_ending(ending) for ending in endings])
 
 
-def mark_cancelling(transaction: Transaction, seq: int) -> None:
-    """Someone has asked for the end of a running attempt."""
-    transaction.execute(update(executions).where(C.seq == seq).values(cancelling=True))
+def mark_cancelling(transaction: Transaction, rows: Iterable[int]) -> None:
+    """Someone has asked for the end of these running attempts (seq)."""
+    _many(transaction, _CANCELLING, [{"row": seq} for seq in rows])
 
 
 def mark_ready(transaction: Transaction, build: str) -> None:
@@ -191,26 +200,50 @@ def get(transaction: Transaction, uuid: str, scope: Scope = EVERYTHING) -> Execu
     return None if row is None else _execution(row)
 
 
-def get_many(transaction: Transaction, uuids: Sequence[str], scope: Scope = EVERYTHING) -> dict[str, Execution]:
-    """The records that there are in `scope`, by id."""
+def get_many(
+    transaction: Transaction, uuids: Sequence[str], scope: Scope = EVERYTHING, most: int = MAX_BYTES
+) -> dict[str, Execution]:
+    """The records that there are in `scope`, by id. Raises TooLarge if they hold more than `most` bytes."""
     found: dict[str, Execution] = {}
+    size = 0
     for chunk in _chunks(uuids):
-        for row in transaction.execute(_scoped(_RECORD.where(C.uuid.in_(chunk)), scope)):
-            found[row.uuid] = _execution(row)
+        with _read(transaction, _scoped(_RECORD.where(C.uuid.in_(chunk)), scope)) as rows:
+            for row in rows:
+                size += _size(row)
+                if size > most:
+                    raise TooLarge(
+                        f"These records hold more than {most // 2**20} MB together: ask for fewer at a time."
+                    )
+                found[row.uuid] = _execution(row)
     return found
 
 
 def page(
-    transaction: Transaction, wanted: Filter, scope: Scope, limit: int, after: tuple[int, int] | None
+    transaction: Transaction,
+    wanted: Filter,
+    scope: Scope,
+    limit: int,
+    after: tuple[int, int] | None,
+    most: int = MAX_BYTES,
 ) -> tuple[tuple[Execution, ...], tuple[int, int] | None]:
-    """At most `limit` records, newest first, beginning past the key `after`; and the key of the next page."""
+    """At most `limit` records, newest first, beginning past the key `after`; and the key of the next page.
+
+    The page ends before its records hold more than `most` bytes, but has one if there is one.
+    """
     statement = _filtered(_scoped(_RECORD.add_columns(C.seq), scope), wanted)
     if after is not None:
         created, seq = after
         statement = statement.where(C.created <= created, or_(C.created < created, C.seq < seq))
-    rows = transaction.execute(statement.order_by(C.created.desc(), C.seq.desc()).limit(limit + 1)).all()
-    last = rows[limit - 1] if len(rows) > limit else None
-    return tuple(_execution(row) for row in rows[:limit]), None if last is None else (last.created, last.seq)
+    items: list[Execution] = []
+    key, size = (0, 0), 0
+    with _read(transaction, statement.order_by(C.created.desc(), C.seq.desc()).limit(limit + 1)) as rows:
+        for row in rows:
+            size += _size(row)
+            if len(items) == limit or (items and size > most):
+                return tuple(items), key
+            items.append(_execution(row))
+            key = row.created, row.seq
+    return tuple(items), None
 
 
 def tracked(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Tracked]:
@@ -233,9 +266,29 @@ def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> t
     return tuple(_tracked(row) for row in transaction.execute(statement))
 
 
-def open_of_deployment(transaction: Transaction, deployment_id: str) -> tuple[Tracked, ...]:
-    """The rows of a deployment that have not ended, held against other writers."""
-    statement = _TRACKED.where(_OPEN, C.deployment_id == deployment_id).order_by(C.seq).with_for_update()
+def waiting_runs(transaction: Transaction, owner: str, most: int) -> int:
+    """How many runs that `owner` asked for have not started; counts no further than `most`."""
+    # The sum keeps SQLite from going through all that the owner ever ran: few rows are open.
+    asked = (C.owner + "") == owner
+    found = select(C.seq).where(_OPEN, asked, C.kind == "run", C.status == "Pending").limit(most)
+    count: int = transaction.execute(select(func.count()).select_from(found.subquery())).scalar_one()
+    return count
+
+
+def any_open_of_deployment(transaction: Transaction, deployment_id: str) -> bool:
+    """Whether anything of a deployment has not ended."""
+    statement = select(C.seq).where(_OPEN, C.deployment_id == deployment_id).limit(1)
+    return transaction.execute(statement).one_or_none() is not None
+
+
+def stoppable_of_deployment(transaction: Transaction, deployment_id: str, limit: int) -> tuple[Tracked, ...]:
+    """At most `limit` rows of a deployment that have not ended, without runs that have started; held against others.
+
+    Runs come first: they are to be cancelled, not failed by their build.
+    """
+    other = C.kind != "run"
+    wanted = _TRACKED.where(_OPEN, C.deployment_id == deployment_id, or_(other, C.status == "Pending"))
+    statement = wanted.order_by(other, C.created, C.seq).limit(limit).with_for_update()
     return tuple(_tracked(row) for row in transaction.execute(statement))
 
 
@@ -252,6 +305,22 @@ def args_of(transaction: Transaction, uuids: Sequence[str]) -> dict[str, str | N
         for row in transaction.execute(select(C.uuid, C.args).where(C.uuid.in_(chunk))):
             found[row.uuid] = row.args
     return found
+
+
+@contextmanager
+def _read(transaction: Transaction, statement: Select[Any]) -> Iterator[Iterable[Row[*tuple[Any, ...]]]]:
+    """The rows, a few in memory at a time: each may be megabytes."""
+    rows = transaction.execute(statement, execution_options={"yield_per": ROWS})
+    try:
+        yield rows
+    finally:
+        rows.close()
+
+
+def _size(row: Row[*tuple[Any, ...]]) -> int:
+    """Bytes that the record takes in an answer, about."""
+    texts = (text for text in (row.output, row.args, row.error) if text)
+    return RECORD_BYTES + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def _chunks(uuids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -23,8 +23,9 @@ from faaspot_api.supervisor.errors import CannotStartError
 
 FORMAT = 1
 SERVICE_USER = "faaspot"
+STOPPING = "stopping"
 LOCK_SECONDS = 8.0
-"""How long a start waits for what a killed predecessor has left running: its Redis saves and goes."""
+"""How long a start waits for a predecessor that is stopping, or for what a killed one has left: its Redis saves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,13 +127,21 @@ class DataDirectory:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-                if _alive(holder) or time.monotonic() > deadline:
-                    who = f" (process {holder})" if holder else ""
-                    raise CannotStartError(
-                        f"another faaspot{who} runs on {self.path}: stop it, or use another --data-dir"
-                    ) from None
+                holder, _, doing = os.pread(descriptor, 40, 0).decode(errors="replace").strip().partition(" ")
+                # Who is on the way out is waited for, like what a killed one left.
+                if (_alive(holder) and doing != STOPPING) or time.monotonic() > deadline:
+                    raise CannotStartError(self._refusal(holder, doing)) from None
             time.sleep(0.02)
+
+    def _refusal(self, holder: str, doing: str) -> str:
+        who = f"another faaspot (process {holder})" if holder else "another faaspot"
+        if doing == STOPPING and _alive(holder):
+            return f"{who} on {self.path} is stopping, its runs have until its grace is over: try again in a moment"
+        return f"{who} runs on {self.path}: stop it, or use another --data-dir"
+
+    def say_stopping(self, descriptor: int) -> None:
+        """Tell who wants the directory next, through the lock's `descriptor`, that it will soon be free."""
+        os.pwrite(descriptor, f"{os.getpid()} {STOPPING}\n".encode(), 0)
 
     def furnish(self, *, own_redis: bool = True) -> None:
         """Make what is missing, the marker first, so that a start cut short can be done again. Leaves what is there."""

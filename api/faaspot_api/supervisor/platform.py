@@ -28,6 +28,8 @@ START_SECONDS = 90.0
 """Longest start: loading a large Redis log, a migration, the first import of everything on a slow disk."""
 HEAD_START = 1.0
 """How long the web processes drain alone; who waits for a run in flight still needs its spot."""
+QUIET_SECONDS = 0.5
+"""A stop that is over sooner needs no words."""
 SPOT_EXTRA, RECORDER_SECONDS, REDIS_SECONDS = 5.0, 10.0, 10.0
 
 
@@ -65,8 +67,11 @@ class Platform:
             raise CannotStartError(
                 f"the platform was not ready within {START_SECONDS:g} s: see the logs in {self._directory.logs}"
             ) from None
-        except (RequestRefusedError, Unavailable) as error:
+        except RequestRefusedError as error:
             raise CannotStartError(str(error)) from None
+        except Unavailable as error:
+            where = "" if self._settings.own_redis else f"--redis-url {self._settings.redis}: "
+            raise CannotStartError(f"{where}{error}") from None
 
     async def _start(self, token: str, url: str) -> None:
         if self._directory.uid is not None and not is_compiled():
@@ -125,15 +130,20 @@ class Platform:
 
     async def stop(self, hasten: asyncio.Event) -> None:
         """Web first, then spots, then who records what they report, then Redis; when it returns nothing is left."""
+        self._directory.say_stopping(self._lock)
         passing_on = asyncio.create_task(self._pass_on(hasten))
+        telling = asyncio.create_task(self._tell_of_runs())
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.wait({self._serving})
         grace = self._settings.grace
         web = asyncio.create_task(self._stop_child("gunicorn", grace + 2))
-        await asyncio.wait({web}, timeout=HEAD_START)
+        hurried = asyncio.create_task(self._hasten.wait())
+        await asyncio.wait({web, hurried}, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(*(self.stop_spot(ip) for ip in list(self._spot_children)))
         await web
+        hurried.cancel()
+        telling.cancel()
         self._socket.close()
         await self._stop_child("recorder", RECORDER_SECONDS)
         if self._requests is not None:
@@ -141,6 +151,17 @@ class Platform:
         await self._stop_child("redis", REDIS_SECONDS)
         await self._stop_child("bytecode", 0)
         passing_on.cancel()
+
+    async def _tell_of_runs(self) -> None:
+        """Say once why the stop takes its time: runs are in flight."""
+        grace = self._settings.grace
+        while self._requests is not None and grace > 0:
+            await asyncio.sleep(QUIET_SECONDS)
+            with contextlib.suppress(Unavailable):
+                if running := await asyncio.to_thread(self._requests.running):
+                    runs = "1 run" if running == 1 else f"{running} runs"
+                    say(f"waiting for {runs}, up to {grace:g} s; Ctrl-C again stops now")
+                    return
 
     async def _pass_on(self, hasten: asyncio.Event) -> None:
         await hasten.wait()

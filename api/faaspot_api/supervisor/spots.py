@@ -7,9 +7,10 @@ that a dead supervisor left half done is done once more without a second effect.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 REGISTER_SECONDS = 60.0
 """How long a new spot may take until it tells of itself."""
-LEASE_SECONDS = 300
-"""Longer than any request takes: a spot's start or its drain."""
+LEASE_SECONDS = 300.0
+RENEW_SECONDS = 60.0
+"""A request's lease is renewed this often while it is worked on: a drain may take longer than any lease should."""
 REMEMBERED = 50
 """Results of past requests that are kept."""
 POLL_SECONDS = 0.02
@@ -167,18 +169,42 @@ class LocalSpots:
             await asyncio.to_thread(self._requests.finish, request)
             return
         await asyncio.to_thread(self._requests.report, _started(request))
+        async with self._held(request):
+            ended = await self._end_of(request)
+        await asyncio.to_thread(self._requests.finish, request, ended)
+
+    @contextlib.asynccontextmanager
+    async def _held(self, request: SpotRequest) -> AsyncIterator[None]:
+        """Renew the lease within the block. One that cannot be renewed for a while is still held long enough."""
+        done = asyncio.Event()
+
+        async def renew() -> None:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), RENEW_SECONDS)
+                    return
+                with contextlib.suppress(Unavailable):
+                    await asyncio.to_thread(self._requests.hold, request, LEASE_SECONDS)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            done.set()
+            await renewing  # not cancelled: a renewal under way must not come after the end
+
+    async def _end_of(self, request: SpotRequest) -> RunEnded:
+        """Do what is asked, unless it is done already; the report of it."""
         try:
             ip = self._file.result(request.execution_id) or await self._do(request)
         except RequestRefusedError as refusal:
-            ended = _refused(request, str(refusal))
+            return _refused(request, str(refusal))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             # A defect of ours must not make the request come back for ever.
             say(f"a request to {request.action} a spot failed: {error!r}")
-            ended = _refused(request, "The supervisor could not do it; its console says why.")
-        else:
-            self._save(self._file.with_result(request.execution_id, ip))
-            ended = _done(request, ip)
-        await asyncio.to_thread(self._requests.finish, request, ended)
+            return _refused(request, "The supervisor could not do it; its console says why.")
+        self._save(self._file.with_result(request.execution_id, ip))
+        return _done(request, ip)
 
     async def _do(self, request: SpotRequest) -> str:
         actions: dict[str, Callable[[SpotRequest], Awaitable[str]]] = {

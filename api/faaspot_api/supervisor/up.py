@@ -10,8 +10,11 @@ import json
 import os
 import secrets
 import signal
+import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from faaspot_api.queue import embedded
 from faaspot_api.queue.embedded import ServerMissingError
@@ -25,6 +28,8 @@ from faaspot_api.supervisor.privileges import NotPreparedError, Plan, die_with_p
 from faaspot_api.supervisor.programs import Programs
 
 CANNOT_START = 2
+TOKEN_LETTERS = 16
+"""A token that is said must have so many: a shorter one can be guessed."""
 TOKEN_PREFIX = "fas_"  # noqa: S105 (makes a leaked token easy to find, is no secret)
 
 
@@ -45,7 +50,8 @@ class Ready:
 def up(settings: Settings, *, ready_fd: int | None = None, parent: int | None = None) -> int:
     """Run the platform until a signal; the exit status: 0 stopped as told, 2 could not start (one line says why).
 
-    `ready_fd` gets the line of `Ready`. The end of `parent`, our parent process, is such a signal, too.
+    `ready_fd` gets the line of `Ready`. At the end of `parent`, our parent process, all stops at once: whoever started
+    us was killed, and the next start shall not have to wait for runs that nobody waits for.
     """
     try:
         if parent is not None:
@@ -55,15 +61,15 @@ def up(settings: Settings, *, ready_fd: int | None = None, parent: int | None = 
                 prepared = _prepare(settings, held)
             except OSError as error:
                 raise CannotStartError(f"{settings.data_dir} cannot be used: {error}") from error
-            return asyncio.run(_run(prepared.platform, prepared.ready, ready_fd))
+            return asyncio.run(_run(prepared, ready_fd))
     except (CannotStartError, NotPreparedError) as error:
         say(str(error))
         return CANNOT_START
 
 
 def stop_with_parent(parent: int) -> None:
-    """Ask the kernel for a SIGTERM when `parent` dies. Raises NotPreparedError if it has already."""
-    die_with_parent(Plan(parent=parent, death_signal=signal.SIGTERM))
+    """Ask the kernel for `_Stop.ORPHANED` when `parent` dies. Raises NotPreparedError if it has already."""
+    die_with_parent(Plan(parent=parent, death_signal=_Stop.ORPHANED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +78,14 @@ class _Prepared:
 
     platform: Platform
     ready: Ready
+    warning: str | None
 
 
 def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     directory = data_directory(settings)
     certificate = tls.certificate(settings)
     _check_redis(settings)
+    _check_token(settings)
     directory.inspect()
     # What exists is claimed first, for "in use" is the better message; what does not is made last.
     lock = held.enter_context(directory.claimed()) if directory.marker.exists() else None
@@ -91,7 +99,13 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     server = None
     if settings.own_redis:
         password = directory.password.read_text().strip()
-        server = embedded.prepare(directory.path / "redis", password, fsync=settings.redis_fsync, uid=directory.uid)
+        server = embedded.prepare(
+            directory.path / "redis",
+            password,
+            fsync=settings.redis_fsync,
+            memory=settings.redis_memory,
+            uid=directory.uid,
+        )
         held.callback(embedded.forget, server)
         settings = replace(settings, redis_socket=str(server.socket))
     token, first = _token(settings, directory)
@@ -100,11 +114,12 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     return _Prepared(
         platform=Platform(programs, directory, server, sock, lock),
         ready=Ready(url=url, token=token, first_token=first, data_dir=str(directory.path)),
+        warning=_exposure(settings, sock),
     )
 
 
-async def _run(platform: Platform, ready: Ready, ready_fd: int | None) -> int:
-    stop = _Stop()
+async def _run(prepared: _Prepared, ready_fd: int | None) -> int:
+    platform, ready, stop = prepared.platform, prepared.ready, _Stop()
     stop.listen()
     stopping = asyncio.create_task(stop.asked.wait())
     starting = asyncio.create_task(platform.start(ready.token, ready.url))
@@ -113,6 +128,8 @@ async def _run(platform: Platform, ready: Ready, ready_fd: int | None) -> int:
         if starting.done():
             starting.result()
             platform.keep_token(ready.token)
+            if prepared.warning is not None:
+                say(prepared.warning)
             _tell(ready, ready_fd)
             await stopping
     finally:
@@ -125,9 +142,13 @@ async def _run(platform: Platform, ready: Ready, ready_fd: int | None) -> int:
 
 
 class _Stop:
-    """SIGTERM, SIGINT and SIGHUP: the first asks to stop, one that comes later than a moment after it to be quick."""
+    """SIGTERM, SIGINT and SIGHUP: the first asks to stop, one that comes later than a moment after it to be quick.
+
+    `ORPHANED`, the kernel's word that our parent has died, asks for both at once. Before `listen` it ends us.
+    """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    ORPHANED = signal.SIGUSR1
     SAME_SECONDS = 1.0
     """A Ctrl-C reaches `fas up` and us, and `fas up` passes it on: within this they count as one."""
 
@@ -140,10 +161,11 @@ class _Stop:
         loop = asyncio.get_running_loop()
         for number in self.SIGNALS:
             loop.add_signal_handler(number, self._hear)
+        loop.add_signal_handler(self.ORPHANED, self._hear_of_the_parent)
 
     def deafen(self) -> None:
         """All is down: a late signal shall not turn the end into a death by signal."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*self.SIGNALS, self.ORPHANED))
 
     def _hear(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -152,6 +174,10 @@ class _Stop:
             self.asked.set()
         elif now - self._first > self.SAME_SECONDS:
             self.hastened.set()
+
+    def _hear_of_the_parent(self) -> None:
+        self.asked.set()
+        self.hastened.set()
 
 
 def _check_redis(settings: Settings) -> None:
@@ -162,6 +188,29 @@ def _check_redis(settings: Settings) -> None:
             raise CannotStartError(str(error)) from None
     elif not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
         raise CannotStartError("--redis-url begins with redis://, rediss:// or unix://")
+    try:
+        _ = urlsplit(settings.redis_url).port
+    except ValueError:
+        raise CannotStartError("--redis-url has a port that is no number: redis://HOST:PORT/DATABASE") from None
+
+
+def _check_token(settings: Settings) -> None:
+    if settings.token and len(settings.token) < TOKEN_LETTERS:
+        raise CannotStartError(
+            f"--token has {len(settings.token)} characters, at least {TOKEN_LETTERS} are needed: it opens everything."
+            " Leave it out, and one is made"
+        )
+
+
+def _exposure(settings: Settings, listening: socket.socket) -> str | None:
+    """What a person should know about who can read along; None where nobody can, or a proxy is in front."""
+    address = ip_address(listening.getsockname()[0].partition("%")[0])
+    if address.is_loopback or settings.certfile or settings.trusted_proxies:
+        return None
+    return (
+        f"warning: plain HTTP on {settings.host}: whoever is on the way can read tokens and contexts."
+        " Give --certfile and --keyfile, or listen on 127.0.0.1 behind a proxy with TLS"
+    )
 
 
 def _token(settings: Settings, directory: DataDirectory) -> tuple[str, bool]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from fas import output, progress
 from fas import parameters as params
-from fas.command import FAILED, Group, State, pass_state
+from fas.command import Group, State, pass_state
+
+if TYPE_CHECKING:
+    from faaspot import Execution
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+AT_ONCE = 100
+"""How many runs of a bulk are waited for together: their results come in one answer."""
 SAMPLES = ("hello", "fib", "ping", "hello_world", "get_content", "sleep")
 
 
@@ -59,9 +64,9 @@ def settings_options(command: F) -> F:
             click.option(
                 "--sdist/--no-sdist", default=None, help="Build packages that have no wheel, inside a sandbox."
             ),
-            click.option("--concurrency", type=int, metavar="N", help="How many runs at a time on each spot."),
-            click.option("--retries", type=int, metavar="N", help="How many more attempts after a failure."),
-            click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run."),
+            click.option("--concurrency", type=int, metavar="N", help="How many runs at a time on each spot (later)."),
+            click.option("--retries", type=int, metavar="N", help="How many more attempts after a failure (later)."),
+            click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run (later)."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )
     ):
@@ -206,15 +211,20 @@ def get(state: State, /, name: str) -> None:
 @click.argument("number", type=int, required=False)
 @pass_state
 def versions(state: State, /, name: str, number: int | None) -> None:
-    """List the versions of a deployment, or show the one with that NUMBER."""
+    """List the versions of a deployment, the current one between stars, or show the one with that NUMBER."""
     if number is not None:
         return _show(state, state.client.deployments.version(name, number))
     found = state.client.deployments.versions(name)
     if state.as_json:
         return output.value(found)
+    current = state.client.deployments.get(name)["version"]
+    columns = ("status", "reason", "environment", "created")
     return output.table(
-        ("version", "status", "reason", "environment", "created"),
-        ([each.get(key) for key in ("version", "status", "reason", "environment", "created")] for each in found),
+        ("version", *columns),
+        (
+            (f"*{each.version}*" if each.version == current else each.version, *(each.get(key) for key in columns))
+            for each in found
+        ),
     )
 
 
@@ -261,9 +271,21 @@ def run(
         return progress.told(
             state.client, state.client.deployments.run(name, args), wait=False, text="", as_json=state.as_json
         )
-    with progress.shown(f"Running {name}"):
+    with progress.naming(lambda: _under_way(state, name, args)), progress.shown(f"Running {name}"):
         result = state.client.deployments.run(name, args, wait=True, timeout=timeout)
     return output.value(result, state.as_json)
+
+
+def _under_way(state: State, name: str, args: dict[str, Any]) -> str | None:
+    """The run of `name` with these args that has not ended; None if there is none, or more than one."""
+    from faaspot import FaaspotError
+
+    try:
+        found = state.client.executions.list(deployment=name)
+    except FaaspotError:
+        return None
+    same = [each.uuid for each in found if each.get("kind") == "run" and each.get("args") == args]
+    return same[0] if len(same) == 1 else None
 
 
 @deployments.command()
@@ -274,18 +296,50 @@ def run(
 def run_bulk(state: State, /, name: str, parameters: tuple[str, ...], args_json: str | None, wait: bool) -> None:
     """Run a deployment many times: once for each -p, or for each item of --args.
 
-    Prints the ids of the executions, in the order asked for.
+    Prints the ids of the executions, in the order asked for. With --wait a line for each: what it returned, or its
+    error, and then the exit code is 1; with --json a list of {uuid, status, output, error}.
     """
     items = params.many(args_json, parameters)
     if not items:
         raise click.UsageError("Nothing to run: say -p for each run, or --args with a JSON list.")
-    with progress.shown(f"Running {name} {len(items)} times"):
-        results = state.client.deployments.run_bulk(name, items, wait=wait)
+    ids = state.client.deployments.run_bulk(name, items)
+    if wait:
+        return _bulk_ended(state, name, ids)
     if state.as_json:
-        return output.value(results)
-    for each in results:
-        output.value(each)
+        return output.value(ids)
+    for each in ids:
+        output.line(each)
     return None
+
+
+def _bulk_ended(state: State, name: str, ids: list[str]) -> None:
+    """Show how each of the runs ended, as soon as those before it have."""
+    records: list[Execution] = []
+    try:
+        for start in range(0, len(ids), AT_ONCE):
+            with progress.shown(f"Running {name} {len(ids)} times"):
+                found = state.client.executions.wait_bulk(ids[start : start + AT_ONCE])
+            records += found
+            if not state.as_json:
+                _bulk_lines(found)
+    finally:
+        left = ids[len(records) :]
+        if state.as_json:
+            known = [*records, *({"uuid": each} for each in left)]
+            output.value([{key: each.get(key) for key in ("uuid", "status", "output", "error")} for each in known])
+        elif left:
+            output.note(f"Not waited for to their end: {' '.join(left)}")
+    failed = sum(each.status != "Success" for each in records)
+    if failed:
+        raise click.ClickException(f"{failed} of {len(ids)} runs did not succeed.")
+
+
+def _bulk_lines(records: list[Execution]) -> None:
+    for each in records:
+        if each.status == "Success":
+            output.value(each.output)
+        else:
+            output.line(output.printable(f"Error: {each.output} (execution {each.uuid})"))
 
 
 # ---------------------------------------------------------------- samples
@@ -312,8 +366,8 @@ def samples(state: State, /, chosen: str | None) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(source.read_text("utf-8"))
     except FileExistsError:
-        output.failure(f"File with name `{path}` already exists.", hint="Move it away, or go to another folder.")
-        raise click.exceptions.Exit(FAILED) from None
+        message = f"File with name `{path}` already exists. Move it away, or go to another folder."
+        raise click.ClickException(message) from None
     if state.as_json:
         return output.value({"file": str(path)})
     output.line(str(path))

@@ -43,9 +43,12 @@ def list_(
     Those that have ended are left out, unless --include-completed, --status or --reason asks for them.
     """
     found = state.client.executions.list(
-        include_completed, deployment, status=status, reason=reason, since=since, until=until, limit=limit
+        include_completed, deployment, status=status, reason=reason, since=since, until=until, limit=limit + 1
     )
+    more, found = len(found) > limit, found[:limit]
     _list(state, found)
+    if more:
+        output.note(f"There are more: --limit shows more than {limit}, --until '{found[-1].created}' the older ones.")
     if not found and not state.as_json and not include_completed:
         output.note("None is under way. --include-completed shows those that have ended.")
 
@@ -59,7 +62,7 @@ def get(state: State, /, uuid: str, wait: bool, timeout: float | None) -> None:
     """Show the record of an execution."""
     if not (wait or timeout is not None):
         return _show(state, state.client.executions.get(uuid))
-    with progress.shown(f"Waiting for {uuid}"):
+    with progress.naming(lambda: uuid), progress.shown(f"Waiting for {uuid}"):
         record = state.client.executions.wait(uuid, timeout)
     _show(state, record)
     if record.status != "Success":

@@ -26,6 +26,8 @@ def list_(state: State) -> None:
     for each in found:
         for problem in each.get("problems") or ():
             output.note(f"{each['ip']}: {problem}")
+    if not found:
+        output.note("There is none, so nothing runs: `fas spots add` starts one.")
     return None
 
 
@@ -83,7 +85,9 @@ def refresh_ip(state: State, /, ip: str, wait: bool) -> None:
 
 @spots.command()
 @click.argument("ip")
+@click.option("-w", "--wait", is_flag=True, help="Wait until the new one is there and the old one gone.")
 @pass_state
-def replace(state: State, /, ip: str) -> None:
-    """Replace a spot by a new one."""
-    output.value(state.client.spots.replace(ip), state.as_json)
+def replace(state: State, /, ip: str, wait: bool) -> None:
+    """Replace a spot by a new one. Prints the id of the execution; with --wait the new one's address."""
+    execution = state.client.spots.replace(ip)
+    progress.told(state.client, execution, wait=wait, text=f"Replacing {ip}", as_json=state.as_json)

@@ -34,7 +34,7 @@ def list_(state: State) -> None:
     show_default=True,
     help="admin: all; deployer: its own deployments; invoker: runs.",
 )
-@click.option("--spot", "spots", multiple=True, metavar="IP", help="Limit a deployer to this spot; may be said again.")
+@click.option("--spot", "spots", multiple=True, metavar="IP", help="Limit a deployer to this spot: not supported yet.")
 @pass_state
 def create(state: State, /, name: str, role: str, spots: tuple[str, ...]) -> None:
     """Make a token and print its text: the only time that it is shown."""

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,15 @@ PROFILE = "local"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECRET = ("token", "redis_url", "database_url")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
+TOKEN_LETTERS = 16
+"""The platform takes no shorter token; it says so itself of one in the environment."""
+
+
+def _token(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The token as it was given; one that the platform would refuse, or take for none, is a usage error."""
+    if value is not None and len(value) < TOKEN_LETTERS:
+        raise click.BadParameter(f"it has {len(value)} characters, at least {TOKEN_LETTERS} are needed.")
+    return value
 
 
 @click.command(cls=Command)
@@ -32,7 +42,12 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
 @click.option("--host", metavar="HOST", help="Address to listen on. [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 picks a free one. [default: 8000]")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes of the spot.")
-@click.option("--token", metavar="TOKEN", help="The admin token; without it one is made at the first start.")
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    callback=_token,
+    help="The admin token, at least 16 characters; without it one is made at the first start.",
+)
 @click.option("--certfile", metavar="FILE", help="Serve HTTPS with this certificate (PEM).")
 @click.option("--keyfile", metavar="FILE", help="The certificate's key (PEM).")
 @click.option("--database-url", metavar="URL", help="PostgreSQL instead of the embedded SQLite.")
@@ -42,13 +57,16 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
 def up(state: State, /, **options: Any) -> None:
     """Start a whole platform on this machine, in the foreground.
 
-    Prints its address, and at the first start the admin token; writes the profile "local". Ctrl-C or SIGTERM stops it;
-    started again on the same folder, everything is still there.
+    Prints its address, and at the first start the admin token; writes the profile "local". Ctrl-C or SIGTERM stops it:
+    it takes nothing new and waits up to 30 s (FAASPOT_GRACE) for the runs in flight; a second one stops it now. Started
+    again on the same folder, everything is still there.
     """
-    child = Child([*program("faaspot_api"), "up", *_arguments(options)], _variables(options))
+    child = Child([*program("faaspot_api"), "up", *_arguments(options)], _variables(options), quiet=state.as_json)
     told = child.ready()
     if told is not None:
         _tell(state, told, options.get("certfile"))
+    elif state.as_json:
+        output.failure_json({"message": child.said() or "the platform did not start"})
     raise click.exceptions.Exit(child.wait(was_ready=told is not None))
 
 
@@ -74,11 +92,14 @@ def _variables(options: dict[str, Any]) -> dict[str, str]:
 class Child:
     """The platform's first process. It says one line of JSON on a pipe when all is healthy."""
 
-    def __init__(self, command: list[str], variables: dict[str, str]) -> None:
+    def __init__(self, command: list[str], variables: dict[str, str], *, quiet: bool = False) -> None:
         """Start it with these variables beside our own.
 
-        It has a process group of its own: Ctrl-C on the terminal reaches it once, through us.
+        It has a process group of its own: Ctrl-C on the terminal reaches it once, through us. `quiet`: what it says for
+        people is kept for `said` until it is ready, and goes to our stderr then.
         """
+        self._kept: list[str] | None = []
+        self._keeping = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._asked = False
         for each in SIGNALS:
@@ -92,10 +113,13 @@ class Child:
                 pass_fds=[writing],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # our stdout has only what we say
+                stderr=subprocess.PIPE if quiet else None,
                 process_group=0,
             )
         finally:
             os.close(writing)
+        self._copying = threading.Thread(target=self._copy, daemon=True)
+        self._copying.start()
         if self._asked:  # between the start and the line that keeps the process
             self._process.send_signal(signal.SIGTERM)
 
@@ -109,19 +133,41 @@ class Child:
         """What the platform says once it is healthy; None if it ended before."""
         with open(self._pipe, "rb") as pipe:
             text = pipe.readline()
-        return dict(json.loads(text)) if text.strip() else None
+        if not text.strip():
+            return None
+        with self._keeping:
+            kept, self._kept = self._kept or [], None
+            for line in kept:
+                output.note(line)
+        return dict(json.loads(text))
+
+    def said(self) -> str:
+        """What it said before it ended without ever being ready, on one line."""
+        self._copying.join()
+        return " ".join(line.removeprefix("faaspot: ") for line in self._kept or ())
+
+    def _copy(self) -> None:
+        assert self._process is not None, "started before the thread"
+        for line in self._process.stderr or ():
+            text = line.decode(errors="replace").rstrip("\n")
+            with self._keeping:
+                output.note(text) if self._kept is None else self._kept.append(text)
 
     def wait(self, was_ready: bool) -> int:
         """The exit code once it has ended; a signal's is 128 and its number, as a shell has it."""
         assert self._process is not None, "started with the object"
         code = self._process.wait()
+        self._copying.join()
         if code < 0:
             return 128 - code
         return code if code or was_ready else FAILED
 
 
 def _tell(state: State, told: dict[str, Any], certfile: str | None) -> None:
+    before = state.client.profiles.list().get(PROFILE)
     current = _write_profile(state, told, certfile)
+    if before is not None and before.token != told["token"] and before.url != (now := _address(state)):
+        output.note(f"Profile {PROFILE!r} pointed to the platform at {before.url}: now to {now}.")
     if state.as_json:
         shown = {key: told.get(key) for key in ("url", "data_dir")}
         return output.value({**shown, "token": told.get("token") if told.get("first_token") else None})
@@ -132,6 +178,10 @@ def _tell(state: State, told: dict[str, Any], certfile: str | None) -> None:
     using = "is current" if current == PROFILE else f"is written, {current!r} stays current"
     output.line(f"Profile {PROFILE!r} {using}. Stop with Ctrl-C.")
     return None
+
+
+def _address(state: State) -> str:
+    return state.client.profiles.get(PROFILE).url
 
 
 def _write_profile(state: State, told: dict[str, Any], certfile: str | None) -> str | None:

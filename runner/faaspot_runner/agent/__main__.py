@@ -10,7 +10,7 @@ import socket
 import sys
 import types
 
-from . import child, wire, zygote
+from . import child, syscalls, wire, zygote
 from .loader import LoadError, load
 
 CONTROL = 3
@@ -27,6 +27,10 @@ def main() -> None:
     if got is None:
         return
     config = child.Config(got[0])
+    if config.isolated:
+        # No longer handed on by an exec: what the import starts has none of them.
+        syscalls.capset(syscalls.ZYGOTE_CAPS)
+        os.set_inheritable(child.MOUNTS, False)
     try:
         user_main, import_ms = zygote.import_user(config, load)
     except LoadError as error:

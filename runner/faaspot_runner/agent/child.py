@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 CHANNEL = 3
 """The descriptor of the run's one channel; 0, 1 and 2 are beside it and nothing else of ours."""
-_TMPFS = syscalls.MS_NOSUID | syscalls.MS_NODEV
+MOUNTS = 4
+"""Where a child that is `isolated` asks the sandbox's init for its mounts, see `sandbox.init`."""
 
 
 class Config:
@@ -30,7 +31,6 @@ class Config:
     def __init__(self, start: dict[str, Any]) -> None:
         self.isolated = bool(start["isolated"])
         self.uid: int | None = start["uid"]
-        self.tmp_mb = int(start["tmp_mb"])
         self.rlimits = [(int(kind), int(soft), int(hard)) for kind, soft, hard in start["rlimits"]]
         self.filter = bytes.fromhex(start["filter"])
         self.code = str(start["code"])
@@ -59,14 +59,24 @@ def live(config: Config, main: Main, control: socket.socket, others: int) -> Non
 def isolate(config: Config) -> None:
     """Own mounts, ipc and /tmp; then no privilege any more. The pid namespace is new since the fork."""
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC)
-    syscalls.mount("proc", "/proc", "proc", _TMPFS | syscalls.MS_NOEXEC, "subset=pid")
-    room = "size=%dm,nr_inodes=%d,mode=1777" % (config.tmp_mb, config.tmp_mb * 64 + 256)
-    syscalls.mount("tmpfs", "/tmp", "tmpfs", _TMPFS, room)
-    syscalls.mount("tmpfs", "/dev/shm", "tmpfs", _TMPFS | syscalls.MS_NOEXEC, room)
+    _ask_for_mounts()
     os.chdir("/tmp")
     drop(config.uid)
     syscalls.load_filter(config.filter)
     _check()
+
+
+def _ask_for_mounts() -> None:
+    """A fresh /tmp and /dev/shm, and the /proc of this pid namespace. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, MOUNTS) as init:
+        with theirs:
+            # Until then /proc is the zygote's, and knows this process by the number that it has outside.
+            wire.send(init, {"op": "mount", "pid": int(os.readlink("/proc/self"))}, [theirs.fileno()])
+        got = wire.receive(ours)
+    if got is None or got[0]["op"] != "mounted":
+        known = got[0] if got else {}
+        raise OSError(int(known.get("errno", 0)), str(known.get("message", "the sandbox's init is gone")))
 
 
 def drop(uid: int | None) -> None:

@@ -204,7 +204,7 @@ class Zygote:
             os.close(fd)
         try:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, child.CHANNEL)
-            child.live(self._config, self._main, channel, len(self._children) + 2)
+            child.live(self._config, self._main, channel, len(self._children) + 1)
         finally:
             os._exit(1)
 

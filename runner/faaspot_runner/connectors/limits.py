@@ -38,7 +38,6 @@ def start_message(limits: Limits, grade: Grade, *, uids: int) -> dict[str, Any]:
     return {
         "isolated": True,
         "uid": USER_INSIDE if uids == 2 else None,
-        "tmp_mb": limits.tmp,
         "rlimits": rlimits(limits, grade),
         "filter": seccomp.run_filter(counted=grade == "cgroup").hex(),
         "code": "/code",

@@ -22,6 +22,7 @@ async def open_in(
         environ=BASE_ENVIRON,
         rlimits=zygote_rlimits(spec.limits, grade),
         tmp_mb=spec.limits.tmp,
+        counted=grade == "cgroup",
         environment=material.environment.name if material.environment else None,
         internet=spec.limits.network == "internet",
     )

@@ -99,7 +99,6 @@ def _start(material: Material, place: Path) -> Enclosure:
     start: dict[str, object] = {
         "isolated": False,
         "uid": None,
-        "tmp_mb": 0,
         "rlimits": [],
         "filter": "",
         "code": str(place),

@@ -93,7 +93,9 @@ class SandboxConnector(Connector):
             environ=BASE_ENVIRON,
             rlimits=zygote_rlimits(spec.limits, grade),
             tmp_mb=spec.limits.tmp,
+            counted=grade == "cgroup",
             environment=material.environment,
+            more=["mounts"],
             resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
         )
         with (

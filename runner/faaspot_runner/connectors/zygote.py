@@ -8,15 +8,14 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
 
 from faaspot_runner.agent import wire
 from faaspot_runner.connectors.base import LOG_BYTES, Sandbox
 from faaspot_runner.contract import Error, Reason, SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.enclosure import Enclosure, failed
-from faaspot_runner.sandbox.result import bounded_error
-from faaspot_runner.sandbox.run import signal_name
+from faaspot_runner.sandbox.end import broken, signal_name
+from faaspot_runner.sandbox.messages import Broken, Ended, ImportFailed, Ready, SetUpFailed, of_start
 
 FLOOD_PAUSE = 0.05
 """Seconds between two reads of a zygote's output when its limit is reached; one read takes at most 64 KB."""
@@ -35,7 +34,7 @@ class ZygoteSandbox(Sandbox):
         self._log = bytearray()
         self._event = asyncio.Event()
         self._watched = True
-        self._message: dict[str, Any] | None = None
+        self._said: Ready | ImportFailed | SetUpFailed | Ended | Broken | None = None
         self.on_stop: Callable[[], None] = lambda: None
         self._loop.add_reader(enclosure.log, self._drain)
         self._loop.add_reader(enclosure.control, self._hear)
@@ -45,26 +44,33 @@ class ZygoteSandbox(Sandbox):
         return self._log.decode("utf-8", "replace")
 
     async def ready(self, deadline: float, started: float) -> None:
-        """Return when the import is done. Raises SandboxError and stops everything if it is not by `deadline`."""
+        """Return when the import is done. Whatever it raises, everything is stopped then.
+
+        Raises SandboxError if the import is not done by `deadline`, if it failed, or if what came is no word about it:
+        the user's import runs in the zygote's own process and can write on its channel. A `ready` that it forges is
+        believed, which harms its deployment alone: the runs wait in vain for a zygote that does not fork.
+        """
+        try:
+            said = await self._imported(deadline)
+        except BaseException:
+            await self.stop()
+            raise
+        took = (time.monotonic() - started) * 1000
+        self.import_ms = min(said.import_ms, took)
+        self.start_ms = took - self.import_ms
+
+    async def _imported(self, deadline: float) -> Ready:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._event.wait()
         except TimeoutError:
-            await self.stop()
             text = "the function's module was not imported in time"
             raise SandboxError(
                 text, reason="timeout", error=Error(type="Timeout", message=text), log=self.log
             ) from None
-        except asyncio.CancelledError:
-            await self.stop()
-            raise
-        message = self._message
-        if message is None or message["op"] != "ready":
-            error = await self._why(message)
-            await self.stop()
-            raise error
-        self.import_ms = float(message["import_ms"])
-        self.start_ms = (time.monotonic() - started) * 1000 - self.import_ms
+        if isinstance(self._said, Ready):
+            return self._said
+        raise self._why()
 
     def connect(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -91,8 +97,10 @@ class ZygoteSandbox(Sandbox):
             self._watched = False
             self._loop.remove_reader(self._enclosure.log)
             self._loop.remove_reader(self._enclosure.control)
-        await self._enclosure.stop()
-        self.on_stop()
+        try:
+            await self._enclosure.stop()
+        finally:
+            self.on_stop()
 
     # ------------------------------------------------------------ inside out
 
@@ -116,29 +124,36 @@ class ZygoteSandbox(Sandbox):
     def _hear(self) -> None:
         """The first message tells how the import went. More is not read: what ends later is seen by the pidfd."""
         try:
-            got = wire.receive(self._enclosure.control)
+            if (got := wire.receive(self._enclosure.control)) is not None:
+                self._said = of_start(got[0])
         except BlockingIOError:
             return
-        except (OSError, wire.WireError):
-            got = None
+        except OSError:
+            pass  # reset: it died, and is heard no more
+        except wire.WireError as error:
+            self._said = Broken(str(error))
+        except Broken as error:
+            self._said = error
         self._loop.remove_reader(self._enclosure.control)
-        self._message = got[0] if got else None
         self._event.set()
 
-    async def _why(self, message: dict[str, Any] | None) -> SandboxError:
+    def _why(self) -> SandboxError:
+        """What is told instead of an import that is done."""
         self._drain()
-        if message is None:
-            return SandboxError("the sandbox died while it was set up", log=self.log)
-        if message["op"] == "failed" and "stage" in message:
-            return failed(message, self.log)
-        if message["op"] == "failed":
-            error = bounded_error(message.get("error"))
-            return SandboxError(error.message, reason="error", error=error, log=self.log)
-        return self._died(message.get("status"))
+        match self._said:
+            case ImportFailed(error=error):
+                return SandboxError(error.message, reason="error", error=error, log=self.log)
+            case SetUpFailed(stage=stage, errno=code, message=text):
+                return failed({"stage": stage, "errno": code, "error": {"message": text}}, self.log)
+            case Ended(status=status):
+                return self._died(status)
+            case Broken() as problem:
+                end = broken(problem)
+                return SandboxError(str(problem), reason="error", error=end.error, log=self.log)
+        return SandboxError("the sandbox died while it was set up", log=self.log)
 
-    def _died(self, said: Any) -> SandboxError:
+    def _died(self, status: int) -> SandboxError:
         """The zygote ended in the import without a word: a crash, a kill, `os._exit`."""
-        status = said if isinstance(said, int) else 0
         group = self._enclosure.holdings.group
         if group is not None and group.oom_kills():
             reason: Reason = "oom"

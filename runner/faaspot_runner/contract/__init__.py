@@ -8,7 +8,7 @@ The way of one execution over this seam::
 
     API    commits the record (Pending, attempt, token), then enqueues an RQ job ``JOB_FUNCTION`` with one
            argument, the JSON text of a `RunRequest` or `BuildRequest`, job id ``job_id(execution, attempt)``
-    worker takes ``lease_key(...)`` (SET NX, value = token); who loses ends quietly
+    worker takes ``lease_key(...)`` (SET NX, value = token and holder); who loses ends quietly
     worker XADD ``REPORTS`` {"event": RunStarted}
     worker XADD ``REPORTS`` {"event": RunEnded} and, if ``request.reply``, RPUSH ``reply_key(id)`` the same JSON
     worker sets the lease key to ``LEASE_DONE`` for `LEASE_DONE_SECONDS`, so that a duplicate wake-up ends, too
@@ -66,7 +66,7 @@ def job_id(execution_id: str, attempt: int) -> str:
 
 
 def lease_key(execution_id: str, attempt: int) -> str:
-    """Value: the attempt's token while it runs, `LEASE_DONE` for a while after it."""
+    """Value: the attempt's token and which delivery runs it, while it runs; `LEASE_DONE` for a while after it."""
     return f"{PREFIX}lease:{execution_id}:{attempt}"
 
 

@@ -22,8 +22,8 @@ PROGRAM = "launcher.zip"
 SOCKET = "spot"
 CONNECT_SECONDS = 20.0
 LOOK_SECONDS = 0.5
-_MODULES = ("__init__.py", "sandbox/__init__.py", *(f"sandbox/{name}.py" for name in ("launcher", "mounts")))
-_MODULES += tuple(f"sandbox/{name}.py" for name in ("namespaces", "syscalls"))
+_OF_THE_SANDBOX = ("__init__", "init", "launcher", "mounts", "namespaces", "syscalls")
+_MODULES = ("__init__.py", *(f"sandbox/{name}.py" for name in _OF_THE_SANDBOX))
 
 
 def pack(path: Path) -> None:

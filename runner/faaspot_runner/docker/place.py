@@ -53,12 +53,14 @@ class Place:
         environ: Mapping[str, str],
         rlimits: Sequence[tuple[int, int, int]],
         tmp_mb: int,
+        counted: bool,
         environment: str | None = None,
         internet: bool = False,
     ) -> Plan:
         """The plan of a sandbox here: all of the image, its interpreter at /python, the environment at /env.
 
-        `internet`: it has the container's network, else one of its own that leads nowhere.
+        `counted`: a cgroup counts its memory. `internet`: it has the container's network, else one of its own that
+        leads nowhere.
         """
         target = self.base.target
         files = {f"/agent/agent/{path.name}": path.read_text() for path in sorted(AGENT.glob("*.py"))}
@@ -85,6 +87,8 @@ class Place:
             environ=dict(environ),
             executable=executable,
             rlimits=[list(limit) for limit in rlimits],
+            counted=counted,
+            more=["mounts"],
             image=True,
             own_network=not internet,
         )

@@ -47,9 +47,9 @@ class Channels:
         self._lock = threading.Lock()
         self._idle: OrderedDict[SandboxSpec, deque[Warm]] = OrderedDict()
         self._count = 0
-        self._gone: set[str] = set()
         self._used: set[str] = set()
         self._busy: Counter[str] = Counter()
+        self._gone: set[str] = set()  # of the busy ones: nothing else can come back
 
     def acquire(
         self,
@@ -83,8 +83,7 @@ class Channels:
     def release(self, warm: Warm) -> None:
         """Keep the channel for the next run, or close it if its sandbox is gone or there are enough."""
         with self._lock:
-            self._busy[warm.sandbox] -= 1
-            if warm.sandbox in self._gone:
+            if self._put_back(warm.sandbox) or _hung_up(warm.channel):
                 closing = [warm]
             else:
                 self._idle.setdefault(warm.spec, deque()).append(
@@ -99,13 +98,14 @@ class Channels:
     def discard(self, warm: Warm) -> None:
         """Close it: the zygote kills what still runs on it."""
         with self._lock:
-            self._busy[warm.sandbox] -= 1
+            self._put_back(warm.sandbox)
         warm.channel.close()
 
     def forget(self, sandbox: str) -> None:
         """Close the idle channels of a sandbox that is gone; those in use are closed when they come back."""
         with self._lock:
-            self._gone.add(sandbox)
+            if sandbox in self._busy:
+                self._gone.add(sandbox)
             closing = []
             for spec, line in tuple(self._idle.items()):
                 closing += [warm for warm in line if warm.sandbox == sandbox]
@@ -121,7 +121,6 @@ class Channels:
     def used(self) -> frozenset[str]:
         """The sandboxes that were used since the last time, or are in use."""
         with self._lock:
-            self._busy = +self._busy
             used = frozenset(self._used | self._busy.keys())
             self._used.clear()
         return used
@@ -151,6 +150,15 @@ class Channels:
                 self._take(warm.sandbox)
                 return warm
             warm.channel.close()
+
+    def _put_back(self, sandbox: str) -> bool:
+        """Count one use less, in the lock. Whether the sandbox is gone meanwhile."""
+        gone = sandbox in self._gone
+        self._busy[sandbox] -= 1
+        if not self._busy[sandbox]:
+            del self._busy[sandbox]
+            self._gone.discard(sandbox)
+        return gone
 
     def _take(self, sandbox: str) -> None:
         with self._lock:

@@ -27,7 +27,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self._dying: list[tuple[int, float]] = []
+        self._dying: list[int] = []
 
     def __enter__(self) -> Channel:
         return self
@@ -41,7 +41,7 @@ class Channel:
     def close(self) -> None:
         """Close it; the zygote kills what runs of this client are left."""
         self.socket.close()
-        wire.close([pidfd for pidfd, _ in self._dying])
+        wire.close(self._dying)
         self._dying.clear()
 
     def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -54,7 +54,7 @@ class Channel:
 
     def dying(self, pidfd: int) -> None:
         """Take over the pidfd of a process that was sent SIGKILL."""
-        self._dying.append((pidfd, time.monotonic()))
+        self._dying.append(pidfd)
 
     def settle(self, seconds: float = DEATH_SECONDS) -> bool:
         """Wait for the deaths of the runs that were killed; False if one did not come in time: it is stuck.
@@ -62,29 +62,14 @@ class Channel:
         Give a run's slot back only after this.
         """
         end = time.monotonic() + seconds
-        for pidfd, _ in self._dying:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(max(0.0, end - time.monotonic()) * 1000)
-        return self._bury()
-
-    def overdue(self) -> bool:
-        """Whether a death is late: its process is stuck. Never waits."""
-        if self._dying:
-            self._bury()
-        late = time.monotonic() - DEATH_SECONDS
-        return any(killed < late for _, killed in self._dying)
-
-    def _bury(self) -> bool:
-        """Forget the dead. True if nobody is left."""
         left = []
-        for pidfd, killed in self._dying:
+        for pidfd in self._dying:
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
-            if poll.poll(0):
+            if poll.poll(max(0.0, end - time.monotonic()) * 1000):
                 os.close(pidfd)
             else:
-                left.append((pidfd, killed))
+                left.append(pidfd)
         self._dying = left
         return not left
 

@@ -33,6 +33,7 @@ _LAUNCH_SECONDS = 10.0
 WHAT_TO_DO = {
     "user namespace": "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
     "user.max_user_namespaces above 0; Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)",
+    "second user namespace": "allow user namespaces in user namespaces (sysctl user.max_user_namespaces well above 0)",
     "seccomp filter": "the kernel needs CONFIG_SECCOMP_FILTER",
     "bind mounts": "the kernel must be 5.12 or newer (open_tree, mount_setattr)",
     "cgroup namespace": "the kernel needs CONFIG_CGROUPS",
@@ -255,6 +256,7 @@ def plan_for(
     environ: Mapping[str, str],
     rlimits: Sequence[tuple[int, int, int]],
     tmp_mb: int,
+    counted: bool,
     environment: Path | None = None,
     binds: Sequence[tuple[str, str]] = (),
     more: Sequence[str] = (),
@@ -288,6 +290,7 @@ def plan_for(
         environ=dict(environ),
         executable=python.inside,
         rlimits=[list(limit) for limit in rlimits],
+        counted=counted,
         libraries=libraries,
         more=list(more),
     )

@@ -26,11 +26,12 @@ from faaspot_runner.sandbox.enclosure import (
     memory_file,
     plan_for,
 )
+from faaspot_runner.sandbox.end import signal_name
 from faaspot_runner.sandbox.limits import rlimits
 from faaspot_runner.sandbox.log import RunLog
 from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.namespaces import USER_INSIDE
-from faaspot_runner.sandbox.run import POLL_MEMORY_SECONDS, signal_name
+from faaspot_runner.sandbox.run import POLL_MEMORY_SECONDS
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Bind, Interpreter
 
 OUR_PIDS = 8
@@ -102,6 +103,7 @@ async def run_command(
             environ=everything,
             rlimits=[],
             tmp_mb=limits.tmp,
+            counted=cgroups is not None,
             environment=environment,
             binds=[(str(bind.source), bind.target) for bind in binds],
             more=["output", "relay"] if relay else ["output"],

@@ -1,12 +1,15 @@
 """The launcher process: forks sandboxes. It holds the spot's privileges and never runs what a user wrote.
 
 One launcher a spot, single-threaded, so that it may fork at any time. It reads requests from its spot and answers each
-with the new sandbox's init; when the spot goes away, it ends, and every sandbox with it. In a container it is the
+with the new sandbox's holder; when the spot goes away, it ends, and every sandbox with it. In a container it is the
 program that runs there, as an ordinary user: so this module and what it imports keep to what CPython 3.8 accepts.
 
-Inside a sandbox: init (this program, forked; pid 1, holds nothing, waits) and the program (an interpreter with the
-agent; pid 2). The zygote is not pid 1, because libraries take an unchanged getpid for "not forked": its runs are
-always pid 1 of their own namespaces, and would draw the same random numbers as the zygote.
+Inside a sandbox, this program, forked: the holder, pid 1 of the outer pid namespace, which builds the root and then
+only waits; init (see `init`), pid 1 of the inner one; and as its pid 2 the program (an interpreter with the agent).
+The inner user, pid and mount namespaces are below those that made the root: the kernel then locks what the mounts are
+(read-only, nosuid, nodev), so that no capability which the program holds can change it. The zygote is not pid 1,
+because libraries take an unchanged getpid for "not forked": its runs are always pid 1 of their own namespaces, and
+would draw the same random numbers as the zygote.
 
 ::
 
@@ -33,7 +36,7 @@ from typing import Any, NoReturn
 
 from faaspot_runner.agent import syscalls as kernel
 from faaspot_runner.agent import wire
-from faaspot_runner.sandbox import mounts, namespaces
+from faaspot_runner.sandbox import init, mounts, namespaces
 from faaspot_runner.sandbox.syscalls import clone, sethostname
 
 NAMESPACES = kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
@@ -50,9 +53,12 @@ class Plan:
     """What to launch. Descriptors that come with it: control, log, go, filter (the seccomp program), and as needed net
     (a network namespace), `file:PATH` (its contents go there), and those of `more`, which the program gets from 4 on.
 
+    Of `more`, "mounts" is made here: what a zygote's children ask the init on for the mounts of their runs.
+
     `uid_map`: None for an ordinary user. `libraries`: names in /python/lib that the system's loader must find.
-    `rlimits`: (resource, soft, hard) for the program. `image`: the system is an image's, all of which is shown.
-    `own_network`: False where it shares the network of who launches it, which then is a container's own.
+    `rlimits`: (resource, soft, hard) for the program. `counted`: a cgroup counts the sandbox's memory.
+    `image`: the system is an image's, all of which is shown. `own_network`: False where it shares the network of who
+    launches it, which then is a container's own.
     """
 
     uid_map: str | None
@@ -64,6 +70,7 @@ class Plan:
     environ: dict[str, str]
     executable: str
     rlimits: list[list[int]]
+    counted: bool
     libraries: list[str] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
     image: bool = False
@@ -120,7 +127,7 @@ def _launch(plan: Plan, fds: dict[str, int]) -> int:
         pid = _clone(fds.get("net"), plan.own_network)
         if pid == 0:
             os.close(maps_write)
-            _init(plan, fds, maps_read, self_fd)
+            _hold(plan, fds, maps_read, self_fd)
         try:
             namespaces.write_maps(pid, plan.uid_map)
             with open(f"/proc/{pid}/oom_score_adj", "w") as file:
@@ -152,22 +159,23 @@ def _clone(net: int | None, own_network: bool) -> int:
 # ---------------------------------------------------------------- inside
 
 
-def _init(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn:
-    """The life of a sandbox's pid 1: build the place, start the program, wait for its end."""
+def _hold(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn:
+    """The life of the outer pid 1: build the place, start the init, wait for its end. All dies with this process."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if os.read(maps, 1) and os.read(fds["go"], 1):
-            program = _set_up(plan, fds, launcher)
-            _let_go(fds["control"])
-            _wait(program)
+            _set_up(plan, fds, launcher)
+            _arrange([])
+            kernel.capset(())
+            os.wait()
     except Stage as failure:
         _report(fds["control"], failure)
     finally:
         os._exit(0)
 
 
-def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
-    """Everything between the clone and the program, whose pid it returns. Raises Stage."""
+def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> None:
+    """Everything between the clone and the init, which it starts. Raises Stage."""
     stage = "start"
     try:
         stage = "mount namespace"
@@ -193,14 +201,49 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
         stage = "root file system"
         links = {**(mounts.image_links() if plan.image else {}), **plan.links}
         mounts.build_root(opened, files, links, plan.libraries, plan.tmp_mb)
-        stage = "program"
-        filter_program = _contents(fds["filter"])
-        pid = os.fork()
-        if pid == 0:
-            _exec(plan, fds, filter_program)
+        stage = "second user namespace"
+        _start_init(plan, fds)
     except OSError as error:
         raise Stage(stage, error) from None
-    return pid
+
+
+def _start_init(plan: Plan, fds: dict[str, int]) -> None:
+    """Clone the init into namespaces below ours, where the kernel locks every mount as it is. Raises OSError."""
+    filter_program = _contents(fds["filter"])
+    maps_read, maps_write = os.pipe2(os.O_CLOEXEC)
+    # The change of uid has made us and what we fork nobody's to look at, not ours either: until the maps are written.
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    pid = clone(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS)
+    if pid == 0:
+        os.close(maps_write)
+        _init(plan, fds, filter_program, maps_read)
+    namespaces.write_same_maps(pid, mapped=plan.uid_map is not None)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    os.write(maps_write, b"m")
+
+
+def _init(plan: Plan, fds: dict[str, int], filter_program: bytes, maps: int) -> NoReturn:
+    """The life of the init: start the program and serve it until its end."""
+    stage, control = "init", fds["control"]
+    try:
+        if not os.read(maps, 1):
+            os._exit(0)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        mounts.mount_proc("/")
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        requests, theirs = (sock.detach() for sock in pair)
+        program = os.fork()
+        if program == 0:
+            _exec(plan, {**fds, "mounts": theirs}, filter_program)
+        _arrange([control, requests])
+        control = 0
+        kernel.capset(init.CAPS)
+        told, asked = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) for fd in (0, 1))
+        init.Init(program, told, asked, tmp_mb=plan.tmp_mb, watched=not plan.counted).serve()
+    except OSError as error:
+        _report(control, Stage(stage, error))
+    finally:
+        os._exit(0)
 
 
 def _contents(fd: int) -> bytes:
@@ -282,25 +325,6 @@ def _arrange(fds: list[int]) -> None:
     for number, fd in enumerate(high):
         os.dup2(fd, number)
     kernel.close_range(len(high))
-
-
-def _let_go(control: int) -> None:
-    """The init keeps nothing but the channel (as 3): no capability, and nobody may look into its memory."""
-    _arrange([control] * (CONTROL + 1))
-    for number in range(CONTROL):
-        os.close(number)
-    kernel.capset(())
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-
-
-def _wait(program: int) -> None:
-    """Bury orphans until the program ends and tell how. The kernel then kills what is left in the namespace."""
-    while True:
-        pid, status = os.wait()
-        if pid == program:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, CONTROL)
-            wire.send(sock, {"op": "ended", "status": status})
-            return
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ NOT_OF_ETC = frozenset(("group", "hostname", "hosts", "mtab", "nsswitch.conf", "
 """Entries of a container's /etc that are the engine's, or ours inside."""
 IMAGES_ETC = "/.etc"
 """Where the rest of it is: as deep as /etc, so that links in it lead where they should."""
+TMPFS = ("/tmp", "/dev/shm")  # noqa: S108 (inside the sandbox)
 ROOT_OPTIONS = "size=32m,nr_inodes=2048,mode=755"
 
 
@@ -190,14 +191,24 @@ def _place(bind: OpenBind) -> None:
 
 
 def _mount_own(tmp_mb: int) -> None:
-    """/proc of the new pid namespace, and the import's own /tmp and /dev/shm; every run covers them with fresh ones."""
-    for path in ("proc", "tmp", "dev/shm"):
+    """The import's own /tmp and /dev/shm, which every run covers with fresh ones, and a first /proc."""
+    for path in ("proc", *map(_staged, TMPFS)):
         os.makedirs(path, exist_ok=True)
-    # hidepid: the sandbox's init, whose command line names the host's paths, is not the zygote's to see.
-    mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=invisible")
+    mount_fresh("", tmp_mb)
+
+
+def mount_fresh(root: str, tmp_mb: int) -> None:
+    """An empty /tmp and /dev/shm, and the /proc of this pid namespace, below `root` ("" or "/"). Raises OSError."""
     room = f"size={tmp_mb}m,nr_inodes={tmp_mb * 64 + 256},mode=1777"
-    mount("tmpfs", "tmp", "tmpfs", MS_NOSUID | MS_NODEV, room)
-    mount("tmpfs", "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, room)
+    mount("tmpfs", root + "tmp", "tmpfs", MS_NOSUID | MS_NODEV, room)
+    mount("tmpfs", root + "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, room)
+    mount_proc(root)
+
+
+def mount_proc(root: str) -> None:
+    """The /proc of this process' pid namespace. Raises OSError."""
+    # hidepid: processes of ours, whose command line names the host's paths, are not the zygote's or a run's to see.
+    mount("proc", root + "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=invisible")
 
 
 def _enter() -> None:

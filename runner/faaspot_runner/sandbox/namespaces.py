@@ -68,3 +68,12 @@ def write_maps(pid: int, uid_map: str | None) -> None:
     else:
         (process / "uid_map").write_text(uid_map)
         (process / "gid_map").write_text(uid_map)
+
+
+def write_same_maps(pid: int, *, mapped: bool) -> None:
+    """Everybody is in the user namespace of `pid` who he is in this process' own, the one above it. Raises OSError.
+
+    `mapped`: that one has both uids of a pair; else it has only the ordinary user.
+    """
+    both = f"{ROOT_INSIDE} {ROOT_INSIDE} 1\n{USER_INSIDE} {USER_INSIDE} 1\n"
+    write_maps(pid, both if mapped else None)

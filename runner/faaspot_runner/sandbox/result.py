@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from faaspot_runner.agent.wire import HEADER
 from faaspot_runner.contract import Error, Reason
 
 ENVELOPE_BYTES = 256 * 1024
@@ -23,15 +24,47 @@ class Malformed(Exception):
     """Not what the agent would send; the text says why."""
 
 
+class TooLarge(Malformed):
+    """A frame that is longer than any result may be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the frame of a result of at most {most} bytes is longer than any")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """The end of a run as it told it itself, or as it was seen. `output`: strict JSON text, if `reason` is None."""
 
-    reason: Reason | Literal["refused", "lost"] | None = None
+    reason: Reason | Literal["refused", "lost", "broken"] | None = None
     output: str | None = None
     error: Error | None = None
     cpu_ms: float = 0.0
     max_memory_mb: float = 0.0
+
+
+class Frame:
+    """A frame while it comes in, piece by piece: never kept beyond its own length, nor that beyond what may be."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: the largest output in bytes."""
+        self._most = most
+        self._received = bytearray()
+        self._length = 0
+
+    def add(self, data: bytes) -> bool:
+        """Take a piece; True once it is whole. Raises Malformed, as TooLarge if it says that it is that."""
+        self._received += data
+        if not self._length and len(self._received) >= HEADER:
+            self._length = int.from_bytes(self._received[:HEADER], "big")
+            if self._length == 0:
+                raise Malformed("the process sent an empty frame")
+            if self._length > self._most + ENVELOPE_BYTES:
+                raise TooLarge(self._most)
+        return 0 < self._length <= len(self._received) - HEADER
+
+    def payload(self) -> bytes:
+        """What is in it, once it is whole."""
+        return bytes(self._received[HEADER : HEADER + self._length])
 
 
 def parse(frame: bytes, most: int) -> Result:
@@ -112,4 +145,6 @@ def number(value: Any) -> float:
 
 
 def _text(value: Any, most: int) -> str:
-    return str(value)[:most].encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
+    # Of what is no text only its kind: to print a deeply nested value fails where to parse it did not.
+    text = value if isinstance(value, str) else f"({type(value).__name__})"
+    return text[:most].encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")

@@ -7,45 +7,47 @@ What comes from inside is untrusted: every read is bounded, the first result win
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from faaspot_runner.agent import wire
 from faaspot_runner.contract import MAX_LOG_BYTES, MAX_RESULT_BYTES, Error, Limits, Reason
 from faaspot_runner.sandbox.cgroup_tree import RunSlot
 from faaspot_runner.sandbox.channel import DEATH_SECONDS, Channel
+from faaspot_runner.sandbox.end import End, broken, died, lost, malformed, refused
 from faaspot_runner.sandbox.log import RunLog
 from faaspot_runner.sandbox.memory import MemoryWatch
-from faaspot_runner.sandbox.result import ENVELOPE_BYTES, Malformed, Result, number, parse, too_large
+from faaspot_runner.sandbox.messages import Broken, Exited, Forked, Refused, of_run
+from faaspot_runner.sandbox.pidfd import pid_of
+from faaspot_runner.sandbox.result import Frame, Malformed, Result, TooLarge, parse, too_large
 
 POLL_MEMORY_SECONDS = 0.025
 FORK_SECONDS = 10.0
 """How long a zygote may take to say that it has forked; one that was stopped or is caught in a loop never says it."""
 GONE_SECONDS = 0.25
 """How long a run that closed its channel may take to be reported dead before it is killed."""
-_CHUNK = 65536
+_CHUNK = 256 * 1024
+"""What is read of a result at most before the clock is looked at again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a run ended. `output` is strict JSON text (None unless Success); the rest as in `contract.RunEnded`.
 
-    `reason` has two words of our own, both with status Failure and both the platform's failure, worth another attempt:
-    "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run).
-    `start_ms`: asked until forked; `run_ms`: from then until the end. `stuck`: a death on this channel is overdue (tell
-    the spot that its sandbox is suspect).
+    `reason` has three words of our own, with status Failure. Two are the platform's failure, worth another attempt:
+    "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run, or never
+    said which process it is). "broken": the zygote does not keep to its wire, which another attempt meets again.
+    `start_ms`: asked until forked; `run_ms`: from then until the end.
     """
 
     status: Literal["Success", "Failure", "Cancelled"]
-    reason: Reason | Literal["refused", "lost"] | None = None
+    reason: Reason | Literal["refused", "lost", "broken"] | None = None
     output: str | None = None
     error: Error | None = None
     log: str = ""
@@ -54,7 +56,6 @@ class Outcome:
     run_ms: float | None = None
     max_memory_mb: float | None = None
     cpu_ms: float | None = None
-    stuck: bool = False
 
 
 def request_frame(args: str, context: str, environ: dict[str, str], result_limit: int = MAX_RESULT_BYTES) -> bytes:
@@ -83,26 +84,18 @@ def run_once(
     as it comes, as long as it is kept. When the outcome is reported, call `channel.settle()`, then release the slot.
     Raises nothing that a run can cause.
     """
-    log = RunLog(log_limit, on_log)
-    run = _Run(channel, request, id, limits, slot, log, result_limit)
-    try:
-        run.start()
-        end = run.watch(deadline, cancelled)
-    except OSError as error:
-        end = _End("lost", Error(type="SandboxLost", message=f"the sandbox is gone: {error}"))
-    finally:
-        run.kill()
-    outcome = run.outcome(end)
-    run.close()
-    return outcome
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Why the watching stopped. `reason` None: a result is there."""
-
-    reason: Reason | Literal["refused", "lost"] | None
-    error: Error | None = None
+    run = _Run(channel, request, id, limits, slot, RunLog(log_limit, on_log), result_limit)
+    with contextlib.closing(run):
+        try:
+            run.start()
+            end = run.watch(deadline, cancelled)
+        except OSError as error:
+            end = lost(f"the sandbox is gone: {error}")
+        except Broken as error:
+            end = broken(error)
+        finally:
+            run.kill()
+        return run.outcome(run.judged(end))
 
 
 class _Run:
@@ -118,13 +111,14 @@ class _Run:
         self._log = log
         self._most = most
         self._to_send = memoryview(request)
-        self._received = bytearray()
+        self._frame = Frame(most)
         self._result, self._result_theirs = socket.socketpair()
         self._result.setblocking(False)
         self._pid = self._pidfd = -1
-        self._exited: dict[str, Any] | None = None
+        self._said: Exited | Refused | None = None
         self._watch: MemoryWatch | None = None
         self._asked = time.monotonic()
+        self._look_at = self._asked
         self._forked: float | None = None
         self._ended: float | None = None
         self._killed = False
@@ -139,8 +133,12 @@ class _Run:
         self._log.close_write_end()
         self._send_request()
 
-    def watch(self, deadline: float, cancelled: int | None) -> _End:
-        """Until there is a result, or a reason to end without one. Raises OSError if the zygote's channel fails."""
+    def watch(self, deadline: float, cancelled: int | None) -> End:
+        """Until there is a result, or a reason to end without one.
+
+        Raises OSError if the zygote's channel fails, Broken if the zygote does not keep to its wire. No pass does more
+        than a bounded piece of work, and every pass looks at the clock: a run that never stops writing gains nothing.
+        """
         poll = select.poll()
         result, log, zygote = self._result.fileno(), self._log.read_end, self._channel.fileno()
         for fd in (log, zygote):
@@ -151,9 +149,9 @@ class _Run:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                return _End("timeout", Error(type="Timeout", message=f"it ran longer than {self._limits.timeout:g} s"))
+                return End("timeout", Error(type="Timeout", message=f"it ran longer than {self._limits.timeout:g} s"))
             if self._forked is None and time.monotonic() > self._asked + FORK_SECONDS:
-                return _End("lost", Error(type="SandboxLost", message="the sandbox does not answer"))
+                return lost("the sandbox does not answer")
             events = dict(poll.poll(self._pause(left)))
             if events.get(result, 0) & select.POLLOUT and self._send_request():
                 poll.modify(result, select.POLLIN)
@@ -165,8 +163,8 @@ class _Run:
             if events.get(zygote) and (end := self._hear()):
                 return end
             if cancelled is not None and events.get(cancelled):
-                return _End("cancelled", Error(type="Cancelled", message="it was cancelled"))
-            if self._slot is None and not events and self._too_much_memory():
+                return End("cancelled", Error(type="Cancelled", message="it was cancelled"))
+            if self._slot is None and self._too_much_memory():
                 return self._oom()
 
     def kill(self) -> None:
@@ -174,15 +172,28 @@ class _Run:
         self._ended = self._ended or time.monotonic()
         self._result_theirs.close()
         self._log.close_write_end()
-        if self._pidfd < 0 and self._exited is None:
-            with contextlib.suppress(OSError):
-                self._await(lambda: self._pidfd >= 0 or self._exited is not None, DEATH_SECONDS)
+        if not self._named:
+            with contextlib.suppress(OSError, Broken):
+                self._await(lambda: self._named, DEATH_SECONDS)
         if self._watch is not None:
             self._watch.cpu_ms()
         if self._pidfd >= 0 and not self._killed:
             self._killed = True
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def judged(self, end: End) -> End:
+        """The end once more, after the kill: without a process there was nothing to send SIGKILL to."""
+        if self._pidfd >= 0 or isinstance(self._said, Refused) or end.reason in ("lost", "broken"):
+            return end
+        if end.reason is None:
+            return broken("a result came, but not a word of the process that it is of")
+        return lost("the sandbox does not say which process it has forked")
+
+    @property
+    def _named(self) -> bool:
+        """Whether the zygote told the run's process, or that it is dead, or never was."""
+        return self._pidfd >= 0 or self._said is not None
 
     def close(self) -> None:
         self._result.close()
@@ -199,7 +210,7 @@ class _Run:
         if self._forked is None:
             left = min(left, FORK_SECONDS)
         elif self._slot is None:
-            left = min(left, POLL_MEMORY_SECONDS)
+            left = min(left, max(0.0, self._look_at - time.monotonic()))
         return left * 1000 + 1
 
     def _send_request(self) -> bool:
@@ -213,80 +224,89 @@ class _Run:
             self._to_send = memoryview(b"")  # its end is seen where the result is read
         return True
 
-    def _hear(self) -> _End | None:
-        """What the zygote says of this run, and whether that ends it. Raises OSError if the zygote is gone."""
+    def _hear(self) -> End | None:
+        """What the zygote says of this run, and whether that ends it. Raises OSError if the zygote is gone, Broken."""
         self._note()
-        if self._exited is None:
+        if self._said is None:
             return None
-        return _refused(self._exited) if self._exited["op"] == "refused" else self._take() or self._gone()
+        return refused(self._said) if isinstance(self._said, Refused) else self._take_rest()
 
     def _note(self) -> None:
-        """Take one message of the zygote; the late news of earlier runs are dropped. Raises OSError."""
+        """Take one message of the zygote; the late news of earlier runs are dropped. Raises OSError, Broken."""
         try:
             got = self._channel.receive(1)
         except BlockingIOError:
             return
         except wire.WireError as error:
-            raise OSError(f"the zygote does not keep to the wire: {error}") from error
+            raise Broken(str(error)) from error
         if got is None:
             raise OSError("the zygote closed its channel")
         message, fds = got
-        if message.get("id") == self._id and message["op"] == "forked" and fds and self._pidfd < 0:
-            self._take_process(fds[0])
-            return
-        wire.close(fds)
-        if message.get("id") == self._id and message["op"] in ("refused", "exited"):
-            self._exited = message
+        try:
+            said = of_run(message)
+            if said.id != self._id:
+                return
+            if isinstance(said, Forked):
+                self._take_process(fds)
+            else:
+                self._said = said
+        finally:
+            wire.close(fds)
 
-    def _take_process(self, pidfd: int) -> None:
-        pid = _pid_of(pidfd)
+    def _take_process(self, fds: list[int]) -> None:
+        """Take the pidfd out of what came, if it is one of a run. Raises Broken."""
+        if not fds or self._pidfd >= 0:
+            raise Broken("it tells of one process for each run")
+        pid = pid_of(fds[0])
         if pid is None:
-            os.close(pidfd)
-            raise OSError("the zygote sent a descriptor that is no process of its sandbox")
-        self._pidfd = pidfd
+            raise Broken("it sent a descriptor that is no process of its sandbox")
+        self._pidfd = fds.pop()
         self._forked = time.monotonic()
+        self._look_at = self._forked + POLL_MEMORY_SECONDS
         self._pid = pid
 
-    def _take(self) -> _End | None:
-        """Read of the result what is there."""
+    def _take(self) -> End | None:
+        """Read one piece of the result. Raises OSError, Broken of the zygote."""
         try:
-            while data := self._result.recv(_CHUNK * 4):
-                self._received += data
-                if self._complete():
-                    return _End(None)
-                if self._length() > self._most + ENVELOPE_BYTES:
-                    return _End("limit", too_large(self._most))
+            data = self._result.recv(_CHUNK)
         except BlockingIOError:
             return None
         except OSError:
-            pass
+            data = b""
+        if not data:
+            return self._gone()
+        try:
+            return End(None) if self._frame.add(data) else None
+        except TooLarge:
+            return End("limit", too_large(self._most))
+        except Malformed as error:
+            return malformed(error)
+
+    def _take_rest(self) -> End:
+        """What a dead process has left in the channel; a frame's bounds are its bounds. Raises OSError, Broken."""
+        poll = select.poll()
+        poll.register(self._result.fileno(), select.POLLIN)
+        while poll.poll(0):
+            if end := self._take():
+                return end
         return self._gone()
-
-    def _length(self) -> int:
-        """What the frame's header says; 0 before it is there."""
-        if len(self._received) < wire.HEADER:
-            return 0
-        return int.from_bytes(self._received[: wire.HEADER], "big")
-
-    def _complete(self) -> bool:
-        return len(self._received) >= wire.HEADER and len(self._received) - wire.HEADER >= self._length() > 0
 
     # ------------------------------------------------------------ ends
 
-    def _gone(self) -> _End:
-        """The child closed its channel without a result: dead, or about to be."""
+    def _gone(self) -> End:
+        """The child closed its channel without a result: dead, or about to be. Raises OSError, Broken."""
         self._ended = time.monotonic()
-        self._await(lambda: self._exited is not None, GONE_SECONDS)
-        if self._exited is None:
-            return _End("error", Error(type="NoResult", message="the process closed its channel without a result"))
-        if self._exited["op"] == "refused":
-            return _refused(self._exited)
+        self._await(lambda: self._said is not None, GONE_SECONDS)
+        if self._said is None:
+            return End("error", Error(type="NoResult", message="the process closed its channel without a result"))
+        if isinstance(self._said, Refused):
+            return refused(self._said)
         if self._slot is not None and self._slot.oom_kills():
             return self._oom()
-        return _died(self._exited.get("status"))
+        return died(self._said.status)
 
     def _await(self, until: Callable[[], bool], seconds: float) -> None:
-        """Listen to the zygote only. Raises OSError if it is gone."""
+        """Listen to the zygote only. Raises OSError if it is gone, Broken."""
         end = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
@@ -295,7 +315,15 @@ class _Run:
                 self._note()
 
     def _too_much_memory(self) -> bool:
-        """Look at it from outside, where no cgroup counts it. Raises OSError if it cannot be looked at."""
+        """Look at it from outside, where no cgroup counts it, when it is time. Raises OSError if it cannot be."""
+        if self._forked is None or time.monotonic() < self._look_at:
+            return False
+        try:
+            return self._looked()
+        finally:
+            self._look_at = time.monotonic() + POLL_MEMORY_SECONDS
+
+    def _looked(self) -> bool:
         if self._watch is None:
             try:
                 # The run's filter has taken larger buffers from it; the runtime `process` promises no walls.
@@ -306,13 +334,13 @@ class _Run:
             return False
         return self._watch.charged_mb(self._limits.memory) > self._limits.memory
 
-    def _oom(self) -> _End:
+    def _oom(self) -> End:
         text = f"it took more memory than its limit of {self._limits.memory} MB"
         if self._watch is not None:
             text += f" ({self._watch.last})"
-        return _End("oom", Error(type="OutOfMemory", message=text))
+        return End("oom", Error(type="OutOfMemory", message=text))
 
-    def outcome(self, end: _End) -> Outcome:
+    def outcome(self, end: End) -> Outcome:
         """Everything known of the run, now that it was sent SIGKILL."""
         result = self._parsed() if end.reason is None else Result(reason=end.reason, error=end.error)
         if result.reason == "error" and self._slot is not None and self._slot.oom_kills():
@@ -332,76 +360,25 @@ class _Run:
             run_ms=_milliseconds(min(self._forked or self._asked, self._ended or self._asked), self._ended),
             max_memory_mb=memory,
             cpu_ms=cpu,
-            stuck=self._channel.overdue(),
         )
 
     def _parsed(self) -> Result:
         try:
-            return parse(bytes(self._received[wire.HEADER : wire.HEADER + self._length()]), self._most)
+            return parse(self._frame.payload(), self._most)
         except Malformed as error:
-            return Result(reason="unserialisable", error=Error(type="Unserialisable", message=str(error)))
+            return Result(reason="unserialisable", error=malformed(error).error)
 
     def _usage(self, result: Result) -> tuple[float | None, float | None]:
         """Peak memory and processor time: as the kernel counted, as was seen from here, as the process said itself."""
         if self._slot is not None:
             return self._slot.peak_mb(), self._slot.cpu_ms()
-        said = self._exited or {}
-        memory = max(
-            (self._watch.peak_mb() if self._watch else 0.0), result.max_memory_mb or number(said.get("max_memory_mb"))
-        )
-        cpu = max((self._watch.cpu_ms() if self._watch else 0.0), result.cpu_ms or number(said.get("cpu_ms")))
+        said = self._said if isinstance(self._said, Exited) else None
+        memory = result.max_memory_mb or (said.max_memory_mb if said else 0.0)
+        cpu = result.cpu_ms or (said.cpu_ms if said else 0.0)
+        if self._watch is not None:
+            memory, cpu = max(self._watch.peak_mb(), memory), max(self._watch.cpu_ms(), cpu)
         return memory, cpu
-
-
-def _refused(message: dict[str, Any]) -> _End:
-    return _End("refused", Error(type="Refused", message=str(message.get("message"))[:1000]))
-
-
-def _died(status: Any) -> _End:
-    """The end of a process that left no result, from its wait status."""
-    if not isinstance(status, int):
-        return _End("error", Error(type="NoResult", message="the process ended without a result"))
-    if os.WIFSIGNALED(status):
-        text = f"the process died of {signal_name(os.WTERMSIG(status))}"
-        return _End("signal", Error(type="Signal", message=text))
-    code = os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else status
-    return _End("error", Error(type="NoResult", message=f"the process left without a result, with exit status {code}"))
-
-
-def signal_name(number: int) -> str:
-    """ "SIGSEGV", or the number of a signal without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _milliseconds(start: float | None, end: float | None) -> float | None:
     return None if start is None or end is None else (end - start) * 1000
-
-
-def _pid_of(pidfd: int) -> int | None:
-    """The process of a pidfd that a zygote sent, -1 if it is dead already, None if it cannot be one of its runs.
-
-    A run is in a deeper pid namespace than we are. Without isolation it is not: then it is 0, nobody to look at from
-    outside, as long as it is not we ourselves who are about to be killed.
-    """
-    fields = dict(line.split(":\t", 1) for line in _text_of(f"/proc/self/fdinfo/{pidfd}") if ":\t" in line)
-    try:
-        pid, nested = int(fields["Pid"]), fields.get("NSpid", "").split()
-    except (KeyError, ValueError):
-        return None
-    if pid == -1 or len(nested) > _own_depth():
-        return pid
-    return 0 if pid > 1 and pid not in (os.getpid(), os.getppid()) else None
-
-
-@functools.cache
-def _own_depth() -> int:
-    """How many pid namespaces this process is in."""
-    return next(len(line.split()) - 1 for line in _text_of("/proc/self/status") if line.startswith("NSpid:"))
-
-
-def _text_of(path: str) -> list[str]:
-    with open(path) as file:
-        return file.read().splitlines()

@@ -1,7 +1,8 @@
 """Which system calls a sandbox may make: an allow-list, built once, loaded before the interpreter starts.
 
 Two programs. `zygote_filter` is on everything in a sandbox from its first instruction; it still lets a zygote make
-the pid, mount and ipc namespaces of its runs. `run_filter` comes on top in every run and takes that away, too.
+the pid, mount and ipc namespaces of its runs, but mount nothing. `run_filter` comes on top in every run and takes the
+namespaces away, too.
 
 What is not listed is ENOSYS, as if the kernel were older: programs then fall back. What a hostile program might want
 is EPERM. A call of another architecture kills the process.
@@ -68,7 +69,7 @@ acct add_key adjtimex bpf chroot clock_adjtime clock_settime create_module delet
 finit_module fsconfig fsmount fsopen fspick get_kernel_syms init_module io_cancel io_destroy io_getevents io_setup
 io_submit io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load keyctl
 landlock_add_rule landlock_create_ruleset landlock_restrict_self lookup_dcookie mbind migrate_pages mknod mknodat
-modify_ldt mount_setattr move_mount move_pages nfsservctl open_by_handle_at open_tree perf_event_open personality
+modify_ldt mount mount_setattr move_mount move_pages nfsservctl open_by_handle_at open_tree perf_event_open personality
 pidfd_getfd pivot_root process_madvise process_mrelease process_vm_readv process_vm_writev ptrace query_module
 quotactl quotactl_fd reboot request_key set_mempolicy sethostname setdomainname settimeofday stime swapoff swapon
 sysfs syslog umount umount2 userfaultfd uselib ustat vhangup
@@ -112,7 +113,7 @@ def zygote_filter(*, counted: bool) -> bytes:
 
 @functools.cache
 def run_filter(*, counted: bool) -> bytes:
-    """The program on top of it for a run: no namespaces, no mounts. Raises FeatureMissing.
+    """The program on top of it for a run: no namespaces. Raises FeatureMissing.
 
     Where no cgroup counts its memory (not `counted`), pipes and sockets keep their default sizes: `MemoryWatch` counts
     them and cannot see how large each is.
@@ -120,7 +121,7 @@ def run_filter(*, counted: bool) -> bytes:
     seccomp = _library()
     program = _program(seccomp, seccomp.ALLOW)
     refuse = seccomp.ERRNO(errno.EPERM)
-    for name in ("mount", "unshare", "setns"):
+    for name in ("unshare", "setns"):
         _rule(program, refuse, name)
     for flag in NAMESPACES[:-1]:
         _rule(program, refuse, "clone", _masked(seccomp, 0, flag, flag))
@@ -134,9 +135,11 @@ def run_filter(*, counted: bool) -> bytes:
 
 
 def _namespaces(program: Any, seccomp: Any) -> None:
-    """A zygote forks its runs into new pid, mount and ipc namespaces; no other kind can be made."""
+    """A zygote forks its runs into new pid, mount and ipc namespaces; no other kind can be made.
+
+    What is mounted in them is not its to say, see `init`.
+    """
     refuse = seccomp.ERRNO(errno.EPERM)
-    _rule(program, seccomp.ALLOW, "mount")
     _rule(program, seccomp.ALLOW, "clone", _masked(seccomp, 0, sum(NAMESPACES[:-1]), 0))
     for flag in NAMESPACES[:-1]:
         _rule(program, refuse, "clone", _masked(seccomp, 0, flag, flag))

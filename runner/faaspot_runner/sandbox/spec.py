@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 BASE_ENVIRON = {
@@ -81,23 +81,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A host file or directory that appears at `target` inside, read-only unless said otherwise."""
+    """A host file or directory that appears at `target` inside, read-only."""
 
     source: Path
     target: str
-    writable: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Everything that the root of one sandbox holds beyond the system's own directories.
-
-    `files`: small files written into the root's tmpfs, by their path inside. `links`: path inside -> link text.
-    `tmp_mb`: size of /tmp and of /dev/shm.
-    """
-
-    binds: tuple[Bind, ...] = ()
-    files: dict[str, bytes] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
-    resolv_conf: str | None = None
-    tmp_mb: int = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 
 from faaspot_runner.agent.syscalls import check
@@ -19,6 +20,8 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MNT_DETACH = 2
+IN_DELETE_SELF = 0x400
+IN_IGNORED = 0x8000
 SIGCHLD = 17
 
 _NUMBERS = {
@@ -103,6 +106,16 @@ def umount(path: str, flags: int = MNT_DETACH) -> None:
 def sethostname(name: str) -> None:
     """`sethostname(2)`."""
     check(int(_libc.sethostname(name.encode(), ctypes.c_size_t(len(name)))), "sethostname")
+
+
+def inotify_init() -> int:
+    """`inotify_init1(2)`, close-on-exec."""
+    return check(int(_libc.inotify_init1(ctypes.c_int(os.O_CLOEXEC))), "inotify_init1")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """`inotify_add_watch(2)`: the number of the watch."""
+    return check(int(_libc.inotify_add_watch(ctypes.c_int(fd), path.encode(), ctypes.c_uint32(mask))), f"watch {path}")
 
 
 def _path_call(name: str, *args: object) -> int:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import time
 from typing import Any
 
 import redis
 
 from faaspot_runner.blobs import BlobError, Blobs
-from faaspot_runner.connectors.base import Connector, Sandbox
-from faaspot_runner.contract import Release, SandboxSpec, SpotInfo, sandbox_spec
+from faaspot_runner.connectors.base import Connector, Log, Sandbox
+from faaspot_runner.contract import Release, SandboxSpec, SpotInfo
 from faaspot_runner.errors import DeploymentError, SandboxError
 from faaspot_runner.runtimes.pool import SandboxPool
-from faaspot_runner.runtimes.spot_socket import told_of, welcome
+from faaspot_runner.runtimes.spot_socket import welcome
 from faaspot_runner.sandbox.spec import Interpreter, Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
 from faaspot_runner.spot.ground import Ground
+from faaspot_runner.spot.offer import offer, prepare
 from faaspot_runner.spot.pulse import Control, Heartbeat
 from faaspot_runner.spot.runtimes import SpotRuntimes
 
@@ -129,45 +129,26 @@ class Broker:
 
     async def _acquire(self, member: Member, message: dict[str, Any]) -> None:
         """Answer one worker's question for a sandbox."""
-        answer: dict[str, Any] = {"op": "failed", "call": message["call"], "log": ""}
-        channel = None
-        try:
-            deadline = time.monotonic() + message["seconds"]
-            acquired = await self._pool.acquire(sandbox_spec(message["spec"]), deadline, message["avoid"])
-            sandbox = acquired.sandbox
-            channel = sandbox.connect()
-            member.sandboxes.add(sandbox.id)
-            answer |= {"op": "acquired", "sandbox": sandbox.id, "cold": acquired.cold}
-            answer |= {"counted": sandbox.counted, "start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
-            answer["log"] = sandbox.log if acquired.first else ""
-        except SandboxError as error:
-            answer |= _refusal(error)
-        except TimeoutError:
-            text = f"The function did not start within {self._settings.cold_start_timeout:g} s."
-            answer |= {"reason": "timeout", "error": {"type": "Timeout", "message": text, "traceback": None}}
-        except OSError as error:
-            # The sandbox died between its start and the channel: worth another try.
-            answer |= {"reason": None, "error": {"type": "OSError", "message": str(error), "traceback": None}}
+        answer, channel = await offer(self._pool, message)
+        if channel is not None:
+            member.sandboxes.add(answer["sandbox"])
         member.line.send(answer, channel)
 
     async def _prepare(self, member: Member, message: dict[str, Any]) -> None:
         """Answer what a runtime's environments are made for, or prepare the start of a version that was built."""
-        lines: list[str] = []
+        member.line.send(await prepare(lambda log: self._made_ready(message, log), message["call"]), None)
+
+    async def _made_ready(self, message: dict[str, Any], log: Log) -> Interpreter | None:
+        """Raises SandboxError."""
+        connector = await self._connector(message["runtime"])
+        python, name = self._python(message["python"]), message.get("environment")
         try:
-            connector = await self._connector(message["runtime"])
-            python = self._python(message["python"])
-            made_for = None
             if message["op"] == "interpreter":
-                made_for = await connector.interpreter(python, lines.append)
-            else:
-                name = message["environment"]
-                environment = self._ground.environments.path(name) if name else None
-                await connector.keep(python, environment, lines.append)
-        except (SandboxError, DeploymentError) as error:
-            answer = {"op": "failed", **_refusal(_sandbox_error(error))}
-        else:
-            answer = {"op": "prepared", "interpreter": made_for and told_of(made_for), "log": "\n".join(lines)}
-        member.line.send({**answer, "call": message["call"]}, None)
+                return await connector.interpreter(python, log)
+            await connector.keep(python, self._ground.environments.path(name) if name else None, log)
+        except DeploymentError as error:
+            raise _sandbox_error(error) from error
+        return None
 
     async def _bury(self, member: Member) -> None:
         """Kill what a dead worker's runs left; without cgroups that means the whole sandboxes that it used."""
@@ -179,7 +160,7 @@ class Broker:
             self._pool.suspect(sandbox)
 
     def _gone(self, sandbox: str) -> None:
-        self._crew.tell({"op": "gone", "sandbox": sandbox})
+        self._crew.forget(sandbox)
 
     # ------------------------------------------------------------ sandboxes
 
@@ -259,12 +240,6 @@ def _sandbox_error(error: SandboxError | DeploymentError) -> SandboxError:
     if isinstance(error, SandboxError):
         return error
     return error.__cause__ if isinstance(error.__cause__, SandboxError) else SandboxError(str(error))
-
-
-def _refusal(error: SandboxError) -> dict[str, Any]:
-    """An answer's fields that say why there is no sandbox."""
-    told = {"type": error.error.type, "message": error.error.message, "traceback": error.error.traceback}
-    return {"reason": error.reason, "error": told, "log": error.log}
 
 
 def worker_arguments(settings: Settings) -> list[str]:

@@ -26,7 +26,7 @@ KILL_SECONDS = 5.0
 
 
 class Member:
-    """One worker process. `sandboxes`: what it was given channels to; `running`: its executions in flight."""
+    """One worker process. `sandboxes`: those alive that it has channels to; `running`: its executions in flight."""
 
     def __init__(self, name: str, queue: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
@@ -82,6 +82,12 @@ class Crew:
         """Send a message to every worker."""
         for member in tuple(self._members):
             member.line.send(message)
+
+    def forget(self, sandbox: str) -> None:
+        """A sandbox is gone: tell every worker, and keep no account of who had it."""
+        for member in self._members:
+            member.sandboxes.discard(sandbox)
+        self.tell({"op": "gone", "sandbox": sandbox})
 
     async def stop(self, grace: float, hasten: asyncio.Event) -> None:
         """Have all stop taking, wait up to `grace` for what runs (not at all once `hasten` is set), then end them."""

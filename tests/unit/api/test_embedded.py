@@ -53,6 +53,7 @@ def test_what_was_written_is_there_after_a_restart() -> None:
 def test_it_keeps_writing_when_memory_is_short_never_evicts() -> None:
     with running_redis() as server:
         assert server.client().info("memory")["maxmemory_policy"] == "noeviction"
+        assert server.client().info("memory")["maxmemory"] == embedded.default_memory() * 2**20
         assert server.client().info("persistence")["aof_enabled"] == 1
 
 
@@ -85,6 +86,27 @@ def test_a_squatted_short_directory_is_not_used(monkeypatch: pytest.MonkeyPatch)
         second = embedded.prepare(directory, "pw")
         assert second.socket.parent != first.socket.parent
         embedded.forget(second)
+
+
+def test_its_memory_is_a_quarter_of_the_machines_or_the_containers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(embedded, "CONTAINER_LIMITS", (str(limit), str(tmp_path / "missing")))
+    assert embedded.default_memory() == max(embedded.LEAST_MEMORY, machine // 4)
+    limit.write_text("max\n")
+    assert embedded.default_memory() == max(embedded.LEAST_MEMORY, machine // 4)
+    limit.write_text(f"{800 * 2**20}\n")
+    assert embedded.default_memory() == 200
+    limit.write_text(f"{8 * 2**20}\n")
+    assert embedded.default_memory() == embedded.LEAST_MEMORY
+
+
+def test_a_limit_that_was_said_is_kept_to(tmp_path: Path) -> None:
+    server = embedded.prepare(tmp_path / "redis", "pw", memory=77)
+    assert "maxmemory 77mb\n" in server.configuration.read_text()
+    embedded.forget(server)
 
 
 def test_without_a_binary_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

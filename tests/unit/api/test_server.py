@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
+import select
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.listener import listen
+from faaspot_runner.contract import SPOTS, dump
+from tests.control_plane import MAIN, a_spot
 from tests.platforms import descendants, eventually
+from tests.redis_servers import PASSWORD, running_redis
 from tests.unit.api.test_supervisor_tls import write_pair
 
 pytestmark = pytest.mark.slow
+RPC = "/v1/deployments/hello/rpc/"
 
 
 class Served:
@@ -53,6 +62,20 @@ class Served:
         status = connection.getresponse().status
         connection.close()
         return status
+
+    def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> http.client.HTTPConnection:
+        """A connection on which this was asked."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        said = {"Authorization": "Token the-token", **(headers or {})}
+        connection.request(method, path, json.dumps(body or {}).encode(), said)
+        return connection
+
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        """The value of the answer."""
+        with closing(self.send(method, path, body, headers)) as connection:
+            return json.loads(connection.getresponse().read())
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -97,6 +120,39 @@ def test_a_killed_master_takes_its_web_processes_along_and_a_new_one_goes_on(hom
             assert second.get("/v1/deployments/", "the-token") == 200
         finally:
             second.end()
+
+
+def test_waiting_callers_leave_threads_to_others_and_their_places_when_they_go(home: Path) -> None:
+    bounds = {"FAASPOT_WEB_PROCESSES": "1", "FAASPOT_WEB_THREADS": "8"}  # six of them for who waits
+    with running_redis() as redis, listen("127.0.0.1", 0) as listener:
+        redis.client().hset(SPOTS, "127.0.0.1", dump(a_spot(last_seen=time.time() + 600)))
+        where = {"FAASPOT_REDIS_URL": redis.url, "FAASPOT_REDIS_PASSWORD": PASSWORD}
+        served = Served(home, listener, **where, **bounds)
+        try:
+            served.ask("PUT", "/v1/deployments/", {"name": "hello", "code": MAIN})
+            callers = [served.send("POST", "/v1/sync/deployments/hello/rpc/", {}) for _ in range(12)]
+            refused = eventually(lambda: len(found := answered(callers)) >= 6 and found, 20, "six are refused")
+            answers = [caller.getresponse() for caller in refused]
+            assert {(answer.status, answer.headers["Retry-After"]) for answer in answers} == {(429, "5")}
+            begun = time.monotonic()
+            assert served.get("/healthz") == 200
+            assert time.monotonic() - begun < 5
+            assert len(served.ask("GET", "/v1/executions/?status=Pending")) == 6, "who was refused has no record"
+            assert not set(answered(callers)) - set(refused), "the others wait"
+
+            for caller in callers:
+                caller.close()
+            in_time = {"Prefer": "wait=0.1"}
+            eventually(lambda: "uuid" in served.ask("POST", RPC, {}, in_time), 20, "a place is free again")
+            pending = served.ask("GET", "/v1/executions/?status=Pending")
+            assert len(pending) == 7, "the runs of those who went have gone on"
+        finally:
+            served.end()
+
+
+def answered(callers: list[http.client.HTTPConnection]) -> list[http.client.HTTPConnection]:
+    """Those to whom the server has said something."""
+    return [caller for caller in callers if caller.sock and select.select([caller.sock], [], [], 0)[0]]
 
 
 def test_it_serves_tls(home: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,8 +15,9 @@ import pytest
 
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import ApiError, Conflict, Forbidden, Invalid, NotFound, TooLarge, Unavailable
+from faaspot_api.services.recorder import Recorder
 from faaspot_api.store import deployments as rows
-from faaspot_runner.contract import QUEUE_BUILDS, BuildOutcome, Release, RunRequest
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_BUILDS, BuildOutcome, Release, RunRequest
 from faaspot_runner.seal import open_sealed
 from tests.control_plane import ADMIN, ANN, BOB, EVE, KEY, LOCK, MAIN, Plane, a_spot, change, control_plane, failed
 
@@ -409,6 +412,46 @@ def test_a_running_build_and_what_waits_for_it_are_cancelled(plane: Plane) -> No
     assert {build, waiting} <= plane.queue.cancelled
     plane.finish(request, build=BuildOutcome(lock=LOCK, environment="env"))
     assert plane.record(build).status == "Cancelled"
+
+
+@pytest.mark.slow
+def test_a_delete_with_thousands_of_runs_lets_others_write_meanwhile(plane: Plane) -> None:
+    plane.create()
+    ids = plane.services.executions.run_bulk(ADMIN, "hello", ["{}"] * 20_000)
+    waits: list[float] = []
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            begun = time.monotonic()
+            plane.create(f"other-{len(waits)}")
+            waits.append(time.monotonic() - begun)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    plane.services.deployments.delete(ADMIN, "hello")
+    done.set()
+    writing.join()
+    assert len(waits) > 10
+    assert max(waits) < 2.0  # one transaction with all of them would hold them up for longer
+    assert plane.queue.take(QUEUE_BACKGROUND) is None
+    assert {plane.record(uuid).status for uuid in ids[::500]} == {"Cancelled"}
+
+
+def test_a_delete_that_was_killed_in_the_middle_is_finished(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane.create()
+    queued = plane.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "cancel_deployment", _unavailable)
+        plane.services.deployments.delete(ADMIN, "hello")
+    assert plane.record(queued).status == "Pending"
+    plane.passes(0.0)
+    assert plane.record(queued).status == "Cancelled"
+    assert plane.blob_files() == set()
+
+
+def _unavailable(*_: object) -> None:
+    raise Unavailable("The database is busy.")
 
 
 def test_blobs_and_environments_that_others_use_stay(plane: Plane) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import ApiError, Conflict, Invalid, NotFound, Unavailable
+from faaspot_api.services import backlog
 from faaspot_api.store import executions as rows
 from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, RunRequest
 from tests.control_plane import ADMIN, ANN, BOB, EVE, Plane, a_spot, control_plane, ended, failed, started
@@ -26,10 +27,81 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
         yield plane
 
 
+def gone() -> bool:
+    return True
+
+
 def _refused(call: Callable[[], Any]) -> ApiError:
     with pytest.raises(ApiError) as caught:
         call()
     return caught.value
+
+
+# ---------------------------------------------------------------- too much
+
+
+@pytest.mark.parametrize("wait", [None, 5.0])
+def test_a_full_queue_is_a_503_and_leaves_no_record(plane: Plane, wait: float | None) -> None:
+    plane.queue.full = True
+    service = plane.services.executions
+    for call in (
+        lambda: service.run(ADMIN, "hello", "{}"),
+        lambda: service.run_bulk(ADMIN, "hello", ["{}", "{}"]),
+        lambda: service.run_wait(ADMIN, "hello", "{}", wait),
+    ):
+        error = _refused(call)
+        assert (error.status, error.code) == (503, "queue_unavailable")
+        assert error.retry_after
+    assert [one for one in service.list(ADMIN, Filter(), 100, None).items if one.kind == "run"] == []
+
+
+def test_what_was_accepted_before_the_queue_was_full_starts_when_it_has_room(plane: Plane) -> None:
+    uuid = plane.run()
+    plane.queue.lose_everything()
+    plane.queue.full = True
+    plane.passes(0.0, 10.0)
+    assert plane.queue.take(QUEUE_BACKGROUND) is None
+    plane.queue.full = False
+    plane.passes(20.0)
+    assert plane.take().execution_id == uuid
+
+
+def test_the_waiting_runs_of_a_token_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "NEAR_SECONDS", 0.0)
+    with control_plane(tmp_path, max_pending=3) as plane:
+        plane.create()
+        service = plane.services.executions
+        error = _refused(lambda: service.run_bulk(ADMIN, "hello", ["{}"] * 4))
+        assert (error.status, error.code) == (429, "overloaded")
+        assert error.retry_after
+        service.run_bulk(ADMIN, "hello", ["{}"] * 3)
+        assert _refused(lambda: plane.run()).status == 429
+        assert _refused(lambda: service.run_wait(ADMIN, "hello", "{}", 5.0)).status == 429
+        assert plane.run(who=EVE), "another token's wait by themselves"
+        assert len([one for one in service.list(ADMIN, Filter(), 100, None).items if one.kind == "run"]) == 4
+
+        plane.start(plane.take())
+        assert plane.run()
+        assert _refused(lambda: plane.run()).status == 429
+
+
+# ---------------------------------------------------------------- callers who leave
+
+
+@pytest.mark.parametrize("wait", [None, 900.0])
+def test_a_caller_who_has_gone_is_not_waited_for_and_the_run_goes_on(tmp_path: Path, wait: float | None) -> None:
+    with control_plane(tmp_path, queueing=600.0) as plane:
+        plane.create()
+        plane.queue.lose_everything()  # not even a spot: the caller who stays would hear `no_spot`
+        begun = time.monotonic()
+        execution, over = plane.services.executions.run_wait(ADMIN, "hello", "{}", wait, gone)
+        assert time.monotonic() - begun < 10
+        assert (over, execution.status) == (False, "Pending")
+        assert isinstance(plane.take(QUEUE_SYNC), RunRequest)
+
+
+def test_a_reader_who_has_gone_is_not_followed_for(plane: Plane) -> None:
+    assert list(plane.services.executions.follow(ADMIN, plane.run(), gone)) == []
 
 
 # ---------------------------------------------------------------- accepting
@@ -266,9 +338,11 @@ def test_unknown_ids_are_named(plane: Plane) -> None:
         plane.record("x")
 
 
-def test_the_same_id_twice_is_answered_twice(plane: Plane) -> None:
-    uuid = plane.run()
-    assert [one.uuid for one in plane.services.executions.get_bulk(ADMIN, [uuid, uuid])] == [uuid, uuid]
+def test_the_same_id_twice_is_refused_by_its_index(plane: Plane) -> None:
+    one, two = plane.run(), plane.run()
+    error = _refused(lambda: plane.services.executions.get_bulk(ADMIN, [one, two, one, one]))
+    assert (error.status, error.message) == (400, "[2]: is the same id as [0]; [3]: is the same id as [0]")
+    assert len(_refused(lambda: plane.services.executions.get_bulk(ADMIN, [one] * 5000)).errors) == 100
 
 
 def test_pages_follow_one_another_by_their_cursor(plane: Plane) -> None:

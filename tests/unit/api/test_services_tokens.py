@@ -20,11 +20,18 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
 
 
 def test_a_token_says_who_its_owner_is(plane: Plane) -> None:
-    token, text = plane.services.tokens.create(ADMIN, "ann", "deployer", ("127.0.0.1",))
+    token, text = plane.services.tokens.create(ADMIN, "ann", "deployer")
     assert text.startswith("fas_")
     assert len(text) == 4 + 43
-    assert plane.services.tokens.authenticate(text) == Principal(name="ann", role="deployer", spots=("127.0.0.1",))
+    assert plane.services.tokens.authenticate(text) == Principal(name="ann", role="deployer")
     assert plane.services.tokens.list(ADMIN) == (token,)
+
+
+def test_a_limit_that_nobody_keeps_is_refused(plane: Plane) -> None:
+    with pytest.raises(Invalid, match="cannot be limited to some spots yet") as caught:
+        plane.services.tokens.create(ADMIN, "ann", "deployer", ("127.0.0.1",))
+    assert caught.value.errors[0].field == "spots"
+    assert plane.services.tokens.list(ADMIN) == ()
 
 
 def test_the_text_is_kept_nowhere(plane: Plane) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from faaspot_api.errors import Invalid
@@ -25,6 +27,9 @@ REFUSED = {
     "nested objects": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested deeper"),
     "nested and never closed": (b"[" * 100_000, "nested deeper"),
     "one level too deep": (b"[" * 201 + b"]" * 201, "nested deeper"),
+    "side by side, then too deep": (b"[" + b"[[]]," * 1000 + b"[" * 200 + b"]" * 201, "nested deeper"),
+    "too deep behind strings": (rb'["[]]", "\"]", "\\", ""' + b"," + b"[" * 200 + b"]" * 201, "nested deeper"),
+    "never closed, in a string that never closes": (b"[" + b'"\\' * 100_000 + b"[" * 300, "is not JSON"),
     "mixed, one too deep": (b'[{"":' * 101 + b"0" + b"}]" * 101, "nested deeper"),
     "two values": (b"1 2", "is not JSON"),
     "half a surrogate pair": (rb'{"a": "\ud83d"}', "half of a surrogate pair"),
@@ -67,6 +72,33 @@ def test_many_brackets_side_by_side_are_not_deep() -> None:
     found = strict.load(b"[" + b",".join([b'{"a": [1]}'] * 50_000) + b"]")
 
     assert len(found) == 50_000
+
+
+MANY = 8_000_000
+SLOW = {
+    "groups": b"[" + b",".join([b"[" * 199 + b"]" * 199] * (MANY // 400)) + b"]",
+    "small groups": b"[" + b"[[]]," * (MANY // 5) + b"[]]",
+    "strings": b"[" + b'"[",' * (MANY // 4) + b"[]]",
+    "escapes": b'["' + b'\\"[' * (MANY // 3) + b'"]',
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_eight_megabytes_of_brackets_are_looked_through_at_once(kind: str) -> None:
+    begun = time.process_time()
+
+    assert not strict._too_deep(SLOW[kind])
+
+    assert time.process_time() - begun < 1.0  # 0.2 s; what looked at each level alone took ten
+
+
+def test_quotes_that_never_close_are_refused_at_once() -> None:
+    begun = time.process_time()
+
+    with pytest.raises(Invalid, match="is not JSON"):
+        strict.load(b"[" + b"[]," * 201 + b'"\\' * (MANY // 2))
+
+    assert time.process_time() - begun < 1.0
 
 
 def test_dump_is_compact_and_keeps_characters() -> None:

@@ -22,6 +22,7 @@ from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import REPORTS, SpotRequest, load
 from tests.platforms import descendants, eventually, mount_table
+from tests.unit.sdk.served import unused_port
 
 pytestmark = pytest.mark.slow
 RUNNER = Path(__file__).with_name("supervised.py")
@@ -159,8 +160,41 @@ def test_the_token_is_made_once_and_a_said_one_counts(up: Supervised) -> None:
     again = up.start().ready
     assert (again["token"], again["first_token"]) == (token, False)
     up.stop()
-    assert up.start("--token", "chosen").ready["token"] == "chosen"
-    assert (up.data / "admin-token").read_text() == "chosen\n"
+    assert up.start("--token", "chosen-by-a-person").ready["token"] == "chosen-by-a-person"
+    assert (up.data / "admin-token").read_text() == "chosen-by-a-person\n"
+
+
+def test_a_token_that_can_be_guessed_is_refused_before_anything_is_made(up: Supervised) -> None:
+    up.start("--token", "fifteen-letters", expect=False)
+    assert up.stop() == 2
+    (line,) = up.console().splitlines()
+    assert "at least 16" in line
+    assert "fifteen" not in line
+    assert not up.data.exists()
+
+
+def test_plain_http_that_others_reach_is_warned_of(up: Supervised) -> None:
+    up.start("--host", "0.0.0.0")
+    up.stop()
+    (line,) = up.console().splitlines()
+    assert line.startswith("faaspot: warning: plain HTTP on 0.0.0.0")
+    up.start("--host", "0.0.0.0", "--trusted-proxies", "1").stop()
+    assert len(up.console().splitlines()) == 1
+
+
+def test_an_address_of_redis_that_is_none_is_one_clear_line(up: Supervised) -> None:
+    up.start("--redis-url", "redis://host:port/0", expect=False)
+    assert up.stop() == 2
+    (line,) = up.console().splitlines()
+    assert "--redis-url" in line
+
+
+def test_a_redis_that_is_not_there_is_named_without_its_password(up: Supervised) -> None:
+    up.start("--redis-url", f"redis://:s3cret@127.0.0.1:{unused_port()}/0", expect=False)
+    assert up.stop() == 2
+    (line,) = up.console().splitlines()
+    assert "--redis-url redis://127.0.0.1:" in line
+    assert "s3cret" not in line
 
 
 @pytest.mark.parametrize("word", ["web", "recorder", "spot", "redis.conf"])
@@ -296,6 +330,50 @@ def test_a_second_signal_hastens(up: Supervised) -> None:
     assert process.returncode == 0
     assert time.monotonic() - began < 20
     assert gone(pids)
+
+
+def test_runs_in_flight_are_what_a_stop_says_it_waits_for(up: Supervised) -> None:
+    up.start("--grace", "60", FAKE_SPOT="stubborn", FAKE_RUNNING="3")
+    assert up.process is not None
+    up.process.terminate()
+    eventually(lambda: "waiting for 3 runs, up to 60 s; Ctrl-C again stops now" in up.console(), 10, "it says so")
+    eventually(lambda: up.process.terminate() or up.process.poll() is not None, 20, "it stops now")
+    assert len(up.console().splitlines()) == 1
+
+
+PARENT = """
+import os, subprocess, sys
+child = subprocess.Popen([*sys.argv[1:], "--parent-pid", str(os.getpid())], stdin=subprocess.DEVNULL)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_the_death_of_its_parent_stops_it_at_once_and_the_next_start_has_the_directory(up: Supervised) -> None:
+    command = [sys.executable, str(RUNNER), "--data-dir", str(up.data), "--port", "0", "--grace", "60"]
+    environ = {**os.environ, "FAKE_SPOT": "stubborn"}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    )
+    with parent:
+        assert parent.stderr is not None
+        assert "ready at" in parent.stderr.readline()
+        pids = descendants(parent.pid)
+        parent.kill()
+    up.start()  # it waits for one that is on its way out
+    eventually(lambda: gone(pids), 5, "the last of them ends")
+
+
+def test_a_start_during_a_stop_says_that_it_is_one(up: Supervised) -> None:
+    first = up.start("--grace", "60", FAKE_SPOT="stubborn")
+    assert first.process is not None
+    first.process.terminate()
+    eventually(lambda: "stopping" in (up.data / "lock").read_text(), 10, "it is stopping")
+    second = Supervised(up.home)
+    second.start(expect=False)
+    assert second.stop() == 2
+    assert f"process {first.pid}) on {up.data} is stopping" in up.console()
+    eventually(lambda: first.process.terminate() or first.process.poll() is not None, 20, "it stops now")
 
 
 def test_the_grace_is_the_longest_wait_for_a_spot(up: Supervised) -> None:

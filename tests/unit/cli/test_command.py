@@ -36,13 +36,14 @@ def test_a_missing_file_is_named_before_anything_is_asked(fas: Fas, platform: Se
     result = fas("deployments", "create", "x", "--file", "none.py", code=USAGE)
 
     assert "Missing file in path: none.py" in result.stderr
+    assert "Is a directory" in fas("deployments", "create", "x", "--file", ".", code=USAGE).stderr
     assert platform.services.state.calls == []
 
 
 def test_a_bad_token_says_where_to_set_one(platform: Served, bare: Fas) -> None:
     Profiles().create("bad", host=platform.url, token="wrong")
 
-    assert "fas profiles update NAME --token" in bare("spots", "list", code=FAILED).stderr
+    assert "`fas profiles update bad --token TOKEN`" in bare("spots", "list", code=FAILED).stderr
 
 
 def test_the_profile_option_and_the_environment_choose_the_platform(

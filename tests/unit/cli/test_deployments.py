@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from faaspot import testing
-from fas.command import FAILED, USAGE
+from faaspot.deployments import Deployments
+from faaspot.executions import Executions
+from fas.command import FAILED, INTERRUPTED, USAGE
 from fas.commands.deployments import SAMPLES
 from tests.unit.cli.conftest import Fas
 from tests.unit.sdk.served import Served, write
@@ -77,7 +80,7 @@ def test_rollback_versions_and_delete(fas: Fas, echo: str, own_folder: Path) -> 
 
     assert fas("deployments", "rollback", "echo", "1", "--wait").stdout == "version 1 is current\n"
     assert [line.split()[0] for line in fas("deployments", "versions", "echo").stdout.splitlines()] == [
-        "VERSION", "1", "2",
+        "VERSION", "*1*", "2",
     ]  # fmt: skip
     assert [each["version"] for each in fas.json("deployments", "versions", "echo")] == [1, 2]
     assert "Hello" in fas("deployments", "versions", "echo", "2").stdout
@@ -170,8 +173,56 @@ def test_run_bulk_prints_one_line_each_in_order(fas: Fas, hello: str) -> None:
     ]
     waited = fas("deployments", "run-bulk", "hello", "--args", '[{"name": "c"}]', "-p", "name=d", "--wait")
     assert waited.stdout == "Hello c\nHello d\n"
-    assert fas.json("deployments", "run-bulk", "hello", "-p", "name=d", "--wait") == ["Hello d"]
     assert "Nothing to run" in fas("deployments", "run-bulk", "hello", code=USAGE).stderr
+
+
+def test_a_bulk_with_a_failure_shows_every_result_in_order_and_fails(fas: Fas, hello: str) -> None:
+    words = ("deployments", "run-bulk", "hello", "-p", "name=a", "-p", "x=1", "-p", "name=c", "--wait")
+
+    result = fas(*words, code=FAILED)
+
+    first, second, third = result.stdout.splitlines()
+    assert (first, third) == ("Hello a", "Hello c")
+    assert re.fullmatch(r"Error: KeyError: 'name' \(execution [0-9a-f-]{36}\)", second)
+    assert result.stderr == "Error: 1 of 3 runs did not succeed.\n"
+    result = fas(*words, "--json", code=FAILED)
+    found = json.loads(result.stdout)
+    assert [set(each) for each in found] == [{"uuid", "status", "output", "error"}] * 3
+    assert [each["status"] for each in found] == ["Success", "Failure", "Success"]
+    assert (found[0]["output"], found[1]["error"]["type"]) == ("Hello a", "KeyError")
+    assert json.loads(result.stderr) == {"message": "1 of 3 runs did not succeed."}
+
+
+def test_an_interrupted_wait_for_a_bulk_names_what_it_did_not_wait_for(
+    fas: Fas, hello: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Executions, "wait_bulk", interrupt)
+
+    result = fas("deployments", "run-bulk", "hello", "-p", "name=a", "-p", "name=b", "--wait", code=INTERRUPTED)
+
+    assert len(re.findall(r"[0-9a-f-]{36}", result.stderr)) == 2
+
+
+def test_ctrl_c_names_the_run_and_how_to_get_or_cancel_it(
+    fas: Fas, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    pass  # never ends\n")
+    fas("deployments", "create", "endless", "-f", "f.py")
+    run, other = (fas("deployments", "run", "endless", "-p", f"n={n}").stdout.strip() for n in (1, 2))
+    monkeypatch.setattr(Deployments, "run", interrupt)
+
+    said = fas("deployments", "run", "endless", "-p", "n=1", "--wait", code=INTERRUPTED).stderr
+
+    assert f"`fas executions get {run} --wait`" in said
+    assert f"`fas executions cancel {run}`" in said
+    assert other not in said
+    told = json.loads(fas("deployments", "run", "endless", "-p", "n=2", "--wait", "--json", code=INTERRUPTED).stderr)
+    assert told["execution_id"] == other
+    assert "executions list" in fas("deployments", "run", "endless", "--wait", code=INTERRUPTED).stderr
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 # ---------------------------------------------------------------- samples

@@ -28,6 +28,8 @@ def test_list_leaves_out_what_has_ended_unless_asked(fas: Fas, endless: str) -> 
     assert len(fas.json("executions", "list", "-d", "other")) == 0
     assert [each["kind"] for each in fas.json("executions", "list", "--status", "success")] == ["build"]
     assert len(fas.json("executions", "list", "-i", "--limit", "1")) == 1
+    assert "There are more" in fas("executions", "list", "-i", "--limit", "1").stderr
+    assert "There are more" not in fas("executions", "list", "-i", "--limit", "2").stderr
     assert "since" in fas("executions", "list", "--since", "yesterday", code=FAILED).stderr
 
 
@@ -60,7 +62,7 @@ def test_a_failure_is_shown_with_its_traceback_last(fas: Fas, own_folder: Path) 
 
 def test_several_records_and_unknown_ones(fas: Fas, endless: str) -> None:
     assert endless in fas("executions", "get_bulk", "-u", endless).stdout
-    assert "`fas executions list`" in fas("executions", "get", "0" * 8, code=FAILED).stderr
+    assert "`fas executions list --include-completed`" in fas("executions", "get", "0" * 8, code=FAILED).stderr
     fas("executions", "get_bulk", code=USAGE)
 
 

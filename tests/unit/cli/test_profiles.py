@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faaspot import Profiles
-from fas.command import UNREACHED, USAGE
+from fas.command import FAILED, UNREACHED, USAGE
 from tests.unit.cli.conftest import Fas
 
 
@@ -46,7 +46,9 @@ def test_update_use_get_and_delete(bare: Fas) -> None:
     assert "Nothing to update" in bare("profiles", "update", "a", code=USAGE).stderr
     bare("profiles", "create", "a", "-t", "other", "--update-if-exist")
     assert Profiles().get("a").token == "other"
-    assert "exists already" in bare("profiles", "create", "a", code=UNREACHED).stderr
+    assert "exists already" in bare("profiles", "create", "a", code=FAILED).stderr
+    assert "65535" in bare("profiles", "create", "c", "--port", "99999", code=USAGE).stderr
+    assert "9000" in bare("profiles", "create", "c", "--host", "h:9000", "--port", "5", code=USAGE).stderr
 
 
 def test_a_secret_is_read_from_stdin(bare: Fas) -> None:

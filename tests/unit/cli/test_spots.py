@@ -14,6 +14,7 @@ def test_spots_are_listed_shown_added_and_removed(fas: Fas) -> None:
     assert len(fas("spots", "remove", "-i", "127.0.0.2").stdout.strip()) == 36
     assert fas("spots", "remove", "-w").stdout == "127.0.0.1\n"
     assert fas.json("spots", "list") == []
+    assert "`fas spots add`" in fas("spots", "list").stderr
     assert "`fas spots list`" in fas("spots", "get", "127.0.0.1", code=FAILED).stderr
 
 
@@ -27,7 +28,8 @@ def test_numbers_of_workers_are_compared_as_numbers(fas: Fas) -> None:
 def test_refresh_and_replace(fas: Fas) -> None:
     assert len(fas("spots", "refresh_ip").stdout.strip()) == 36
     fas("spots", "refresh-ip", "-i", "127.0.0.1", "-w")
-    assert fas("spots", "replace", "127.0.0.1").stdout.strip()
+    assert len(fas("spots", "replace", "127.0.0.1").stdout.strip()) == 36
+    assert fas("spots", "replace", "127.0.0.1", "--wait").stdout == "127.0.0.1\n"
 
 
 def test_what_a_spot_cannot_offer_is_told(fas: Fas, platform: object) -> None:

@@ -31,6 +31,8 @@ signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 with open(told + ".new", "w") as file:
     json.dump({"argv": sys.argv[1:], "environ": dict(os.environ)}, file)
 os.rename(told + ".new", told)
+if os.environ.get("WARN"):
+    print("faaspot: warning", file=sys.stderr, flush=True)
 if os.environ.get("REFUSE"):
     sys.exit("faaspot: port 8000 is in use")
 line = {"url": os.environ["SAID"], "token": "T", "first_token": bool(os.environ.get("FIRST")), "data_dir": "/data"}
@@ -159,7 +161,11 @@ def test_options_are_handed_on_and_the_platform_knows_its_parent(
 
 
 def test_secrets_are_handed_on_where_other_users_cannot_read_them(started: Any, environ: dict[str, str]) -> None:
-    urls = {"--redis-url": "rediss://:s3cret@h", "--database-url": "postgresql://u:s3cret@h/d", "--token": "s3cret"}
+    urls = {
+        "--redis-url": "rediss://:s3cret@h",
+        "--database-url": "postgresql://u:s3cret@h/d",
+        "--token": "s3cret-of-16-letters",
+    }
     up = started(*(word for pair in urls.items() for word in pair))
 
     up.first_line()
@@ -236,8 +242,45 @@ def test_without_the_platform_it_says_what_to_install(bare: Fas, monkeypatch: py
 
     for word in ("up", "doctor"):
         result = bare(word, code=1)
-        assert "pip install 'faaspot[server]'" in result.stderr
+        assert "pip install '.[server]'" in result.stderr
+        assert "not installed" in json.loads(bare(word, "--json", code=1).stderr)["message"]
 
 
 def test_a_port_that_is_none_is_a_usage_error(bare: Fas) -> None:
     bare("up", "--port", "70000", code=USAGE)
+
+
+@pytest.mark.parametrize("token", ["", "short", "fifteen-letters"])
+def test_a_token_that_can_be_guessed_is_a_usage_error_that_does_not_show_it(bare: Fas, token: str) -> None:
+    result = bare("up", "--token", token, code=USAGE)
+
+    assert "at least 16" in result.stderr
+    assert not token or token not in result.stderr
+
+
+def test_with_json_what_keeps_the_platform_from_starting_is_one_line_of_json(started: Any) -> None:
+    up = started("--json", REFUSE="1")
+
+    out, err = up.process.communicate(timeout=20)
+
+    assert (up.process.returncode, out) == (1, "")
+    assert json.loads(err) == {"message": "port 8000 is in use"}
+
+
+def test_with_json_what_it_says_for_people_comes_once_it_is_ready(started: Any) -> None:
+    up = started("--json", WARN="1")
+
+    up.first_line()
+
+    assert sorted(up.stop()[2].splitlines()) == ["faaspot: warning", "to stdout"]
+
+
+def test_a_profile_of_another_platform_is_not_overwritten_in_silence(started: Any, bare: Fas) -> None:
+    bare("profiles", "create", "local", "-t", "of another", "--host", "http://127.0.0.1:18800")
+    up = started()
+
+    up.first_line()
+    assert "'local' pointed to the platform at http://127.0.0.1:18800: now to http://127.0.0.1:18801." in up.stop()[2]
+    again = started(SAID="http://127.0.0.1:18803")  # the same platform, as its token says
+    again.first_line()
+    assert "pointed" not in again.stop()[2]

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 
 from faaspot_runner.agent import wire
-from faaspot_runner.sandbox import channel as module
 from faaspot_runner.sandbox.channel import Channel, connect
 
 
@@ -54,17 +53,6 @@ def test_settle_waits_for_the_death(ends: tuple[Channel, socket.socket]) -> None
     pidfd = os.pidfd_open(process.pid)
     channel.dying(pidfd)
     assert channel.settle(0.01) is False
-    assert channel.overdue() is False, "it has its time yet"
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     assert channel.settle(5) is True
-    assert channel.overdue() is False
     process.wait()
-
-
-def test_a_death_that_does_not_come_is_overdue(
-    ends: tuple[Channel, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    channel, _ = ends
-    channel.dying(os.pidfd_open(os.getpid()))
-    monkeypatch.setattr(module, "DEATH_SECONDS", -1.0)
-    assert channel.overdue() is True

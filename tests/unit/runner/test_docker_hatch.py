@@ -20,7 +20,7 @@ def test_its_program_imports_by_the_image_s_interpreter_alone(tmp_path: Path, py
     hatch.pack(tmp_path / hatch.PROGRAM)
     code = f"import sys; sys.path.insert(0, {str(tmp_path / hatch.PROGRAM)!r}); "
     code += "import faaspot_runner.sandbox.launcher as l; "
-    code += "print(l.__file__, l.Plan([], [], {}, {}, 1, [], {}, '', []).image)"
+    code += "print(l.__file__, l.Plan([], [], {}, {}, 1, [], {}, '', [], False).image)"
     said = subprocess.check_output([python.executable, "-I", "-S", "-c", code], text=True)
     assert said.split() == [f"{tmp_path / hatch.PROGRAM}/faaspot_runner/sandbox/launcher.py", "False"]
 

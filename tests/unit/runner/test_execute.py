@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +15,6 @@ from uuid import uuid4
 
 import pytest
 
-from faaspot_runner.agent import wire
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.contract import BuildOutcome, BuildRequest, Error, RunEnded, RunRequest, SandboxSpec
 from faaspot_runner.environments.build import Environments
@@ -30,69 +26,11 @@ from faaspot_runner.report import LiveLog
 from faaspot_runner.runtimes.channels import Channels
 from faaspot_runner.runtimes.spot_socket import Offered, Prepared, SpotClient
 from faaspot_runner.sandbox.spec import Interpreter
+from tests.unit.runner.fake_zygote import Behave, Zygote, answers, dies, dies_running, hangs, refuses, says
 
 pytestmark = pytest.mark.timeout(30)
 
 SPEC = SandboxSpec(version_id="v1", deployment="d", version=1, runtime="process", python="3.11", code="0" * 64)
-Behave = Callable[["Zygote", str, list[int]], None]
-
-
-class Zygote:
-    """A client's zygote: a thread that answers each `run` by `behave`; runs are sleeping processes of the host."""
-
-    def __init__(self, behave: Behave) -> None:
-        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.runs: list[subprocess.Popen[bytes]] = []
-        self.behave = behave
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):  # the test closes the socket under it
-            while (received := wire.receive(self.ours, 8)) is not None:
-                message, fds = received
-                self.behave(self, message["id"], fds)
-
-    def fork(self, name: str) -> None:
-        run = subprocess.Popen(["sleep", "600"])
-        self.runs.append(run)
-        pidfd = os.pidfd_open(run.pid)
-        wire.send(self.ours, {"op": "forked", "id": name}, [pidfd])
-        os.close(pidfd)
-
-    def close(self) -> None:
-        self.ours.shutdown(socket.SHUT_RDWR)
-        self.ours.close()
-        for run in self.runs:
-            run.kill()
-            run.wait()
-
-
-def answers(zygote: Zygote, name: str, fds: list[int]) -> None:
-    """A run that succeeds."""
-    zygote.fork(name)
-    os.write(fds[0], wire.frame(b'{"ok":true,"output":"done"}'))
-    wire.close(fds)
-
-
-def hangs(zygote: Zygote, name: str, fds: list[int]) -> None:
-    zygote.fork(name)
-    os.write(fds[1], b"said\n")
-
-
-def refuses(zygote: Zygote, name: str, fds: list[int]) -> None:
-    wire.close(fds)
-    wire.send(zygote.ours, {"op": "refused", "id": name, "errno": 11, "message": "no process left"})
-
-
-def dies(zygote: Zygote, name: str, fds: list[int]) -> None:
-    wire.close(fds)
-    zygote.ours.shutdown(socket.SHUT_RDWR)
-
-
-def dies_running(zygote: Zygote, name: str, fds: list[int]) -> None:
-    zygote.fork(name)
-    dies(zygote, name, fds)
 
 
 class FakeSpot:
@@ -337,6 +275,36 @@ def test_two_failures_before_the_start_have_no_end(desk: Desk) -> None:
 def test_a_zygote_that_dies_under_a_run_leaves_it_to_another_attempt(desk: Desk) -> None:
     assert desk.run(dies_running) is None
     assert desk.spot.asked == [None]
+
+
+def test_a_zygote_that_breaks_the_protocol_is_the_functions_own_end_at_once(desk: Desk) -> None:
+    """Another attempt would meet the same code."""
+    ended = desk.run(says({"op": "exited", "status": 2**100}))
+    assert ended is not None
+    assert (ended.status, ended.reason) == ("Failure", "error")
+    assert ended.error is not None
+    assert ended.error.type == "SandboxBroken"
+    assert desk.spot.asked == [None]
+    assert desk.spot.suspects == [("s1", False)]
+    assert desk.spot.zygotes[0].runs[0].wait(5) == -9
+
+
+def test_what_a_zygote_says_is_one_bounded_line_of_the_log(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    forged = "no\nERROR spot: the platform is on fire" + "!" * 5000
+    lies = says({"op": "refused", "errno": 1, "message": forged}, forked=False)
+    assert desk.run(lies, lies) is None
+    assert len(caplog.messages) == 2
+    assert not [text for text in caplog.messages if "\n" in text or len(text) > 600]
+
+
+def test_a_defect_of_the_platform_is_a_failure_like_any_other(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    def make(log: Callable[[str], None]) -> BuildOutcome:
+        raise KeyError("nobody thought of it")
+
+    desk.environments.make = make
+    assert desk.build() is None
+    assert "another attempt decides" in caplog.text
+    assert "KeyError: 'nobody thought of it'" in caplog.text
 
 
 def test_a_sandbox_that_the_platform_could_not_start_has_no_end(desk: Desk) -> None:

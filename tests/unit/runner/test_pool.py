@@ -29,6 +29,7 @@ class FakeSandbox(Sandbox):
         self.id, self.spec = f"s{number}", spec
         self.start_ms = self.import_ms = 1.0
         self.log = "imported"
+        self.counted = True
         self.life, self._end = os.pipe()
         self.living = True
         self.retired = self.stopped = False

@@ -136,6 +136,73 @@ def test_a_zygote_that_dies_under_a_run_is_told_and_replaced(stage: Stage) -> No
     assert stage.output(code, args={"sleep": 0}) == 1
 
 
+FORGED = [
+    '{"op":"ready"}', '{"op":"ready","import_ms":NaN}', '{"op":"ready","import_ms":"1"}', '{"op":"failed"}',
+    '{"op":"ready","import_ms":1' + "0" * 400 + "}", '{"op":"failed","stage":"start","error":{"message":"m"}}',
+    '{"op":"failed","stage":"start","errno":1}', '{"op":"ended","status":1' + "0" * 40 + "}",
+    '{"op":"other"}', "{}", "x",
+]  # fmt: skip
+
+
+def test_an_import_that_writes_on_the_channel_ends_with_its_sandbox(stage: Stage) -> None:
+    """It is in the zygote's own process and can write there: nothing of the sandbox may stay."""
+    stage.run(INNOCENT)
+    stage.ask(op="close")
+    before = living(descendants(stage.process.pid))
+    for word in FORGED:
+        answer = stage.runs(f"import os, time\nos.write(3, {word.encode()!r})\ntime.sleep(60)", import_timeout=20)
+        assert answer["failed"]["reason"] == "error", (word[:50], answer)
+        assert answer["failed"]["type"] == "SandboxBroken"
+    assert eventually(lambda: living(descendants(stage.process.pid)) <= before, 2.0)
+
+
+def test_a_zygote_that_lies_about_a_run_ends_with_it(stage: Stage) -> None:
+    """A thread of the import finds the worker's channel and speaks in the zygote's name."""
+    code = """
+    import os, socket, stat, struct, threading, time
+    zygote = os.getpid()
+    def is_a_workers(channel):
+        pid, _, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return pid == 0 and channel.type == socket.SOCK_SEQPACKET
+    def lie_on(fd):
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with socket.socket(fileno=os.dup(fd)) as channel:
+                if is_a_workers(channel):
+                    channel.send(b'{"op":"exited","id":"e0","status":1' + b"0" * 40 + b"}")
+    def lie():
+        while os.getpid() == zygote:
+            for fd in range(4, 40):
+                try:
+                    lie_on(fd)
+                except OSError:
+                    pass
+            time.sleep(0.01)
+    threading.Thread(target=lie, daemon=True).start()
+    def main(args, context):
+        time.sleep(30)
+    """
+    outcome = stage.run(code)
+    assert (outcome["status"], outcome["reason"]) == ("Failure", "broken")
+    assert outcome["error"]["type"] == "SandboxBroken"
+    assert stage.output(INNOCENT) == 1
+
+
+def test_an_import_that_says_it_is_ready_is_believed_within_reason() -> None:
+    async def story() -> None:
+        from tests.unit.runner.sandbox_driver import Driver
+
+        driver = Driver("process")
+        await driver.connector.deploy(False)
+        code = 'import os\nos.write(3, b\'{"op":"ready","import_ms":9e11}\')\n' + INNOCENT
+        answer = await driver.run({"op": "run", "code": code, "python": python()})
+        assert answer["outcomes"][0]["status"] == "Success"
+        (sandbox,) = driver.sandboxes.values()
+        assert 0 <= sandbox.start_ms <= sandbox.start_ms + sandbox.import_ms < 60_000
+        await driver.close()
+
+    asyncio.run(story())
+
+
 def test_retire_lets_the_last_run_end() -> None:
     async def story() -> None:
         from tests.unit.runner.sandbox_driver import Driver

@@ -78,6 +78,36 @@ def test_r3_a_memory_bomb_ends_as_one(stage: Stage, take: str) -> None:
     after(stage)
 
 
+def test_r3_a_memory_bomb_that_never_stops_talking_is_seen_as_well(stage: Stage) -> None:
+    code = """
+    import os, threading, time
+    def talk():
+        while True:
+            os.write(1, b".")
+            time.sleep(0.003)
+    def main(args, context):
+        threading.Thread(target=talk, daemon=True).start()
+        with open("/dev/shm/x", "wb") as file:
+            for _ in range(160):
+                file.write(bytes(2**20))
+        time.sleep(3)
+        return "survived"
+    """
+    assert stage.run(code, limits={"memory": 96, "tmp": 256})["reason"] == "oom"
+
+
+def test_r6_a_flood_on_the_result_channel_is_not_kept(stage: Stage) -> None:
+    code = """
+    import os
+    def main(args, context):
+        os.write(3, bytes(4))
+        for _ in range(300):
+            os.write(3, bytes(2**20))
+    """
+    assert stage.run(code)["reason"] == "unserialisable"
+    test_r6_the_driver_of_a_run_stays_small(stage)
+
+
 def test_r5_tmp_has_a_size_and_a_number_of_files(stage: Stage) -> None:
     code = """
     import errno, os

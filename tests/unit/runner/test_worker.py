@@ -247,10 +247,65 @@ def test_another_attempt_is_a_run_of_its_own(bench: Bench, client: redis.Redis) 
 def test_a_claim_sent_again_because_its_answer_was_lost_is_still_ours(client: redis.Redis) -> None:
     request = a_run()
     leases = Leases(client, PLACE, "127.0.0.1", RedisClock())
-    keys = lease_key(request.execution_id, 1), f"{job_id(request.execution_id, 1)}:w1.0"
-    client.set(keys[0], request.token)
-    client.zadd(PLACE.started, {keys[1]: "inf"})
-    assert leases.take(request) is not None
+    client.set(lease_key(request.execution_id, 1), f"{request.token} {job_id(request.execution_id, 1)}:w1.0")
+    lease = leases.take(request)
+    assert lease is not None
+    assert client.get(lease_key(request.execution_id, 1)) == lease.value.encode()
+
+
+@pytest.fixture
+def elsewhere(client: redis.Redis) -> Leases:
+    """Those of another worker."""
+    return Leases(client, Place(queue="sync", worker="w2"), "127.0.0.1", RedisClock())
+
+
+def test_who_lost_a_lease_hears_it_though_another_has_one_of_the_same_attempt(
+    bench: Bench, client: redis.Redis, elsewhere: Leases
+) -> None:
+    """Both carry the attempt's token: a server that forgot the key gives it to the next delivery."""
+    request = a_run()
+    thread = bench.begin(request)
+    key = lease_key(request.execution_id, 1)
+    client.delete(key)
+    second = elsewhere.take(request)
+    assert second is not None
+    bench.leases.renew()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [event.kind for event in events(client)] == ["started", "started"]
+    elsewhere.renew()
+    assert second.ending is None
+    assert client.get(key) == second.value.encode()
+
+
+def test_who_leaves_takes_neither_the_lease_nor_the_job_of_another(
+    bench: Bench, client: redis.Redis, elsewhere: Leases
+) -> None:
+    request = a_run()
+    bench.executor.make = lambda *_: None
+    thread = bench.begin(request)
+    key, name = lease_key(request.execution_id, 1), job_id(request.execution_id, 1)
+    client.delete(key)
+    second = elsewhere.take(request)
+    assert second is not None
+    bench.executor.go_on.set()
+    thread.join(5)
+    assert client.get(key) == second.value.encode()
+    assert client.hget(Job.key_for(name), "status") == b"started"
+    assert client.zrange(PLACE.started, 0, -1) == [second.member.encode()]
+
+
+def test_an_end_stops_whoever_else_runs_the_attempt(bench: Bench, client: redis.Redis, elsewhere: Leases) -> None:
+    request = a_run()
+    thread = bench.begin(request)
+    client.delete(lease_key(request.execution_id, 1))
+    second = elsewhere.take(request)
+    assert second is not None
+    bench.executor.go_on.set()
+    thread.join(5)
+    elsewhere.renew()
+    assert second.ending == "lost"
+    assert client.get(lease_key(request.execution_id, 1)) == LEASE_DONE.encode()
 
 
 # ---------------------------------------------------------------- what cannot be run

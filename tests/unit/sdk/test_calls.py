@@ -136,6 +136,11 @@ def test_a_name_stays_one_segment_of_the_path(name: str, segment: str) -> None:
     assert _calls.segment(name) == segment
 
 
+def test_half_a_character_is_no_name() -> None:
+    with pytest.raises(errors.BadArgument):
+        _calls.segment("\ud800")
+
+
 def test_only_the_cursor_is_taken_from_a_link() -> None:
     link = '<https://elsewhere/api/executions/?limit=2&cursor=a%2Fb>; rel="next"'
 
@@ -145,16 +150,23 @@ def test_only_the_cursor_is_taken_from_a_link() -> None:
 
 
 def test_what_is_not_strict_json_is_not_sent() -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        send("POST", "x", {"a": float("nan")})
-    with pytest.raises(TypeError):
-        send("POST", "x", {"a": object()})
+    for wrong in (float("nan"), object()):
+        with pytest.raises(errors.BadArgument, match="JSON") as caught:
+            send("POST", "x", {"a": wrong})
+        assert isinstance(caught.value, ValueError)
+        assert isinstance(caught.value, TypeError)
     assert send("POST", "x", {"a": "ü"}).payload == '{"a":"ü"}'.encode()
 
 
 def test_the_record_of_a_failure_becomes_the_error_that_its_reason_means() -> None:
-    for reason, kind in (("oom", errors.OutOfMemory), ("cancelled", errors.Cancelled), ("words", errors.RunError)):
+    for reason, kind, status in (
+        ("oom", errors.OutOfMemory, 500),
+        ("cancelled", errors.Cancelled, 409),
+        ("timeout", errors.RunTimedOut, 504),
+        ("worker_lost", errors.WorkerLost, 503),
+        ("words", errors.RunError, 500),
+    ):
         error = _calls.failure_of({"uuid": "u", "status": "Failure", "reason": reason, "output": "why"})
         assert type(error) is kind
-        assert (error.message, error.error_code, error.execution_id, error.status) == ("why", reason, "u", None)
+        assert (error.message, error.error_code, error.execution_id, error.status) == ("why", reason, "u", status)
     assert type(_calls.failure_of({"status": "Cancelled"})) is errors.Cancelled

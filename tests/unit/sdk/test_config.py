@@ -10,7 +10,7 @@ import yaml
 
 from faaspot import config
 from faaspot.config import Profile, Profiles
-from faaspot.errors import ConfigError, NoProfile
+from faaspot.errors import BadProfile, ConfigError, NoProfile, ProfileExists
 
 
 @pytest.fixture
@@ -226,3 +226,40 @@ def test_an_unknown_profile_names_the_known_ones(store: Profiles) -> None:
     with pytest.raises(ConfigError, match="no profile 'b'") as caught:
         config.resolve(profile="b")
     assert caught.value.hint == "Known profiles: a."
+
+
+def test_a_host_with_its_port_is_taken_apart_and_two_ports_are_refused(own_profiles: Path) -> None:
+    store = Profiles()
+    made = store.create("a", host="example.org:9000", token="T")
+
+    assert (made.host, made.port, made.url) == ("example.org", 9000, "https://example.org:9000")
+    assert store.update("a", port=5).url == "https://example.org:5"
+    assert store.create("six", host="[::1]:9000").url == "http://[::1]:9000"
+    assert store.create("bare", host="::1").port is None
+    for wrong in ({"host": "example.org:9000", "port": 5}, {"host": "h:port"}, {"port": 99999}):
+        with pytest.raises(BadProfile):
+            store.create("wrong", **wrong)
+    assert "wrong" not in store.list()
+
+
+def test_a_name_that_is_taken_is_an_error_of_its_own(own_profiles: Path) -> None:
+    Profiles().create("a", token="T")
+
+    with pytest.raises(ProfileExists):
+        Profiles().create("a", token="T")
+
+
+def test_the_text_of_a_profile_shows_no_secret() -> None:
+    assert "s3cret" not in repr(Profile(host="h", token="s3cret", password="s3cret"))
+
+
+def test_the_origin_names_what_counts(own_profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.origin() == config.Origin(address=None, token=None, profile=None)
+    Profiles().create("a", token="T")
+    assert config.origin() == config.Origin(address=None, token=None, profile="a")
+    monkeypatch.setenv("FAASPOT_URL", "http://x")
+    assert config.origin() == config.Origin(address="FAASPOT_URL", token=None, profile=None)
+    monkeypatch.setenv("FAASPOT_TOKEN", "T")
+    monkeypatch.setenv("FAASPOT_PROFILE", "b")
+    assert config.origin() == config.Origin(address="FAASPOT_URL", token="FAASPOT_TOKEN", profile="b")
+    assert config.origin("a") == config.Origin(address=None, token=None, profile="a")

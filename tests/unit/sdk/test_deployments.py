@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faaspot import AsyncFaaspot, Faaspot
-from faaspot.errors import Exists, FaaspotError, Invalid, MissingFile, NotFound, RunError, WaitTimeout
+from faaspot.errors import (
+    BadArgument,
+    Exists,
+    FaaspotError,
+    Invalid,
+    MissingFile,
+    NotFound,
+    RunError,
+    UnreadableFile,
+    WaitTimeout,
+)
 from tests.unit.sdk.served import Served, write
 
 ECHO = "def main(args, context):\n    return args\n"
@@ -63,6 +73,8 @@ def test_nothing_is_sent_when_a_file_is_missing_or_a_part_is_said_twice(
     code = write(tmp_path, "f.py", ECHO)
     with pytest.raises(MissingFile, match=r"Missing file in path: .*none\.txt"):
         faaspot.deployments.create("echo", file=code, requirements_file=tmp_path / "none.txt")
+    with pytest.raises(UnreadableFile, match="Is a directory"):
+        faaspot.deployments.create("echo", file=tmp_path)
     for wrong in (
         {"file": code, "code": ECHO},
         {"code": ECHO, "context": {}, "context_file": code},
@@ -158,6 +170,59 @@ def test_a_wait_may_be_limited_and_the_run_goes_on(faaspot: Faaspot, platform: S
         faaspot.deployments.run("slow", wait=True, timeout=1)
     assert platform.services.state.calls[-2][1][2] == 1.0
     assert faaspot.executions.get(caught.value.execution_id or "").status == "Started"
+
+
+def test_the_error_of_a_run_is_the_same_however_it_was_waited_for(faaspot: Faaspot) -> None:
+    faaspot.deployments.create("half", code=HALF)
+    zero = {"n": 0}
+
+    def waited() -> Iterator[Callable[[], Any]]:
+        yield lambda: faaspot.deployments.run("half", zero, wait=True)
+        yield lambda: faaspot.deployments.run_bulk("half", [zero], wait=True)
+        yield lambda: faaspot.executions.result(faaspot.deployments.run("half", zero))
+        yield lambda: list(faaspot.deployments.map("half", [zero]))
+
+    for call in waited():
+        with pytest.raises(RunError) as caught:
+            call()
+        error = caught.value
+        assert (str(error), error.status, error.type) == (
+            "ZeroDivisionError: division by zero",
+            500,
+            "ZeroDivisionError",
+        )
+        assert len(error.execution_id or "") == 36
+
+
+def test_a_bulk_with_a_failure_keeps_the_other_results_where_asked(faaspot: Faaspot) -> None:
+    faaspot.deployments.create("half", code=HALF)
+
+    results = faaspot.deployments.run_bulk("half", [{"n": 2}, {"n": 0}, {"n": 4}], wait=True, return_exceptions=True)
+
+    assert (results[0], results[2]) == (0.5, 0.25)
+    assert isinstance(results[1], RunError)
+
+
+def test_arguments_that_cannot_be_sent_are_ours_and_pythons_errors(faaspot: Faaspot, platform: Served) -> None:
+    calls: list[Callable[[Any], Any]] = [
+        lambda wrong: faaspot.deployments.run("x", wrong),
+        lambda wrong: faaspot.deployments.run("x", {"a": object()}),
+        lambda wrong: faaspot.deployments.run("x", {}, wait=True, timeout=wrong),
+        lambda wrong: faaspot.deployments.run_bulk("x", wrong),
+        lambda wrong: faaspot.deployments.run_bulk("x", [wrong]),
+        lambda wrong: faaspot.deployments.create("x", code=wrong if wrong != "text" else "\ud800"),
+        lambda wrong: faaspot.deployments.create("x", code=ECHO, context=[wrong]),  # type: ignore[arg-type]
+        lambda wrong: faaspot.deployments.version("x", wrong),
+        lambda wrong: faaspot.executions.get(None),  # type: ignore[call-overload]
+        lambda wrong: faaspot.executions.wait("x", timeout=wrong),
+    ]
+    for call in calls:
+        for wrong in ("text", object()):
+            with pytest.raises(BadArgument) as caught:
+                call(wrong)
+            assert isinstance(caught.value, ValueError)
+            assert isinstance(caught.value, TypeError)
+    assert platform.services.state.calls == []
 
 
 def test_a_list_runs_each_and_run_bulk_does_the_same(faaspot: Faaspot, echo: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from faaspot import AsyncFaaspot, Faaspot, executions
-from faaspot.errors import AlreadyEnded, BuildFailed, ConnectionFailed, NotFound, RunError, WaitTimeout
+from faaspot.errors import AlreadyEnded, BuildFailed, ConnectionFailed, NotFound, RunError, TooLarge, WaitTimeout
 from tests.unit.sdk.played import Played, answer
 from tests.unit.sdk.served import Served
 
@@ -86,6 +86,18 @@ def test_many_are_waited_for_together_and_the_first_failure_is_raised() -> None:
         Played(executions.results(["a", "b"]), failed)
 
 
+def test_records_that_are_too_large_for_one_answer_are_asked_for_in_halves() -> None:
+    too_large = answer(413, {"message": "ask for fewer", "error_code": "too_large"})
+    one, two, three = ({"uuid": name, "status": "Success", "output": name} for name in "abc")
+
+    played = Played(executions.results(["a", "b", "c"]), too_large, answer(body=[one]), too_large,
+                    answer(body=[two]), answer(body=[three]))  # fmt: skip
+
+    assert played.value == ["a", "b", "c"]
+    with pytest.raises(TooLarge):
+        Played(executions.results(["a"]), too_large)
+
+
 # ---------------------------------------------------------------- over the wire
 
 
@@ -99,6 +111,7 @@ def test_one_or_several_are_got_by_id_or_by_record(faaspot: Faaspot) -> None:
     assert faaspot.executions.get(first) == first
     assert [each.output for each in faaspot.executions.get(ids)] == [{"n": 1}, {"n": 2}]
     assert faaspot.executions.get_bulk(tuple(ids)) == faaspot.executions.get(ids)
+    assert [each.uuid for each in faaspot.executions.get([*ids, ids[0]])] == [*ids, ids[0]]
     with pytest.raises(NotFound, match="nothing"):
         faaspot.executions.get_bulk([*ids, "nothing"])
 
@@ -158,8 +171,17 @@ def test_the_async_client_does_all_of_it(platform: Served) -> None:
             await looks.cancel(execution)
             with pytest.raises(RunError):
                 await looks.result(execution)
+            assert [each.status for each in await looks.wait_bulk([execution])] == ["Cancelled"]
             with pytest.raises(NotFound):
                 _ = [piece async for piece in looks.follow("00000000-0000-0000-0000-000000000000")]
             return seen
 
     assert asyncio.run(talk()) == ["Started", 1, 1, 1, 2, "first line", "first line"]
+
+
+def test_several_are_waited_for_however_they_ended(faaspot: Faaspot, endless: str) -> None:
+    faaspot.deployments.create("half", code="def main(args, context):\n    return 1 / args['n']\n")
+    ids = faaspot.deployments.run_bulk("half", [{"n": 2}, {"n": 0}])
+
+    assert [each.status for each in faaspot.executions.wait_bulk(ids)] == ["Success", "Failure"]
+    assert faaspot.executions.wait_bulk([]) == []

@@ -45,5 +45,5 @@ def test_a_folder_and_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None
 def test_encoded_text_is_percent_encoded_and_keeps_slashes() -> None:
     text = "def main(args, context):\n    return '100%41/ü'\n"
 
-    assert _source.encoded("a/b c%") == "a/b%20c%25"
-    assert unquote(_source.encoded(text)) == text
+    assert _source.encoded("a/b c%", "code") == "a/b%20c%25"
+    assert unquote(_source.encoded(text, "code")) == text

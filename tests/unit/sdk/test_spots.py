@@ -34,12 +34,13 @@ def test_numbers_of_workers_are_numbers(faaspot: Faaspot, platform: Served) -> N
 def test_refresh_and_replace(faaspot: Faaspot) -> None:
     assert isinstance(faaspot.spots.refresh_ip("127.0.0.1"), str)
     assert isinstance(faaspot.spots.refresh_ip(wait=True), Execution)
-    assert faaspot.spots.replace("127.0.0.1") is not None
+    assert isinstance(faaspot.spots.replace("127.0.0.1"), str)
+    assert isinstance(faaspot.spots.replace("127.0.0.1", wait=True), Execution)
 
 
 def test_the_get_that_acts_is_not_sent_twice() -> None:
     with pytest.raises(ConnectionFailed):
-        Played(spots._replace("127.0.0.1"), ConnectionFailed("lost"))
+        Played(spots._task(spots._replace("127.0.0.1"), False), ConnectionFailed("lost"))
 
 
 def test_a_zone_is_sent_where_one_is_given(faaspot: Faaspot) -> None:

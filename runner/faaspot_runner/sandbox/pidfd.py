@@ -1,0 +1,33 @@
+"""Whose process a descriptor is that came out of a sandbox."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+
+def pid_of(pidfd: int) -> int | None:
+    """The process of a pidfd that a zygote sent, -1 if it is dead already, None if it cannot be one of its runs.
+
+    A run is in a deeper pid namespace than we are. Without isolation it is not: then it is 0, nobody to look at from
+    outside, as long as it is not we ourselves who are about to be killed.
+    """
+    fields = dict(line.split(":\t", 1) for line in _text_of(f"/proc/self/fdinfo/{pidfd}") if ":\t" in line)
+    try:
+        pid, nested = int(fields["Pid"]), fields.get("NSpid", "").split()
+    except (KeyError, ValueError):
+        return None
+    if pid == -1 or len(nested) > _own_depth():
+        return pid
+    return 0 if pid > 1 and pid not in (os.getpid(), os.getppid()) else None
+
+
+@functools.cache
+def _own_depth() -> int:
+    """How many pid namespaces this process is in."""
+    return next(len(line.split()) - 1 for line in _text_of("/proc/self/status") if line.startswith("NSpid:"))
+
+
+def _text_of(path: str) -> list[str]:
+    with open(path) as file:
+        return file.read().splitlines()
