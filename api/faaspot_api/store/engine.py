@@ -122,7 +122,9 @@ def _open(url: URL, synchronous: Synchronous, busy: float) -> Engine:
             connect_args={"connect_timeout": max(2, round(busy)), "options": _postgres_options(busy)},
         )
     except (ModuleNotFoundError, NoSuchModuleError):
-        raise BadDatabaseError("PostgreSQL needs psycopg; in a clone of faaspot: pip install -e '.[postgres]'") from None
+        raise BadDatabaseError(
+            "PostgreSQL needs psycopg; in a clone of faaspot: pip install -e '.[postgres]'"
+        ) from None
 
 
 def _postgres_options(busy: float) -> str:
