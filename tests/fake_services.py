@@ -309,7 +309,7 @@ class FakeSpots:
         self._state.calls.append(("update_spots", (least, most)))
         if least is not None and most is not None and least > most:
             raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
-        return {"min_workers": least, "max_workers": most}
+        return {"min_workers": least, "max_workers": most, "applied": False, "message": "Nothing was changed."}
 
     def refresh(self, who: Principal, ip: str) -> str:
         if ip != "all":

@@ -73,7 +73,7 @@ class Spots:
         return self._session.hold(_task(_remove(ip), wait))
 
     def update(self, min: int | None = None, max: int | None = None) -> Any:  # noqa: A002 - the published clients' names
-        """Set how many workers a spot has at least and at most."""
+        """Ask for numbers of workers. They are fixed at the platform's start: the answer says `applied: false`."""
         return self._session.hold(_update(min, max))
 
     def refresh_ip(self, ip: str = "all", wait: bool = False) -> str | Execution:
@@ -108,7 +108,7 @@ class AsyncSpots:
         return await self._session.hold(_task(_remove(ip), wait))
 
     async def update(self, min: int | None = None, max: int | None = None) -> Any:  # noqa: A002 - as in `Spots`
-        """Set how many workers a spot has at least and at most."""
+        """Ask for numbers of workers. They are fixed at the platform's start: the answer says `applied: false`."""
         return await self._session.hold(_update(min, max))
 
     async def refresh_ip(self, ip: str = "all", wait: bool = False) -> str | Execution:

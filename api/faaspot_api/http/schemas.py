@@ -114,10 +114,12 @@ Workers = Annotated[
 
 
 class UpdateSpots(Request):
-    """Either both numbers of workers, or an address to refresh (`all` for each)."""
+    """Numbers of workers (which are fixed at the platform's start: the answer says `applied: false`), or an address to
+    refresh (`all` for each).
+    """
 
-    min_workers: Workers = left_out("Fewest workers of a spot.")
-    max_workers: Workers = left_out("Most workers of a spot.")
+    min_workers: Workers = left_out("Fewest workers of a spot; not applied yet.")
+    max_workers: Workers = left_out("Most workers of a spot; not applied yet.")
     refresh_ip: str = left_out("`all` or one spot's address.")
 
 

@@ -25,7 +25,7 @@ def add_spot(call: Call, body: schemas.AddSpot) -> Response:
 
 @routes.route("PATCH", "/spots/", {200: dict | schemas.ExecutionId}, body=schemas.UpdateSpots, errors=(404, 409))
 def update_spots(call: Call, body: schemas.UpdateSpots) -> Response:
-    """Set the number of workers of a spot, or refresh addresses (then the answer is an execution id)."""
+    """Refresh addresses (the answer is an execution id). Numbers of workers are checked and change nothing yet."""
     spots = call.services.spots
     said = body.model_fields_set
     if said == {"refresh_ip"}:

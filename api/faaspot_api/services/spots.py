@@ -13,7 +13,7 @@ from faaspot_api.queue.base import Queue, SpotSeen
 from faaspot_api.services import access, wakeups
 from faaspot_api.services.recorder import new_token
 from faaspot_api.services.wakeups import SUPERVISOR_QUEUE, Bell, Task
-from faaspot_api.store import executions, options
+from faaspot_api.store import executions
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import now
@@ -27,7 +27,10 @@ NAMES: dict[SpotAction, str] = {
     "refresh": "spots.refresh_ip",
 }
 """The `name` of the record of each."""
-WORKERS = "spots.workers"
+WORKERS_FIXED = (
+    "Nothing was changed: every spot has the number of workers that the platform was started with "
+    "(fas up --workers N). Add or remove spots instead."
+)
 MAX_WORKERS = 1000
 
 
@@ -86,15 +89,14 @@ class SpotService:
         return self._ask(who, "refresh", None if ip == "all" else ip)
 
     def update(self, who: Principal, least: int | None, most: int | None) -> dict[str, Any]:
-        """Remember between how many workers a spot may have; what is remembered. None: as before."""
+        """Check what the published clients ask for and repeat it, with `applied` false: nothing changes.
+
+        A spot has as many workers as the platform was started with. Raises Invalid.
+        """
         access.require_admin(who)
-        with self._store.write() as transaction:
-            kept = options.read(transaction, WORKERS) or {"min_workers": 1, "max_workers": 1}
-            said = {"min_workers": least, "max_workers": most}
-            kept |= {name: value for name, value in said.items() if value is not None}
-            _check_workers(kept)
-            options.write(transaction, WORKERS, kept)
-        return dict(kept)
+        said = {"min_workers": least, "max_workers": most}
+        _check_workers(said)
+        return {**said, "applied": False, "message": WORKERS_FIXED}
 
     def _ask(self, who: Principal, action: SpotAction, ip: str | None) -> str:
         row = NewExecution(
@@ -122,11 +124,12 @@ class SpotService:
         return row.uuid
 
 
-def _check_workers(kept: dict[str, int]) -> None:
-    for name, value in kept.items():
-        if not 0 <= value <= MAX_WORKERS:
+def _check_workers(said: dict[str, int | None]) -> None:
+    for name, value in said.items():
+        if value is not None and not 0 <= value <= MAX_WORKERS:
             raise Invalid.fields(FieldError(field=name, message=f"must be from 0 to {MAX_WORKERS}"))
-    if kept["min_workers"] > kept["max_workers"]:
+    least, most = said["min_workers"], said["max_workers"]
+    if least is not None and most is not None and least > most:
         raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
 
 

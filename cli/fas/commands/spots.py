@@ -65,7 +65,7 @@ def remove(state: State, /, ip: str | None, wait: bool) -> None:
 @click.option("--max", "most", type=click.IntRange(min=0), metavar="N", help="Most workers of a spot.")
 @pass_state
 def update(state: State, /, least: int | None, most: int | None) -> None:
-    """Set how many workers a spot has."""
+    """Ask for numbers of workers (not applied yet)."""
     if least is None and most is None:
         raise click.UsageError("Nothing to update: say --min, --max or both.")
     if least is not None and most is not None and least > most:

@@ -88,14 +88,14 @@ def test_a_request_that_waits_can_be_cancelled(plane: Plane) -> None:
     assert plane.queue.take(SUPERVISOR) is None
 
 
-def test_the_numbers_of_workers_are_remembered_and_checked(plane: Plane) -> None:
+def test_numbers_of_workers_are_checked_and_the_answer_says_that_nothing_changes(plane: Plane) -> None:
     update = plane.services.spots.update
-    assert update(ADMIN, 2, 10) == {"min_workers": 2, "max_workers": 10}
-    assert update(ADMIN, None, 5) == {"min_workers": 2, "max_workers": 5}
-    for least, most in ((6, None), (-1, None), (None, 10**9)):
+    said = update(ADMIN, 2, 10)
+    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, False)
+    assert "--workers" in said["message"]
+    for least, most in ((6, 5), (-1, None), (None, 10**9)):
         with pytest.raises(Invalid):
             update(ADMIN, least, most)
-    assert update(ADMIN, None, None) == {"min_workers": 2, "max_workers": 5}
 
 
 @pytest.mark.parametrize("who", [ANN, EVE])

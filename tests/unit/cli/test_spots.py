@@ -19,7 +19,8 @@ def test_spots_are_listed_shown_added_and_removed(fas: Fas) -> None:
 
 
 def test_numbers_of_workers_are_compared_as_numbers(fas: Fas) -> None:
-    assert fas.json("spots", "update", "--min", "2", "--max", "10") == {"min_workers": 2, "max_workers": 10}
+    said = fas.json("spots", "update", "--min", "2", "--max", "10")
+    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, False)
     assert "more than" in fas("spots", "update", "--min", "10", "--max", "2", code=USAGE).stderr
     assert "Nothing to update" in fas("spots", "update", code=USAGE).stderr
     fas("spots", "update", "--min", "x", code=USAGE)

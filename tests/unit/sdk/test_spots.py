@@ -27,7 +27,8 @@ def test_spots_are_added_shown_and_removed(faaspot: Faaspot) -> None:
 
 
 def test_numbers_of_workers_are_numbers(faaspot: Faaspot, platform: Served) -> None:
-    assert faaspot.spots.update(2, 10) == {"min_workers": 2, "max_workers": 10}
+    said = faaspot.spots.update(2, 10)
+    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, False)
     assert platform.services.state.calls[-1] == ("update_spots", (2, 10))
 
 
