@@ -34,12 +34,13 @@ RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends tini libseccomp2 iptables >/dev/null \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
  && useradd --uid 61990 --user-group --no-create-home --home-dir /var/lib/faaspot --shell /usr/sbin/nologin faaspot \
- && install -d -o faaspot -g faaspot -m 0700 /var/lib/faaspot
+ && install -d -o faaspot -g faaspot -m 0700 /var/lib/faaspot /var/lib/faaspot-spot
 COPY --from=build /opt/faaspot /opt/faaspot
 ENV PATH=/opt/faaspot/bin:$PATH \
     FAASPOT_DATA_DIR=/var/lib/faaspot \
     FAASPOT_SPOT_DATA_DIR=/var/lib/faaspot \
     FAASPOT_DIR=/tmp/fas \
+    HOME=/var/lib/faaspot \
     FAASPOT_HOST=0.0.0.0 \
     FAASPOT_PORT=8000
 USER faaspot
@@ -47,6 +48,6 @@ WORKDIR /
 VOLUME /var/lib/faaspot
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python3", "-m", "faaspot_api", "ping"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python3", "-m", "faaspot_api", "health"]
 ENTRYPOINT ["tini", "--"]
 CMD ["fas", "up"]

@@ -19,6 +19,7 @@ from typing import Literal, TextIO
 
 from faaspot_runner import settings
 from faaspot_runner.environments.interpreters import discover
+from faaspot_runner.sandbox import container as containers
 from faaspot_runner.sandbox import features, limits
 from faaspot_runner.sandbox import network as networks
 from faaspot_runner.sandbox.cgroups import detect
@@ -54,15 +55,17 @@ def main(argv: Sequence[str]) -> int:
 
 def examine() -> Iterator[Check]:
     """Every check, section by section."""
-    yield from _runtimes()
+    found = features.probe()
+    yield from _runtimes(found)
+    yield from _container(found)
+    yield from _kernel(found)
     yield from _limits()
     yield from _network()
     yield from _interpreters()
     yield from _host()
 
 
-def _runtimes() -> Iterator[Check]:
-    found = features.probe()
+def _runtimes(found: Sequence[features.Feature]) -> Iterator[Check]:
     lacking = [feature.name for feature in found if feature.required and not feature.present]
     yield Check(
         section="runtimes",
@@ -73,6 +76,34 @@ def _runtimes() -> Iterator[Check]:
         if lacking
         else "",
     )
+
+
+def _container(found: Sequence[features.Feature]) -> Iterator[Check]:
+    """What the engine gives the platform, if it runs in a container."""
+    inside = containers.found()
+    if inside is None:
+        return
+    advice = inside.advice(feature.detail for feature in found if feature.required and not feature.present)
+    yield Check(
+        section="container",
+        name="engine",
+        answer="missing" if advice else "ok",
+        text="keeps back what sandboxes are made of" if advice else "allows what sandboxes are made of",
+        what_to_do=advice,
+    )
+    who, held = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}", inside.capabilities
+    yield Check(section="container", name="user", answer="ok", text=f"{who}, capabilities: {', '.join(held) or 'none'}")
+    if lacking := inside.lacking():
+        yield Check(
+            section="container",
+            name="capabilities",
+            answer="missing",
+            text="root lacks some that give sandboxes and services users of their own",
+            what_to_do=f"start the container with {' '.join(lacking)}, or without --user: its own user needs none",
+        )
+
+
+def _kernel(found: Sequence[features.Feature]) -> Iterator[Check]:
     for feature in found:
         answer: Answer = "ok" if feature.present else "missing" if feature.required else "absent"
         text = feature.needed_for if feature.present else f"{feature.detail} ({feature.needed_for})"

@@ -74,7 +74,7 @@ class Broker:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._settings = settings = ground.settings
-        self._blobs = Blobs(settings.data_dir / "blobs")
+        self._blobs = Blobs(settings.blob_directory)
         self._configs = ground.configs(settings.home)
         self._manager = DefaultDeploymentManager(CONNECTORS, self._configs)
         self._pool = SandboxPool(self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone)
@@ -254,6 +254,7 @@ def worker_arguments(settings: Settings) -> list[str]:
     names = (
         "ip",
         "data_dir",
+        "blobs",
         "redis_url",
         "threads",
         "build_threads",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import platform
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from faaspot_runner import settings as settings_module
 from faaspot_runner.environments.interpreters import discover
 from faaspot_runner.errors import DeploymentError, FeatureMissing, SandboxError
 from faaspot_runner.lifeline import die_with, many_descriptors
-from faaspot_runner.sandbox import features
+from faaspot_runner.sandbox import container, features
 from faaspot_runner.sandbox.cgroup_tree import CgroupsUnavailable
 from faaspot_runner.sandbox.cgroups import Cgroups, detect
 from faaspot_runner.sandbox.network import Egress, EgressUnavailable
@@ -54,7 +55,7 @@ def _said(code: int, text: str) -> int:
 
 async def _run(settings: Settings) -> None:
     runtimes, problems = _runtimes(settings)
-    name = f"{settings.ip.replace(':', '-')}-{hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]}"
+    name = _name(settings)
     cgroups, egress = None, None
     if "sandbox" in runtimes:
         cgroups = _cgroups(name, problems)
@@ -72,6 +73,16 @@ async def _run(settings: Settings) -> None:
         _empty(settings.home)
 
 
+def _name(settings: Settings) -> str:
+    """Of what it makes on this machine: its own alone, and the same after a restart.
+
+    All containers have their data directory in the same place, and may see each other's cgroups.
+    """
+    host = platform.node() if container.found() is not None else ""
+    digest = hashlib.sha256(f"{host}{settings.data_dir}".encode()).hexdigest()[:10]
+    return f"{settings.ip.replace(':', '-')}-{digest}"
+
+
 def _runtimes(settings: Settings) -> tuple[tuple[str, ...], list[str]]:
     """The runtimes to offer, and why one is not. Raises FeatureMissing if isolation was asked for in vain."""
     process = ("process",) if settings.allow_process else ()
@@ -82,9 +93,9 @@ def _runtimes(settings: Settings) -> tuple[tuple[str, ...], list[str]]:
     missing = features.missing_for_sandbox()
     if not missing:
         return ("sandbox", *process), []
-    texts = [f"{feature.name} is missing ({feature.needed_for}): {feature.what_to_do}" for feature in missing]
     if not process:
-        raise FeatureMissing(missing[0].name, "; ".join([missing[0].what_to_do, *texts[1:]]))
+        raise FeatureMissing(*features.refusal(missing))
+    texts = [f"{feature.name} is missing ({feature.needed_for}): {feature.what_to_do}" for feature in missing]
     return process, [f"runtime sandbox: {text}" for text in texts]
 
 
