@@ -58,11 +58,12 @@ def _serve(settings: Settings, given: argparse.Namespace) -> int:
     from faaspot_api.supervisor.listener import listen
 
     try:
-        with listen(settings.host, settings.port) as listener:
-            return serve(settings, listener.fileno(), token=token)
+        # gunicorn closes it.
+        descriptor = listen(settings.host, settings.port).detach()
     except CannotStartError as error:
         sys.stderr.write(f"faaspot: {error}\n")
         return BAD_USAGE
+    return serve(settings, descriptor, token=token)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -72,9 +72,14 @@ def _runtimes(found: Sequence[features.Feature]) -> Iterator[Check]:
         name="sandbox",
         answer="missing" if lacking else "ok",
         text=f"refused, without {', '.join(lacking)}" if lacking else "offered: all that isolation needs is there",
-        what_to_do="see below; `--allow-process` offers functions without isolation, for development"
-        if lacking
-        else "",
+        what_to_do="see below what each needs" if lacking else "",
+    )
+    yield Check(
+        section="runtimes",
+        name="process",
+        answer="absent",
+        text="isolates nothing, and is offered only where it is asked for",
+        what_to_do="on a machine for development alone: fas up --allow-process-runtime",
     )
 
 
@@ -110,14 +115,33 @@ def _kernel(found: Sequence[features.Feature]) -> Iterator[Check]:
         yield Check(section="kernel", name=feature.name, answer=answer, text=text, what_to_do=feature.what_to_do)
 
 
+MECHANISMS = {
+    "memory": (
+        "of the run as a whole, its files in /tmp too, by its cgroup",
+        "RLIMIT_DATA for each process, and a watch that adds up the run's and kills it, several times a second",
+    ),
+    "processes": ("by the run's cgroup", "RLIMIT_NPROC, together for the runs of one sandbox"),
+    "time": ("a deadline, and RLIMIT_CPU behind it",) * 2,
+    "disk": ("a tmpfs with a size and an inode limit for each run, and RLIMIT_FSIZE",) * 2,
+}
+"""What keeps each limit: in the grade cgroup, and what is used instead in the grade rlimit."""
+
+
 def _limits() -> Iterator[Check]:
     reason = limits.why_no_cgroups()
+    yield from _grade(reason)
+    for name, (by_cgroup, by_rlimit) in MECHANISMS.items():
+        yield Check(section="limits", name=name, answer="ok", text=by_rlimit if reason else by_cgroup)
+
+
+def _grade(reason: str) -> Iterator[Check]:
+    """The grade; `reason`: why it is not the better one."""
     if reason:
         yield Check(
             section="limits",
             name="grade rlimit",
             answer="weaker",
-            text="limits for each process, and a supervisor that adds up the memory of a run and kills it",
+            text="limits for each process, and a supervisor for their sum: for a moment a run can hold up to twice",
             what_to_do=f"for limits that the kernel keeps (grade cgroup): {reason}",
         )
         return

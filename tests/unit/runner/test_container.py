@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from faaspot_runner.sandbox import container
+from faaspot_runner.sandbox import cgroups, container
+from faaspot_runner.sandbox.cgroup_tree import CgroupsUnavailable
 from faaspot_runner.sandbox.container import APPARMOR, SECCOMP, SELINUX, SYSTEM_PATHS, Container
+from faaspot_runner.settings import Settings
+from faaspot_runner.spot import process
 
 MASKED = """\
 600 500 0:50 / / rw,relatime - overlay overlay rw
@@ -101,3 +106,30 @@ def test_the_advice_says_where_the_profile_comes_from() -> None:
     inside = Container(filtered=True, covered=(), label="", capabilities=container.OF_ROOT)
     assert inside.advice([UNSHARE]) == f"start the container with {SECCOMP} ({container.PROFILE})"
     assert inside.advice([]) == ""
+
+
+def test_two_containers_with_the_same_paths_name_their_cgroups_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spot sweeps at its start what has its name, on the whole machine."""
+    inside = Container(filtered=True, covered=(), label="", capabilities=())
+    names = set()
+    for host in ("0a1b2c", "3d4e5f", "3d4e5f"):
+        monkeypatch.setattr(container, "found", lambda: inside)
+        monkeypatch.setattr(platform, "node", lambda host=host: host)
+        names.add(process._name(Settings()))
+    monkeypatch.setattr(container, "found", lambda: None)
+    names.add(process._name(Settings()))
+    assert len(names) == 3
+
+
+def test_where_cgroups_cannot_be_used_the_options_that_give_them_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "_detect", _unavailable)
+    with pytest.raises(CgroupsUnavailable, match=r"^it is not writable$"):
+        cgroups.detect()
+    inside = Container(filtered=True, covered=(), label="", capabilities=())
+    monkeypatch.setattr(container, "found", lambda: inside)
+    with pytest.raises(CgroupsUnavailable, match="a container: start it with --user 0 --cgroupns host"):
+        cgroups.detect()
+
+
+def _unavailable(name: str, proc: Path) -> NoReturn:
+    raise CgroupsUnavailable("it is not writable")
