@@ -84,7 +84,7 @@ class Project:
 
     def remove(self) -> None:
         """Take everything away."""
-        docker("rm", "--force", *map(self.container, self.services), check=False)
+        docker("rm", "--force", "--volumes", *map(self.container, self.services), check=False)
         docker("network", "rm", *map(self.network, self._document["networks"]), check=False)
         docker("volume", "rm", *(f"{self.name}-{name}" for name in self._document["volumes"]), check=False)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,9 +74,9 @@ def test_somebody_elses_directory_is_left_alone(home: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("command", [["recorder"], ["gunicorn", "--port", "0"]])
-def test_a_part_that_starts_unprepared_says_what_prepares(
-    home: Path, command: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_part_that_starts_unprepared_says_what_prepares(home: Path, command: list[str]) -> None:
     (home / "data" / "db").mkdir(parents=True)
-    assert main(command) == 2
-    assert "spot.pub is missing: `python -m faaspot_api prepare`" in capsys.readouterr().err
+    program = [sys.executable, "-P", "-m", "faaspot_api", *command]
+    done = subprocess.run(program, env=os.environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "spot.pub is missing: `python -m faaspot_api prepare`" in done.stderr
