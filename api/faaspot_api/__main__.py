@@ -1,6 +1,7 @@
-"""``python -m faaspot_api up | gunicorn | recorder | migrate``: one process of the control plane each.
+"""``python -m faaspot_api up | prepare | gunicorn | recorder | migrate | health``: a process of the control plane each.
 
-`up` is what `fas up` starts; it starts the others. On a cluster they are run one by one.
+`up` is what `fas up` starts; it starts the others. Elsewhere they are run one by one (`compose.yaml`): `prepare` to its
+end, then the others.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from faaspot_api.settings import SettingError, add_arguments, from_arguments
+from faaspot_api.settings import SettingError, Settings, add_arguments, from_arguments
 
 BAD_USAGE = 2
 
@@ -27,17 +29,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from faaspot_api.supervisor.up import up
 
         return up(settings, ready_fd=given.ready_fd, parent=given.parent_pid)
-    if given.command == "gunicorn":
-        from faaspot_api.server import serve
+    if given.command == "prepare":
+        from faaspot_api.prepare import prepare
 
-        return serve(settings, given.fd, token=sys.stdin.read().strip() if given.token_from_stdin else "")
+        return prepare(settings, given.spot_key)
+    if given.command == "gunicorn":
+        return _serve(settings, given)
     if given.command == "recorder":
         from faaspot_api.recorder import record
 
         return record(settings)
+    if given.command == "health":
+        from faaspot_api.health import check_health
+
+        return check_health(settings)
     from faaspot_api.migrate import migrate
 
     return migrate(settings, settings.token)
+
+
+def _serve(settings: Settings, given: argparse.Namespace) -> int:
+    from faaspot_api.server import serve
+
+    token = sys.stdin.read().strip() if given.token_from_stdin else ""
+    if given.fd is not None:
+        return serve(settings, given.fd, token=token)
+    from faaspot_api.supervisor.errors import CannotStartError
+    from faaspot_api.supervisor.listener import listen
+
+    try:
+        # gunicorn closes it.
+        descriptor = listen(settings.host, settings.port).detach()
+    except CannotStartError as error:
+        sys.stderr.write(f"faaspot: {error}\n")
+        return BAD_USAGE
+    return serve(settings, descriptor, token=token)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,12 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="run the whole platform on this machine", allow_abbrev=False)
     up.add_argument("--ready-fd", type=int, metavar="N", help="write one JSON line here when the platform is ready")
     up.add_argument("--parent-pid", type=int, metavar="P", help="stop when this process, our parent, has ended")
-    web = commands.add_parser("gunicorn", help="answer HTTP on an inherited socket", allow_abbrev=False)
-    web.add_argument("--fd", type=int, required=True, metavar="N", help="descriptor of the listening socket")
+    prepare = commands.add_parser("prepare", help="make what the other parts need, once", allow_abbrev=False)
+    prepare.add_argument(
+        "--spot-key", type=Path, metavar="FILE", help="where the spots' private key goes (default: the data directory)"
+    )
+    web = commands.add_parser("gunicorn", help="answer HTTP", allow_abbrev=False)
+    web.add_argument("--fd", type=int, metavar="N", help="inherited listening socket (default: --host and --port)")
     web.add_argument("--token-from-stdin", action="store_true", help="make sure of the admin token that stdin holds")
     recorder = commands.add_parser("recorder", help="apply events and reconcile", allow_abbrev=False)
     migrate = commands.add_parser("migrate", help="bring the database up to date", allow_abbrev=False)
-    for command in (up, web, recorder, migrate):
+    health = commands.add_parser("health", help="ask the HTTP server beside us how it is", allow_abbrev=False)
+    for command in (up, prepare, web, recorder, migrate, health):
         add_arguments(command)
     return parser
 

@@ -8,6 +8,7 @@ thread makes the reconciler's passes. Both live through absences of Redis and of
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,8 @@ import structlog
 
 from faaspot_api import log
 from faaspot_api.errors import Unavailable
-from faaspot_api.migrate import migrate
+from faaspot_api.keys import KeyMissingError
+from faaspot_api.migrate import CANNOT_WORK, migrate
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import Event, Report, ReportStream
 from faaspot_api.services import Services
@@ -116,14 +118,18 @@ class Recorder:
 
 
 def record(settings: Settings) -> int:
-    """Record and reconcile until SIGTERM or SIGINT; the exit status."""
+    """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`)."""
     log.configure(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if status := migrate(settings):
         return status
-    services = Services.open(settings, RedisQueue.open(settings))
+    try:
+        services = Services.open(settings, RedisQueue.open(settings))
+    except KeyMissingError as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_WORK
 
     def make_pass() -> None:
         services.reconciler.pass_(time.monotonic())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from faaspot_api import log
-from faaspot_api.migrate import migrate
+from faaspot_api.keys import KeyMissingError, public_key
+from faaspot_api.migrate import CANNOT_WORK, migrate
 from faaspot_api.settings import Settings
 
 LINE_BYTES = 8190
@@ -68,7 +70,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
-    """Answer HTTP on the listening socket `descriptor` until SIGTERM, then drain; the exit status.
+    """Answer HTTP on the listening socket `descriptor` until SIGTERM, then drain; the exit status (see `migrate`).
 
     `token`: the text that the token `admin` shall have, "" leaves it.
     """
@@ -77,6 +79,11 @@ def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
     import_module("faaspot_api.app")
     if status := migrate(settings, token):
         return status
+    try:
+        public_key(settings)
+    except KeyMissingError as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_WORK
     Server(settings, descriptor).run()
     return 0
 

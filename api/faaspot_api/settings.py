@@ -45,8 +45,18 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """Every variable that says it."""
+        return (self.variable, self.file_variable) if self.secret else (self.variable,)
+
+    @property
     def variable(self) -> str:
         return PREFIX + self.name.upper()
+
+    @property
+    def file_variable(self) -> str:
+        """Of a secret: the variable that names a file with its text."""
+        return f"{self.variable}_FILE"
 
     def parse(self, text: str) -> Any:
         """The value of `text`. Raises SettingError."""
@@ -127,6 +137,9 @@ class Settings:
     database_url: str = field(
         default="",
         metadata=_row("SQLAlchemy URL of the database (default: SQLite in the data directory).", secret=True),
+    )
+    database_password: str = field(
+        default="", metadata=_row("Password of that database (default: the URL's own).", secret=True)
     )
     database_sync: str = field(
         default="NORMAL",
@@ -221,7 +234,9 @@ class Settings:
 
     @property
     def database(self) -> str:
-        """The database's URL: what was said, else SQLite in the data directory."""
+        """The database's URL: what was said, with its password, else SQLite in the data directory."""
+        if self.database_url and self.database_password:
+            return _with_password(self.database_url, self.database_password)
         return self.database_url or f"sqlite:///{self.data_dir / 'db' / 'faaspot.db'}"
 
     @property
@@ -268,20 +283,39 @@ def from_arguments(namespace: argparse.Namespace) -> Settings:
 
 def inherited() -> dict[str, str]:
     """This process's environment for a child, without our own settings; those come by `Settings.environment`."""
-    own = {option.variable for option in Settings.options()}
+    own = {variable for option in Settings.options() for variable in option.variables}
     return {name: value for name, value in os.environ.items() if name not in own}
 
 
 def _value(option: Option, said: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
     if option.name in said:
         return option.check(said[option.name])
+    if option.secret and option.file_variable in environ:
+        return option.parse(_secret(option, environ))
     if option.variable in environ:
         return option.parse(environ[option.variable])
     return option.default
 
 
+def _secret(option: Option, environ: Mapping[str, str]) -> str:
+    """The text of the file that the environment names. Raises SettingError."""
+    if option.variable in environ:
+        raise SettingError(f"{option.variable} and {option.file_variable} are both set: take one away")
+    path = Path(environ[option.file_variable])
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{option.file_variable}: {path} cannot be read: {error}") from None
+
+
 def _text(value: Any) -> str:
     return ("1" if value else "0") if isinstance(value, bool) else str(value)
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:{quote(password, safe='')}@{host}"))
 
 
 def _without_password(url: str) -> str:

@@ -22,18 +22,13 @@ from faaspot_runner.docker import known
 from faaspot_runner.docker.engine import Engine
 from faaspot_runner.environments.interpreters import discover
 from faaspot_runner.errors import EngineError
+from faaspot_runner.sandbox import container as containers
 from faaspot_runner.sandbox import features, limits
 from faaspot_runner.sandbox import network as networks
 from faaspot_runner.sandbox.cgroups import detect
 
 Answer = Literal["ok", "missing", "weaker", "absent"]
 WIDTH = 118
-CLOSED = (
-    ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
-    ("kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
-    ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-)
-"""Settings below /proc/sys that keep an ordinary user from making user namespaces: name, value, what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +58,10 @@ def main(argv: Sequence[str]) -> int:
 
 def examine() -> Iterator[Check]:
     """Every check, section by section."""
-    yield from _runtimes()
+    found = features.probe()
+    yield from _runtimes(found)
+    yield from _container(found)
+    yield from _kernel(found)
     yield from _limits()
     yield from _network()
     yield from _docker()
@@ -71,32 +69,83 @@ def examine() -> Iterator[Check]:
     yield from _host()
 
 
-def _runtimes() -> Iterator[Check]:
-    found = features.probe()
+def _runtimes(found: Sequence[features.Feature]) -> Iterator[Check]:
     lacking = [feature.name for feature in found if feature.required and not feature.present]
     yield Check(
         section="runtimes",
         name="sandbox",
         answer="missing" if lacking else "ok",
         text=f"refused, without {', '.join(lacking)}" if lacking else "offered: all that isolation needs is there",
-        what_to_do="see below; `--allow-process` offers functions without isolation, for development"
-        if lacking
-        else "",
+        what_to_do="see below what each needs" if lacking else "",
     )
+    yield Check(
+        section="runtimes",
+        name="process",
+        answer="absent",
+        text="isolates nothing, and is offered only where it is asked for",
+        what_to_do="on a machine for development alone: fas up --allow-process-runtime",
+    )
+
+
+def _container(found: Sequence[features.Feature]) -> Iterator[Check]:
+    """What the engine gives the platform, if it runs in a container."""
+    inside = containers.found()
+    if inside is None:
+        return
+    advice = inside.advice(feature.detail for feature in found if feature.required and not feature.present)
+    yield Check(
+        section="container",
+        name="engine",
+        answer="missing" if advice else "ok",
+        text="keeps back what sandboxes are made of" if advice else "allows what sandboxes are made of",
+        what_to_do=advice,
+    )
+    who, held = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}", inside.capabilities
+    yield Check(section="container", name="user", answer="ok", text=f"{who}, capabilities: {', '.join(held) or 'none'}")
+    if lacking := inside.lacking():
+        yield Check(
+            section="container",
+            name="capabilities",
+            answer="missing",
+            text="root lacks some that give sandboxes and services users of their own",
+            what_to_do=f"start the container with {' '.join(lacking)}, or without --user: its own user needs none",
+        )
+
+
+def _kernel(found: Sequence[features.Feature]) -> Iterator[Check]:
     for feature in found:
         answer: Answer = "ok" if feature.present else "missing" if feature.required else "absent"
         text = feature.needed_for if feature.present else f"{feature.detail} ({feature.needed_for})"
         yield Check(section="kernel", name=feature.name, answer=answer, text=text, what_to_do=feature.what_to_do)
 
 
+MECHANISMS = {
+    "memory": (
+        "of the run as a whole, its files in /tmp too, by its cgroup",
+        "RLIMIT_DATA for each process, and a watch that adds up the run's and kills it, several times a second",
+    ),
+    "processes": ("by the run's cgroup", "RLIMIT_NPROC, together for the runs of one sandbox"),
+    "time": ("a deadline, and RLIMIT_CPU behind it",) * 2,
+    "disk": ("a tmpfs with a size and an inode limit for each run, and RLIMIT_FSIZE",) * 2,
+}
+"""What keeps each limit: in the grade cgroup, and what is used instead in the grade rlimit."""
+
+
 def _limits() -> Iterator[Check]:
     reason = limits.why_no_cgroups()
+    yield from _grade(reason)
+    for name, (by_cgroup, by_rlimit) in MECHANISMS.items():
+        yield Check(section="limits", name=name, answer="ok", text=by_rlimit if reason else by_cgroup)
+
+
+def _grade(reason: str) -> Iterator[Check]:
+    """The grade; `reason`: why it is not the better one."""
     if reason:
         yield Check(
             section="limits",
             name="grade rlimit",
             answer="weaker",
-            text="limits for each process, and a supervisor that adds up the memory of a run and kills it",
+            text="limits for each process, and a supervisor for their sum: for a moment a run can hold up to twice",
             what_to_do=f"for limits that the kernel keeps (grade cgroup): {reason}",
         )
         return
@@ -175,10 +224,9 @@ def _containers(told: Mapping[str, Any]) -> Iterator[Check]:
                 what_to_do=f"update {program} to {', '.join('.'.join(map(str, fixed)) for fixed in hole.fixed)} or "
                 "newer, or see in your distribution's changelog that it is repaired",
             )
-    for name, bad, what_to_do in CLOSED:
-        if _text(f"/proc/sys/{name}") == bad:
-            text = "containers run as an ordinary user, who may make no user namespace here: functions do not start"
-            yield Check(section="docker", name="user namespaces", answer="absent", text=text, what_to_do=what_to_do)
+    for what_to_do in features.closed():
+        text = "containers run as an ordinary user, who may make no user namespace here: functions do not start"
+        yield Check(section="docker", name="user namespaces", answer="absent", text=text, what_to_do=what_to_do)
 
 
 def _host() -> Iterator[Check]:

@@ -2,8 +2,8 @@
 
 The fields of `Settings` are that table; it feeds the command line (`--data-dir`), the environment
 (`FAASPOT_SPOT_DATA_DIR`) and the tests. What was said nearest wins: argument, environment, default. The runner's sole
-reader of `os.environ`. The Redis password is never an argument: it comes by `FAASPOT_REDIS_PASSWORD` or from the file
-`keys/redis-password` in the data directory.
+reader of `os.environ`. The Redis password is never an argument: it comes by `FAASPOT_REDIS_PASSWORD`, from the file
+that `FAASPOT_REDIS_PASSWORD_FILE` names, or from `keys/redis-password` in the data directory.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from faaspot_runner.contract import QUEUES
 PREFIX = "FAASPOT_SPOT_"
 DOCKER_IMAGE = "python:{python}-slim"
 PASSWORD_VARIABLE = "FAASPOT_REDIS_PASSWORD"  # noqa: S105 (the name of the variable, not a password)
+
+PASSWORD_FILE_VARIABLE = f"{PASSWORD_VARIABLE}_FILE"
 
 
 class SettingError(ValueError):
@@ -52,6 +54,9 @@ class Settings:
     ip: str = field(default="127.0.0.1", metadata=_row("Address of this spot, its name in the API."))
     data_dir: Path = field(
         default=Path("~/.local/share/faaspot"), metadata=_row("Directory that the platform keeps everything in.")
+    )
+    blobs: str = field(
+        default="", metadata=_row("Directory of the blobs, which the API writes; without: blobs in --data-dir.")
     )
     redis_url: str = field(
         default="redis://127.0.0.1:6379/0", metadata=_row("Redis, without its password: unix:///path or redis://host.")
@@ -103,15 +108,26 @@ class Settings:
         return workers(self.workers)
 
     @property
+    def blob_directory(self) -> Path:
+        """Where the API's blobs are, to be read only."""
+        return Path(self.blobs).expanduser().absolute() if self.blobs else self.data_dir / "blobs"
+
+    @property
     def home(self) -> Path:
         """The spot's own directory, emptied at its start."""
         return self.data_dir / "spots" / self.ip
 
     def redis_password(self, environ: Mapping[str, str] | None = None) -> str | None:
-        """From the environment, else from the data directory, else None. Read anew: the file may be written later."""
-        said = (os.environ if environ is None else environ).get(PASSWORD_VARIABLE)
-        path = self.data_dir / "keys" / "redis-password"
-        return said or (path.read_text().strip() if path.exists() else None)
+        """From the environment, else from the file that it names or the one in the data directory, else None.
+
+        Read anew each time: the file may be written later.
+        """
+        environ = os.environ if environ is None else environ
+        if said := environ.get(PASSWORD_VARIABLE):
+            return said
+        named = environ.get(PASSWORD_FILE_VARIABLE)
+        path = Path(named) if named else self.data_dir / "keys" / "redis-password"
+        return path.read_text().strip() if named or path.exists() else None
 
 
 def environment() -> dict[str, str]:

@@ -299,7 +299,7 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     slots = cgroups.slots(name) if cgroups else None
     hurry = threading.Event()
     live = LiveLogs(client)
-    blobs = Blobs(settings.data_dir / "blobs")
+    blobs = Blobs(settings.blob_directory)
     executor = Executor(
         Means(
             spot=settings.ip,

@@ -55,6 +55,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from faaspot_api.keys import public_key
 from faaspot_api.queue.base import Queue
 from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.deployments import DeploymentService
@@ -117,12 +118,12 @@ class Services:
 
     @classmethod
     def open(cls, settings: Settings, queue: Queue) -> Services:
-        """The services of a server with these settings; its database must be migrated."""
+        """The services of a server with these settings; its database must be migrated. Raises KeyMissingError."""
         return cls.make(
             open_store(settings),
             Blobs(settings.data_dir / "blobs"),
             queue,
-            (settings.data_dir / "keys" / "spot.pub").read_bytes(),
+            public_key(settings),
             Policy.of(settings),
         )
 

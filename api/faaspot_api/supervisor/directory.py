@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from faaspot_api.keys import new_pair, private_key_file, public_key_file
 from faaspot_api.settings import Settings
 from faaspot_api.supervisor.errors import CannotStartError
 
@@ -143,8 +144,11 @@ class DataDirectory:
         """Tell who wants the directory next, through the lock's `descriptor`, that it will soon be free."""
         os.pwrite(descriptor, f"{os.getpid()} {STOPPING}\n".encode(), 0)
 
-    def furnish(self, *, own_redis: bool = True) -> None:
-        """Make what is missing, the marker first, so that a start cut short can be done again. Leaves what is there."""
+    def furnish(self, *, own_redis: bool = True, spot_key: Path | None = None) -> None:
+        """Make what is missing, the marker first, so that a start cut short can be done again. Leaves what is there.
+
+        `spot_key`: the file for the spots' private key, None: in this directory.
+        """
         if not self.marker.exists():
             known = {"format": FORMAT, "id": str(uuid.uuid4())}
             self.write("faaspot.json", (json.dumps(known) + "\n").encode(), 0o644)
@@ -161,10 +165,10 @@ class DataDirectory:
             self.password.unlink(missing_ok=True)
         elif not self.password.exists():
             self.write("keys/redis-password", secrets.token_hex(32).encode(), 0o600, self.uid)
-        if not (self.path / "keys" / "spot.pub").exists():
-            private, public = _key_pair()
-            self.write("keys/spot.key", private, 0o600)
-            self.write("keys/spot.pub", public, 0o644)
+        if not public_key_file(self.path).exists():
+            private, public = new_pair()
+            _replace(spot_key or private_key_file(self.path), private, 0o600)
+            _replace(public_key_file(self.path), public, 0o644)
 
     def clear_run(self) -> None:
         """Take away what only a running platform needs, left behind by a killed one, too."""
@@ -173,17 +177,7 @@ class DataDirectory:
 
     def write(self, name: str, content: bytes, mode: int, owner: int | None = None) -> None:
         """Replace a file at once and for good: whole after a crash, never readable for more than `mode` says."""
-        path = self.path / name
-        fresh = path.with_name(f".{path.name}.new")
-        fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            if owner is not None:
-                os.fchown(file.fileno(), owner, owner)
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        _replace(self.path / name, content, mode, owner)
 
     def _directory(self, name: str, mode: int, owner: int | None = None) -> None:
         path = self.path / name
@@ -210,12 +204,18 @@ def _service_uid(settings: Settings) -> int:
         return settings.service_uid
 
 
-def _key_pair() -> tuple[bytes, bytes]:
-    # Imported here: only the first start of a directory needs it, and it takes a tenth of a second.
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
-    key = X25519PrivateKey.generate()
-    return key.private_bytes_raw(), key.public_key().public_bytes_raw()
+def _replace(path: Path, content: bytes, mode: int, owner: int | None = None) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        if owner is not None:
+            os.fchown(file.fileno(), owner, owner)
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def _alive(pid: str) -> bool:

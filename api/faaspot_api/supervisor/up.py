@@ -26,6 +26,7 @@ from faaspot_api.supervisor.logs import say
 from faaspot_api.supervisor.platform import Platform
 from faaspot_api.supervisor.privileges import NotPreparedError, Plan, die_with_parent
 from faaspot_api.supervisor.programs import Programs
+from faaspot_api.supervisor.rights import check_rights
 
 CANNOT_START = 2
 TOKEN_LETTERS = 16
@@ -82,6 +83,7 @@ class _Prepared:
 
 
 def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
+    check_rights()
     directory = data_directory(settings)
     certificate = tls.certificate(settings)
     _check_redis(settings)

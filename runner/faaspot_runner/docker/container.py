@@ -6,6 +6,7 @@ In it runs the launcher (`sandbox.launcher`), and in that one's sandboxes, behin
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from faaspot_runner.docker.engine import Engine, not_there
-from faaspot_runner.docker.profile import profile
 from faaspot_runner.errors import EngineError
 from faaspot_runner.sandbox.cgroup_v1 import CPU_SHARES
 from faaspot_runner.sandbox.network import NetworkLease
+from faaspot_runner.sandbox.profile import profile
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,12 @@ def host_config(wanted: Wanted) -> dict[str, Any]:
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         # Our own profile. AppArmor's default one forbids every mount, those of a sandbox's root among them.
-        "SecurityOpt": ["no-new-privileges", f"seccomp={profile()}", "apparmor=unconfined", "label=disable"],
+        "SecurityOpt": [
+            "no-new-privileges",
+            f"seccomp={json.dumps(profile())}",
+            "apparmor=unconfined",
+            "label=disable",
+        ],
         # The kernel lets nobody mount a /proc of their own where the one that is there is covered in places. What
         # would be covered belongs to root; the sandboxes never see it.
         "MaskedPaths": [],

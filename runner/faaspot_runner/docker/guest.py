@@ -17,7 +17,7 @@ HOW = (
     f"Start it with a directory of this spot for our sockets: --mount type=bind,source=DIRECTORY,target={SHARED}; "
     f"for functions with requirements also D/environments as {ENVIRONMENTS}; with "
     "--security-opt systempaths=unconfined; and with the seccomp profile that "
-    "`python -m faaspot_runner.docker.profile` prints."
+    "`python -m faaspot_runner.sandbox.profile` prints."
 )
 
 

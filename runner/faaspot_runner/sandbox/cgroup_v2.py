@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from faaspot_runner.contract import Limits
+from faaspot_runner.sandbox import container
 from faaspot_runner.sandbox.cgroup_tree import (
     MEGABYTE,
     CgroupsUnavailable,
@@ -262,8 +263,10 @@ def _hand_down(directory: Path) -> None:
 
 
 def _delegated(own: Path, mount: Path) -> bool:
-    """Whether the group was given to us: marked so by systemd, ours by owner, or all that a container can see."""
+    """Whether the group was given to us: marked so by systemd, ours by owner, or made for our container."""
     for attribute in ("user.delegate", "trusted.delegate"):
         with contextlib.suppress(OSError):
             return os.getxattr(own, attribute) == b"1"
-    return own == mount or (os.geteuid() != 0 and own.stat().st_uid == os.geteuid())
+    if own == mount or container.found() is not None:
+        return True
+    return os.geteuid() != 0 and own.stat().st_uid == os.geteuid()

@@ -23,6 +23,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from faaspot_runner.contract import Limits
+from faaspot_runner.sandbox import container
 from faaspot_runner.sandbox.cgroup_tree import (
     CgroupsUnavailable,
     Group,
@@ -48,6 +49,15 @@ def detect(name: str = "probe", proc: Path = Path("/proc/self")) -> Tree:
 
     Raises CgroupsUnavailable with the reason and what to do.
     """
+    try:
+        return _detect(name, proc)
+    except CgroupsUnavailable as error:
+        if container.found() is None:
+            raise
+        raise CgroupsUnavailable(f"{error}; a container: start it with {container.CGROUPS}") from None
+
+
+def _detect(name: str, proc: Path) -> Tree:
     found = hierarchies(proc)
     if any("memory" in each.controllers for each in found if not each.unified):
         return TreeV1.detect(found, PREFIX + _checked(name))

@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from faaspot_runner.sandbox import container
 from faaspot_runner.sandbox.limits import why_no_cgroups
 
 PROBE_SECONDS = 20
-CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
+APPARMOR_SWITCH = "kernel/apparmor_restrict_unprivileged_userns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,19 @@ def missing_for_sandbox() -> tuple[Feature, ...]:
     return tuple(feature for feature in probe() if feature.required and not feature.present)
 
 
+def refusal(missing: Sequence[Feature]) -> tuple[str, str]:
+    """What is missing and what to do, as two texts; what the same step gives is named together."""
+    steps: dict[str, list[str]] = {}
+    for feature in missing:
+        steps.setdefault(feature.what_to_do, []).append(feature.name)
+    inside = container.found()
+    advice = inside.advice(feature.detail for feature in missing) if inside is not None else ""
+    if advice:
+        return ", ".join(feature.name for feature in missing), advice
+    first, *others = steps.items()
+    return ", ".join(first[1]), "; ".join([first[0], *(f"{', '.join(names)}: {step}" for step, names in others)])
+
+
 def _feature(name: str, failure: str) -> Feature:
     required = name not in OPTIONAL and not (name in OF_THE_RLIMIT_GRADE and not why_no_cgroups())
     return Feature(
@@ -107,14 +122,16 @@ def _what_to_do(name: str, failure: str) -> str:
         if "pyseccomp" in failure:
             return "install the platform with its server part: pip install 'faaspot[server]'"
         return "install libseccomp (Debian, Ubuntu: apt-get install libseccomp2; Fedora: dnf install libseccomp)"
-    if name in KERNELS:
-        return f"it needs {KERNELS[name]}{_in_container()}"
-    return _about_user_namespaces()
+    inside = container.found()
+    found = [inside.advice([failure])] if inside is not None else []
+    if name not in KERNELS or "unshare" in failure:
+        found.append(_switch_of_the_host() if inside is not None else _switch())
+    return "; ".join(filter(None, found)) or f"it needs {KERNELS.get(name, 'a kernel with CONFIG_USER_NS')}"
 
 
-def _about_user_namespaces() -> str:
-    """Which of the known switches is off. Everything that is not in `KERNELS` is tried inside a user namespace."""
-    if os.geteuid() != 0 and _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
+def _switch() -> str:
+    """Which of the known switches keeps user namespaces from us; empty if none does."""
+    if os.geteuid() != 0 and _sysctl(APPARMOR_SWITCH) == "1":
         return (
             "AppArmor keeps capabilities from user namespaces (Ubuntu 23.10 and later). Allow them to all programs: "
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (and in /etc/sysctl.d/ to keep it), or to this "
@@ -126,16 +143,24 @@ def _about_user_namespaces() -> str:
         return "sysctl -w kernel.unprivileged_userns_clone=1 (and in /etc/sysctl.d/ to keep it), or start as root"
     if _sysctl("user/max_user_namespaces") == "0":
         return "sysctl -w user.max_user_namespaces=15000 (and in /etc/sysctl.d/ to keep it)"
-    return f"it needs a kernel with CONFIG_USER_NS and all kinds of namespaces{_in_container()}"
+    return ""
 
 
-def _in_container() -> str:
-    if not any(Path(mark).exists() for mark in CONTAINER_MARKS):
-        return ""
-    return (
-        "; this is a container, whose engine may forbid it: start it with --security-opt seccomp=unconfined "
-        "--security-opt apparmor=unconfined --security-opt systempaths=unconfined, and as root with --cap-add SYS_ADMIN"
-    )
+def _switch_of_the_host() -> str:
+    """The same in a container, whose kernel is the host's. Its root is no exception without CAP_SYS_ADMIN."""
+    step = next(closed(), "")
+    return f"on the host: {step} (and in /etc/sysctl.d/ to keep it)" if step else ""
+
+
+def closed() -> Iterator[str]:
+    """The steps for settings of the kernel that keep an ordinary user from making user namespaces."""
+    for name, refuses, value in (
+        (APPARMOR_SWITCH, "1", 0),
+        ("kernel/unprivileged_userns_clone", "0", 1),
+        ("user/max_user_namespaces", "0", 15000),
+    ):
+        if _sysctl(name) == refuses:
+            yield f"sysctl -w {name.replace('/', '.')}={value}"
 
 
 def _sysctl(name: str) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
+from faaspot_runner.sandbox import container
 from faaspot_runner.sandbox import firewall as firewalls
 from faaspot_runner.sandbox.firewall import Firewall
 from faaspot_runner.sandbox.netns import SYSCTL
@@ -78,7 +79,7 @@ def examine() -> Uplink:
     if not links:
         raise EgressUnavailable("this host has no IPv4 default route: it has no way to the internet itself")
     if os.statvfs(SYSCTL).f_flag & os.ST_RDONLY:
-        raise EgressUnavailable("/proc/sys/net is read-only here: in a container, make it writable (--privileged)")
+        raise EgressUnavailable(f"/proc/sys/net is read-only: start the container with {container.SYSTEM_PATHS}")
     return Uplink(
         firewall=firewall,
         link=links[0],

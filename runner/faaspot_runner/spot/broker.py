@@ -35,7 +35,7 @@ class Broker:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._settings = settings = ground.settings
-        self._blobs = Blobs(settings.data_dir / "blobs")
+        self._blobs = Blobs(settings.blob_directory)
         self._pool = SandboxPool(self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone)
         self._runtimes = SpotRuntimes(
             ground.means(),
@@ -247,6 +247,7 @@ def worker_arguments(settings: Settings) -> list[str]:
     names = (
         "ip",
         "data_dir",
+        "blobs",
         "redis_url",
         "threads",
         "build_threads",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import platform
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.environments.interpreters import discover
 from faaspot_runner.errors import DeploymentError, FeatureMissing, SandboxError
 from faaspot_runner.lifeline import die_with, many_descriptors
-from faaspot_runner.sandbox import features
+from faaspot_runner.sandbox import container, features
 from faaspot_runner.sandbox.cgroup_tree import CgroupsUnavailable
 from faaspot_runner.sandbox.cgroups import Cgroups, detect
 from faaspot_runner.sandbox.network import Egress, EgressUnavailable
@@ -81,8 +82,12 @@ async def _run(settings: Settings) -> None:
 
 
 def _platform(settings: Settings) -> str:
-    """The data directory's short name on this machine."""
-    return hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:10]
+    """A short name for what the platform makes on this machine: its own alone, and the same after a restart.
+
+    All containers have their data directory in the same place, and may see each other's cgroups.
+    """
+    host = platform.node() if container.found() is not None else ""
+    return hashlib.sha256(f"{host}{settings.data_dir}".encode()).hexdigest()[:10]
 
 
 def _watch(settings: Settings) -> EngineWatch:
@@ -101,9 +106,9 @@ def _runtimes(settings: Settings) -> tuple[tuple[str, ...], list[str]]:
     missing = features.missing_for_sandbox()
     if not missing:
         return ("sandbox", *process), []
-    texts = [f"{feature.name} is missing ({feature.needed_for}): {feature.what_to_do}" for feature in missing]
     if not process:
-        raise FeatureMissing(missing[0].name, "; ".join([missing[0].what_to_do, *texts[1:]]))
+        raise FeatureMissing(*features.refusal(missing))
+    texts = [f"{feature.name} is missing ({feature.needed_for}): {feature.what_to_do}" for feature in missing]
     return process, [f"runtime sandbox: {text}" for text in texts]
 
 

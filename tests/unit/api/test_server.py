@@ -173,3 +173,24 @@ def test_a_database_that_cannot_be_used_is_its_last_word_and_status_2(home: Path
             assert "mysql" in (home / "log").read_text().splitlines()[-1]
         finally:
             served.end()
+
+
+def test_alone_it_listens_by_itself_answers_for_its_health_and_stops_when_told(home: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environ = {**os.environ, "FAASPOT_DATA_DIR": str(home / "data"), "FAASPOT_PORT": port, "FAASPOT_HOST": "0.0.0.0"}
+    own = [sys.executable, "-P", "-m", "faaspot_api"]
+    asked = subprocess.run([*own, "health"], env=environ, capture_output=True, text=True)
+    assert (asked.returncode, asked.stderr.count("refused")) == (1, 1)
+    subprocess.run([*own, "prepare"], env={**environ, "FAASPOT_TOKEN": "the-token"}, check=True)
+    with (home / "log").open("w") as log, subprocess.Popen([*own, "gunicorn"], env=environ, stderr=log) as server:
+        try:
+            eventually(lambda: subprocess.run([*own, "health"], env=environ, stderr=log).returncode == 0, 30, "healthy")
+            second = subprocess.run([*own, "gunicorn"], env=environ, capture_output=True, text=True)
+            assert second.returncode == 2
+            assert f"port {port} on 0.0.0.0 is in use" in second.stderr
+            server.terminate()
+            assert server.wait(20) == 0, (home / "log").read_text()
+        finally:
+            server.kill()

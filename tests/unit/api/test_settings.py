@@ -98,3 +98,35 @@ def test_without_a_url_it_is_the_private_redis_in_the_data_directory(tmp_path: P
 def test_the_database_is_sqlite_in_the_data_directory_unless_said(tmp_path: Path) -> None:
     assert Settings(data_dir=tmp_path).database == f"sqlite:///{tmp_path}/db/faaspot.db"
     assert Settings(database_url="postgresql://x/y").database == "postgresql://x/y"
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("of the file\n")
+    environ = {"FAASPOT_REDIS_URL": "redis://h", "FAASPOT_REDIS_PASSWORD_FILE": str(tmp_path / "password")}
+    assert Settings.load({}, environ).redis_secret() == "of the file"
+
+
+def test_a_secret_that_is_said_twice_or_whose_file_is_away_is_refused(tmp_path: Path) -> None:
+    name = str(tmp_path / "away")
+    with pytest.raises(SettingError, match=r"FAASPOT_TOKEN_FILE: .*away cannot be read"):
+        Settings.load({}, {"FAASPOT_TOKEN_FILE": name})
+    with pytest.raises(SettingError, match="FAASPOT_TOKEN and FAASPOT_TOKEN_FILE are both set"):
+        Settings.load({}, {"FAASPOT_TOKEN_FILE": name, "FAASPOT_TOKEN": "x"})
+
+
+def test_what_is_no_secret_has_no_file(tmp_path: Path) -> None:
+    assert Settings.load({}, {"FAASPOT_PORT_FILE": str(tmp_path / "away")}).port == 8000
+
+
+def test_a_child_inherits_the_secret_and_not_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    monkeypatch.setenv("FAASPOT_TOKEN_FILE", str(tmp_path / "token"))
+    assert "FAASPOT_TOKEN_FILE" not in inherited()
+    assert Settings.load().environment()["FAASPOT_TOKEN"] == "t"
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://me@h/db", "postgresql+psycopg://me:old@h/db"])
+def test_the_databases_password_goes_into_its_url(url: str) -> None:
+    settings = Settings.load({"database_url": url, "database_password": "a/b@c"}, {})
+    assert settings.database == "postgresql+psycopg://me:a%2Fb%40c@h/db"
+    assert "a/b" not in Settings.load({"database_password": "a/b@c"}, {}).database, "SQLite has none"

@@ -23,8 +23,8 @@ def test_a_runtime_is_defined_deployed_undeployed_and_deleted(fas: Fas) -> None:
 
 
 def test_json_is_the_record_and_nothing_else(fas: Fas) -> None:
-    made = fas.json("runtimes", "create", "big", "--type", "docker", "-c", "image=debian:12", "-c", "network=none")
-    assert made["config"] == {"image": "debian:12", "network": "none"}
+    made = fas.json("runtimes", "create", "big", "--type", "docker", "-c", "image=debian:12", "-c", "cpus=2")
+    assert made["config"] == {"image": "debian:12", "cpus": "2"}
     assert made["lazy"] is True
     assert fas.json("runtimes", "deploy", "big", "-w")["status"] == "deployed"
     assert [each["name"] for each in fas.json("runtimes", "list")] == ["sandbox", "big"]

@@ -41,14 +41,14 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 
 
 class PackageIndex:
-    """Serves PEP 503 pages at `url`. `asked`: the paths of all requests, in order."""
+    """Serves PEP 503 pages at `url`. `asked`: the paths of all requests, in order. `host`: the address to listen on."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.asked: list[str] = []
         self._files: dict[str, dict[str, bytes]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._server = ThreadingHTTPServer((host, port), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/simple"
+        self.url = f"http://{host}:{self._server.server_address[1]}/simple"
 
     def __enter__(self) -> PackageIndex:
         self._thread.start()

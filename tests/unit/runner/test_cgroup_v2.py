@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from faaspot_runner.contract import Limits
-from faaspot_runner.sandbox import cgroup_tree, cgroup_v2
+from faaspot_runner.sandbox import cgroup_tree, cgroup_v2, container
 from faaspot_runner.sandbox.cgroup_tree import CgroupsUnavailable, Directories, Hierarchy, hierarchies
 from faaspot_runner.sandbox.cgroup_v2 import PLATFORM, SlotV2, TreeV2
 from faaspot_runner.sandbox.cgroups import Cgroups
@@ -164,6 +164,16 @@ def test_root_in_a_session_uses_the_root_of_the_machine(kernel: Kernel, monkeypa
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "getxattr", _no_attribute)
     assert tree(kernel, own).home == kernel.root / "faaspot-x"
+
+
+def test_a_containers_own_group_is_its_own(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the machine's root, though the engine shows it: what is made there would outlive the container."""
+    own = kernel.delegated("docker-1", 100)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "getxattr", _no_attribute)
+    inside = container.Container(filtered=True, covered=(), label="", capabilities=())
+    monkeypatch.setattr(container, "found", lambda: inside)
+    assert tree(kernel, own).home == own / "faaspot-x"
 
 
 def test_missing_controllers_are_named(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from faaspot_runner.connectors.base import Connector, DeploymentConfig, Request,
 from faaspot_runner.connectors.docker import DockerConnector
 from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.docker.config import DockerConfig
-from faaspot_runner.docker.profile import profile
 from faaspot_runner.errors import DeploymentDefinitionError, EngineError, ImageError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 from faaspot_runner.sandbox.enclosure import readable
+from faaspot_runner.sandbox.profile import profile
 from faaspot_runner.sandbox.spec import Material
 from tests import docker_engine
 from tests.unit.runner.sandbox_driver import interpreter
@@ -344,7 +344,7 @@ def guest(api: docker.APIClient, tmp_path: Path) -> Iterator[str]:
     shared.chmod(0o711)
     (tmp_path / "environments").mkdir()
     host = api.create_host_config(
-        security_opt=["no-new-privileges", f"seccomp={profile()}"],
+        security_opt=["no-new-privileges", f"seccomp={json.dumps(profile())}"],
         cap_drop=["ALL"],
         network_mode="none",
         mounts=[

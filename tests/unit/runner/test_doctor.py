@@ -13,7 +13,7 @@ import pytest
 
 from faaspot_runner import __main__ as program
 from faaspot_runner import doctor, settings
-from faaspot_runner.sandbox import features, limits, uplink
+from faaspot_runner.sandbox import container, features, limits, uplink
 
 NOBODY = 65534
 
@@ -74,6 +74,41 @@ def test_an_ordinary_user_is_told_of_the_grade_and_of_the_network(monkeypatch: p
     assert "run as root" in checks["grade rlimit"].what_to_do
     assert checks["internet"].answer == "absent"
     assert checks["internet"].what_to_do == "start the platform as root"
+
+
+@pytest.mark.parametrize(("reason", "says"), [("", "cgroup"), ("the cgroup /x is not writable", "RLIMIT_DATA")])
+def test_every_limit_has_its_mechanism_by_grade(monkeypatch: pytest.MonkeyPatch, reason: str, says: str) -> None:
+    monkeypatch.setattr(limits, "why_no_cgroups", lambda: reason)
+    monkeypatch.setattr(doctor, "_grade", lambda reason: iter(()))
+    checks = {check.name: check.text for check in doctor._limits()}
+    assert set(checks) == {"memory", "processes", "time", "disk"}
+    assert says in checks["memory"]
+
+
+def _inside(monkeypatch: pytest.MonkeyPatch, *capabilities: str) -> None:
+    inside = container.Container(filtered=True, covered=("/proc/sys",), label="", capabilities=capabilities)
+    monkeypatch.setattr(container, "found", lambda: inside)
+
+
+def test_in_a_container_the_engines_part_has_a_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    _inside(monkeypatch)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = list(features.probe())
+    lacking = [replace(found[0], present=False, detail="[Errno 1] unshare: Operation not permitted"), *found[1:]]
+    for answer, given in (("ok", found), ("missing", lacking)):
+        engine, user = doctor._container(given)
+        assert (engine.section, engine.name, engine.answer) == ("container", "engine", answer)
+        assert (container.SECCOMP in engine.what_to_do) == (answer == "missing")
+        assert user.text == "uid 1000, capabilities: none"
+
+
+def test_root_without_its_capabilities_cannot_keep_the_promises(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _inside(monkeypatch, *(name for name in container.OF_ROOT if name != "KILL"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert doctor.main([]) == 1
+    assert "-> start the container with --cap-add KILL, or without --user" in capsys.readouterr().out
 
 
 def _refuse() -> uplink.Uplink:

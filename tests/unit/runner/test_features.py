@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from faaspot_runner.sandbox import features, probes
+from faaspot_runner.sandbox import container, features, probes
 from tests.platforms import mount_table
 
 
@@ -94,11 +93,37 @@ def test_the_switch_that_is_off_is_named(setting: str, value: str, says: str, mo
     assert says in features._what_to_do("user namespaces", "[Errno 1] unshare: Operation not permitted")
 
 
-def test_a_container_is_told_of_its_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    mark = tmp_path / ".dockerenv"
-    mark.touch()
-    monkeypatch.setattr(features, "CONTAINER_MARKS", (str(mark),))
-    assert "seccomp=unconfined" in features._what_to_do("seccomp filters", "[Errno 22]")
+def test_a_container_is_told_of_its_engine_and_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = container.Container(filtered=True, covered=("/proc/sys",), label="", capabilities=container.OF_ROOT)
+    monkeypatch.setattr(container, "found", lambda: inside)
+    monkeypatch.setattr(features, "_sysctl", lambda name: "0" if name == "kernel/unprivileged_userns_clone" else None)
+    advice = features._what_to_do("pid namespaces", "[Errno 1] unshare: Operation not permitted")
+    assert container.SECCOMP in advice
+    assert "; on the host: sysctl -w kernel.unprivileged_userns_clone=1" in advice
+    assert "Linux 5.12" in features._what_to_do("mount_setattr", "[Errno 22] open_tree: Invalid argument")
+
+
+def test_a_refusal_names_together_what_one_step_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "found", lambda: None)
+    monkeypatch.setattr(features, "_sysctl", lambda name: "0" if name == "user/max_user_namespaces" else None)
+    said = "[Errno 28] unshare: No space left on device"
+    names = ("user namespaces", "pid namespaces", "seccomp filters")
+    missing = [features._feature(name, said if "names" in name else "[Errno 22]") for name in names]
+    what, step = features.refusal(missing)
+    assert what == "user namespaces, pid namespaces"
+    assert step.startswith("sysctl -w user.max_user_namespaces=15000")
+    assert step.endswith("; seccomp filters: it needs a kernel with CONFIG_SECCOMP_FILTER")
+
+
+def test_a_refusal_in_a_container_is_one_line_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = container.Container(filtered=True, covered=("/proc/sys",), label="docker-default", capabilities=())
+    monkeypatch.setattr(container, "found", lambda: inside)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    said = "[Errno 1] unshare: Operation not permitted"
+    missing = [features._feature(name, said) for name in ("user namespaces", "proc with subset=pid")]
+    what, step = features.refusal(missing)
+    assert what == "user namespaces, proc with subset=pid"
+    assert f"{container.SECCOMP} {container.SYSTEM_PATHS} {container.APPARMOR} (" in step
 
 
 def test_the_library_and_its_binding_are_told_apart() -> None:

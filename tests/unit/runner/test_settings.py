@@ -50,3 +50,17 @@ def test_the_password_comes_from_the_environment_or_its_file_and_is_no_argument(
     assert settings.redis_password({PASSWORD_VARIABLE: "from-environment"}) == "from-environment"
     with pytest.raises(SystemExit):
         read(["--redis-password", "x"], {})
+
+
+def test_the_password_may_stand_in_a_file_that_the_environment_names(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("of the file\n")
+    settings = read(["--data-dir", str(tmp_path)], {})
+    assert settings.redis_password({"FAASPOT_REDIS_PASSWORD_FILE": str(tmp_path / "password")}) == "of the file"
+    with pytest.raises(FileNotFoundError, match="away"):
+        settings.redis_password({"FAASPOT_REDIS_PASSWORD_FILE": str(tmp_path / "away")})
+
+
+def test_the_blobs_may_be_elsewhere(tmp_path: Path) -> None:
+    assert read(["--data-dir", str(tmp_path)], {}).blob_directory == tmp_path / "blobs"
+    elsewhere = read(["--data-dir", str(tmp_path)], {"FAASPOT_SPOT_BLOBS": "/mnt/api/blobs"})
+    assert elsewhere.blob_directory == Path("/mnt/api/blobs")

@@ -1,0 +1,49 @@
+"""The seccomp profile of containers in which sandboxes are made, in the form that container engines read.
+
+    python -m faaspot_runner.sandbox.profile > deploy/seccomp.json
+
+It is put on the containers of the runtime `docker`, and is the one that the platform's own container wants. An engine's
+default refuses whoever has no CAP_SYS_ADMIN what sandboxes are made of: namespaces and mounts. This one allows them,
+which an unprivileged program on a plain host may do as well, and beside them little more than sandboxes get. Every
+sandbox puts the stricter programs of `seccomp.py` on itself before anything of a user runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from typing import Any
+
+from faaspot_runner.sandbox.seccomp import ALLOWED, MEMORY_IN_A_CGROUP, REFUSED
+
+OF_THE_MAKER = frozenset(
+    (
+        *("clone", "unshare", "setns", "mount", "umount2", "pivot_root", "sethostname"),
+        *("open_tree", "move_mount", "mount_setattr"),
+        *("socket", "socketpair", "getsockopt", "setsockopt", "ioctl"),
+        *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+    )
+)
+"""What making sandboxes takes, and what a run gets with conditions on its arguments or not at all."""
+
+
+def profile() -> dict[str, Any]:
+    """The profile: what is not allowed is EPERM, what the kernel may lack ENOSYS, so that libraries fall back."""
+    allowed = OF_THE_MAKER.union(ALLOWED, MEMORY_IN_A_CGROUP)
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": errno.ENOSYS,
+        "archMap": [{"architecture": f"SCMP_ARCH_{name}", "subArchitectures": []} for name in ("X86_64", "AARCH64")],
+        "syscalls": [
+            {"names": sorted(allowed), "action": "SCMP_ACT_ALLOW"},
+            {"names": sorted(set(REFUSED) - allowed), "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM},
+            # Its flags lie in memory, where no filter sees them; glibc falls back to clone.
+            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
+        ],
+    }
+
+
+if __name__ == "__main__":
+    json.dump(profile(), sys.stdout, indent=1)
+    sys.stdout.write("\n")
