@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != plan["parent"]:
             return CANNOT_RUN
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # see sandbox.limits
         _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
         os.umask(0o022)
         os.chdir("/")
