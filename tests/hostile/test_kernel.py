@@ -193,7 +193,7 @@ def test_e46_what_a_process_may_write_about_itself_gives_it_nothing(arena: Arena
     import os, resource
     def main(args, context):
         wrote = []
-        for name, text in (("oom_score_adj", "-1000"), ("oom_adj", "-17"), ("autogroup", "-20"), ("loginuid", "0"), ("uid_map", "0 0 1"),
+        for name, text in (("oom_score_adj", "-1000"), ("oom_adj", "-17"), ("autogroup", "-20"), ("uid_map", "0 0 1"),
                            ("gid_map", "0 0 1"), ("setgroups", "allow"), ("make-it-fail", "1"),
                            ("timens_offsets", "monotonic 1 0"), ("attr/current", "unconfined"), ("attr/exec", "unconfined")):
             try:

@@ -269,7 +269,7 @@ class _Run:
         return int.from_bytes(self._received[: wire.HEADER], "big")
 
     def _complete(self) -> bool:
-        return len(self._received) >= wire.HEADER and len(self._received) - wire.HEADER >= self._length()
+        return len(self._received) >= wire.HEADER and len(self._received) - wire.HEADER >= self._length() > 0
 
     # ------------------------------------------------------------ ends
 
