@@ -330,9 +330,9 @@ def descendants(pid: int) -> list[int]:
     found, queue = [], [pid]
     while queue:
         parent = queue.pop()
-        with contextlib.suppress(OSError):  # it ends while we look
-            for task in os.listdir(f"/proc/{parent}/task"):
-                pids = [int(child) for child in Path(f"/proc/{parent}/task/{task}/children").read_text().split()]
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                pids = [int(child) for child in children.read_text().split()]
                 found += pids
                 queue += pids
     return found
