@@ -52,7 +52,7 @@ def host_config(wanted: Wanted) -> dict[str, Any]:
         "PidsLimit": wanted.pids,
         "CpuShares": CPU_SHARES,
         "OomScoreAdj": 500,
-        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}, {"Name": "nofile", "Soft": 8192, "Hard": 8192}],
+        "Ulimits": [{"Name": "core", "Soft": 1, "Hard": 1}, {"Name": "nofile", "Soft": 8192, "Hard": 8192}],
     }
     if wanted.cpus:
         limits["NanoCpus"] = int(wanted.cpus * 1e9)

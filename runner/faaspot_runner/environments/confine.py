@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != plan["parent"]:
             return CANNOT_RUN
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _lower(resource.RLIMIT_CORE, 1)  # see sandbox.limits
         _lower(resource.RLIMIT_FSIZE, MAX_FILE_BYTES)
         os.umask(0o022)
         os.chdir("/")
@@ -83,7 +83,7 @@ def drop(uid: int) -> None:
 
 def _lower(limit: int, value: int) -> None:
     hard = resource.getrlimit(limit)[1]
-    if hard == resource.RLIM_INFINITY or hard > value:
+    if hard == resource.RLIM_INFINITY or hard >= value:
         resource.setrlimit(limit, (value, value))
 
 

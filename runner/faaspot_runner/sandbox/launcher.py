@@ -280,7 +280,7 @@ def _exec(plan: Plan, fds: dict[str, int], filter_program: bytes) -> NoReturn:
         os.setsid()
         _keep_caps()
         for kind, soft, hard in plan.rlimits:
-            resource.setrlimit(kind, (soft, hard))
+            _limit(kind, soft, hard)
         stage = "descriptors"
         os.chdir("/tmp")  # noqa: S108 (the sandbox's own)
         _arrange([os.open("/dev/null", os.O_RDWR), *(fds[name] for name in (*PROGRAM_FDS[1:], *plan.more))])
@@ -294,6 +294,14 @@ def _exec(plan: Plan, fds: dict[str, int], filter_program: bytes) -> NoReturn:
         _report(control, Stage(stage, error))
     finally:
         os._exit(127)
+
+
+def _limit(kind: int, soft: int, hard: int) -> None:
+    """Set a limit, at most to what is ours: a container's may be lower than those of the spot, which made the plan."""
+    most = resource.getrlimit(kind)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _report(control: int, failure: Stage) -> None:

@@ -52,7 +52,9 @@ def rlimits(limits: Limits, grade: Grade, *, runs: int = 1, base_mb: int = 0) ->
     and the runs of a sandbox share both, with their zygote.
     """
     hard = {
-        resource.RLIMIT_CORE: 0,
+        # 1, not 0: only at 1 does the kernel start no core_pattern program either, which would get the run's memory,
+        # its context included, and as root.
+        resource.RLIMIT_CORE: 1,
         # Soft and hard are equal, so that it kills even where SIGXCPU is ignored. All processors busy until the
         # deadline are allowed: the deadline itself is kept by the worker, this is the wall behind it.
         resource.RLIMIT_CPU: math.ceil(limits.timeout) * (os.cpu_count() or 1) + 5,

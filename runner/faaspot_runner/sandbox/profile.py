@@ -22,6 +22,7 @@ OF_THE_MAKER = frozenset(
         *("clone", "unshare", "setns", "mount", "umount2", "pivot_root", "sethostname"),
         *("open_tree", "move_mount", "mount_setattr"),
         *("socket", "socketpair", "getsockopt", "setsockopt", "ioctl"),
+        *("inotify_init1", "inotify_add_watch"),  # of `init`, not of its runs
         *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
     )
 )

@@ -38,24 +38,23 @@ clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 ep
 epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat exit exit_group
 faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr
 flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futex_requeue futex_wait futex_waitv
-futex_wake futimesat get_robust_list get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups
-getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage
-getsid getsockname gettid gettimeofday getuid getxattr inotify_add_watch inotify_init inotify_init1
-inotify_rm_watch ioprio_get ioprio_set kill lchown lgetxattr link linkat listen listxattr llistxattr lremovexattr lseek
-lsetxattr lstat madvise map_shadow_stack membarrier mincore mkdir mkdirat mlock mlock2 mlockall mmap mprotect
-mremap mseal msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat open openat openat2 pause
-pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll prctl pread64 preadv preadv2
-prlimit64 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recv recvfrom recvmmsg recvmsg
-remap_file_pages removexattr rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending
-rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
-sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
-sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp select send sendfile sendmmsg
-sendmsg sendto set_robust_list set_thread_area set_tid_address setfsgid setfsuid setgid setgroups setitimer setpgid
-setpriority setregid setresgid setresuid setreuid setrlimit setsid setuid setxattr shutdown sigaltstack
-signalfd signalfd4 splice stat statfs statx symlink symlinkat sync sync_file_range syncfs sysinfo tee
-tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime
-timerfd_settime times tkill truncate umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid
-waitpid write writev
+futex_wake futimesat get_robust_list get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid
+getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit
+getrusage getsid getsockname gettid gettimeofday getuid getxattr ioprio_get ioprio_set kill lchown lgetxattr link
+linkat listen listxattr llistxattr lremovexattr lseek lsetxattr lstat madvise map_shadow_stack membarrier mincore
+mkdir mkdirat mlock mlock2 mlockall mmap mprotect mremap mseal msync munlock munlockall munmap name_to_handle_at
+nanosleep newfstatat open openat openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free
+pkey_mprotect poll ppoll prctl pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read readahead
+readlink readlinkat readv recv recvfrom recvmmsg recvmsg remap_file_pages removexattr rename renameat renameat2
+restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend
+rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
+sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr sched_setparam
+sched_setscheduler sched_yield seccomp select send sendfile sendmmsg sendmsg sendto set_robust_list set_thread_area
+set_tid_address setfsgid setfsuid setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid
+setrlimit setsid setuid setxattr shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat
+sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime
+timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat utime
+utimensat utimes vfork vmsplice wait4 waitid waitpid write writev
 """)
 
 MEMORY_IN_A_CGROUP = _names("""
@@ -89,8 +88,14 @@ IOCTLS = (
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
+PROTOCOLS = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+"""Of the internet families. Naming another makes some kernels load a module that nothing else here uses."""
 SO_PASSPIDFD, IPPROTO_IPV6 = 76, 41
 SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = socket.SOL_SOCKET, socket.SO_SNDBUF, socket.SO_RCVBUF
+SO_LINGER = socket.SO_LINGER
+SOCKET_OPTIONS = (*range(2, 11), 12, *range(14, 22), *range(28, 32), 34, 35, 37, 42, 46, 60, *range(63, 68))
+"""What may be set at the level of the socket: not SO_LINGER, no filters, nothing from SO_PASSPIDFD on."""
+OPTION_LEVELS = (socket.IPPROTO_IP, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 F_SETPIPE_SZ = 1031
 _INT = 0xFFFFFFFF
 BINARY_TREE = 2
@@ -155,14 +160,26 @@ def _namespaces(program: Any, seccomp: Any) -> None:
 
 def _sockets(program: Any, seccomp: Any) -> None:
     for name in ("socket", "socketpair"):
-        for family in (AF_UNIX, AF_INET, AF_INET6):
-            _rule(program, seccomp.ALLOW, name, _masked(seccomp, 0, _INT, family))
+        _rule(program, seccomp.ALLOW, name, _masked(seccomp, 0, _INT, AF_UNIX))
+    for family in (AF_INET, AF_INET6):
+        for protocol in PROTOCOLS:
+            conditions = _masked(seccomp, 0, _INT, family), _masked(seccomp, 2, _INT, protocol)
+            _rule(program, seccomp.ALLOW, "socket", *conditions)
     # NETLINK_ROUTE: getaddrinfo asks it which addresses there are.
     _rule(program, seccomp.ALLOW, "socket", _masked(seccomp, 0, _INT, AF_NETLINK), _masked(seccomp, 2, _INT, 0))
     # Not SO_PASSPIDFD and SO_PEERPIDFD: the pidfd of a socket's other end would be one of a host process.
+    _rule(program, seccomp.ALLOW, "getsockopt", seccomp.Arg(2, seccomp.LT, SO_PASSPIDFD))
     for name in ("getsockopt", "setsockopt"):
-        _rule(program, seccomp.ALLOW, name, seccomp.Arg(2, seccomp.LT, SO_PASSPIDFD))
         _rule(program, seccomp.ALLOW, name, _masked(seccomp, 1, _INT, IPPROTO_IPV6))
+    for level in OPTION_LEVELS:
+        conditions = _masked(seccomp, 1, _INT, level), seccomp.Arg(2, seccomp.LT, SO_PASSPIDFD)
+        _rule(program, seccomp.ALLOW, "setsockopt", *conditions)
+    for option in SOCKET_OPTIONS:
+        conditions = _masked(seccomp, 1, _INT, SOL_SOCKET), _masked(seccomp, 2, _INT, option)
+        _rule(program, seccomp.ALLOW, "setsockopt", *conditions)
+    # Closing a lingering socket blocks, and who closes one last may be we: it can be sent to us over a channel.
+    conditions = _masked(seccomp, 1, _INT, SOL_SOCKET), _masked(seccomp, 2, _INT, SO_LINGER)
+    _rule(program, seccomp.ERRNO(0), "setsockopt", *conditions)
 
 
 def _ioctls(program: Any, seccomp: Any) -> None:
