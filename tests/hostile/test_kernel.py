@@ -11,6 +11,7 @@ import pytest
 
 from tests.hostile.conftest import SYSCALLS, Arena
 from tests.hostile.test_escape import results
+from tests.platforms import ROOT
 
 
 def test_e32_no_terminal_can_be_fed(arena: Arena) -> None:
@@ -53,7 +54,7 @@ def test_e35_nothing_names_the_host_its_users_or_its_paths(arena: Arena) -> None
     """
     found = results(arena, code)
     hidden = {str(arena.platform.data), str(arena.platform.home), socket.gethostname(), arena.platform.token}
-    hidden |= {"/work", "/root/", "/home/", ".pyenv", ".venv", "site-packages/faaspot"}
+    hidden |= {str(ROOT), "/root/", "/home/", ".pyenv", ".venv", "site-packages/faaspot"}
     if getpass.getuser() != "root":
         hidden.add(getpass.getuser())
     shown = [(word, path) for word in hidden for path, text in found.items() if word and word in text]
