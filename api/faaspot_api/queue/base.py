@@ -89,6 +89,9 @@ class Queue(Protocol):
     def release(self, release: Release) -> None:
         """Tell the spots that versions or environments are not needed any more."""
 
+    def need(self, environments: Sequence[str]) -> None:
+        """Write down all the environments that are needed, for the spots that missed a release."""
+
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """What a run in flight has written after `cursor` (`LOG_START` first); blocks at most `seconds` for more."""
 

@@ -36,6 +36,7 @@ class InlineQueue:
         self.full = False
         self.cancelled: set[str] = set()
         self.released: list[Release] = []
+        self.needed: tuple[str, ...] | None = None
         self._changed = Condition()
         self._waiting: dict[str, dict[Attempt, Request]] = defaultdict(dict)
         self._leases: dict[Attempt, tuple[str, LeaseState]] = {}
@@ -102,6 +103,11 @@ class InlineQueue:
         """See `Queue.release`."""
         self._check()
         self.released.append(release)
+
+    def need(self, environments: Sequence[str]) -> None:
+        """See `Queue.need`."""
+        self._check()
+        self.needed = tuple(environments)
 
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """See `Queue.tail`. The cursor is the number of characters read."""

@@ -26,7 +26,7 @@ from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
 from faaspot_runner.spot.offer import offer
-from faaspot_runner.spot.pulse import Control, Heartbeat
+from faaspot_runner.spot.pulse import Control, Heartbeat, Needs
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +97,14 @@ class Broker:
         client = pulse.connect(self._settings)
         heartbeat = Heartbeat(client, self._settings.ip, self._settings.home / "spot.json", self._info)
         control = Control(client, self._cancel, self._release, lambda: self._crew.tell({"op": "look"}))
+        needs = Needs(client, self._keep_only)
         try:
             for config in self._configs.values():
                 await self._manager.deploy(config)
             self._crew.start(self._settings.worker_counts)
-            chores = [asyncio.create_task(chore) for chore in (heartbeat.run(), control.run(), self._tidy())]
+            chores = [
+                asyncio.create_task(chore) for chore in (heartbeat.run(), control.run(), needs.run(), self._tidy())
+            ]
             await self._until_stopped(chores)
             heartbeat.beat()
             await self._crew.stop(self._settings.grace, self._hasten)
@@ -230,6 +233,9 @@ class Broker:
     def _release(self, release: Release) -> None:
         self._pool.release(release.version_ids)
         self._doomed |= set(release.environments)
+
+    async def _keep_only(self, needed: frozenset[str]) -> None:
+        self._doomed |= await asyncio.to_thread(self._ground.environments.unneeded, needed)
 
 
 def worker_arguments(settings: Settings) -> list[str]:
