@@ -359,6 +359,14 @@ def test_a_cancel_is_kept_and_told_at_once(server: RedisServer) -> None:
     client.close()
 
 
+def test_what_is_needed_is_kept_for_who_missed_a_release(server: RedisServer) -> None:
+    client = server.client()
+    RedisQueue(client).need(("a", "b"))
+    assert json.loads(client.get(contract.ENVIRONMENTS) or b"") == ["a", "b"]
+    assert 60 < client.ttl(contract.ENVIRONMENTS) <= 600
+    client.close()
+
+
 def test_rq_sees_ordinary_jobs_that_decide_nothing(server: RedisServer) -> None:
     client = server.client()
     client.flushall()

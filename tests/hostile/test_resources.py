@@ -110,6 +110,36 @@ MEMORY_BOMBS = {
 }
 
 
+HIDDEN_BOMBS = {
+    "only root may look into it": "ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n                hoard()",
+    "its first thread has ended": (
+        "threading.Thread(target=hoard).start()\n                ctypes.CDLL(None).syscall(EXIT, 0)"
+    ),
+    "a program that cannot be read": "os.execv('/tmp/python', ['python', '-c', HOARD])",
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN_BOMBS)
+def test_r3_a_memory_bomb_that_hides_stops_at_its_limit(arena: Arena, how: str) -> None:
+    code = f"""
+    import ctypes, os, shutil, sys, threading, time
+    EXIT = 60 if os.uname().machine == "x86_64" else 93
+    HOARD = "import time; held = bytearray(50 << 20); held[::4096] = bytes(len(held[::4096])); time.sleep(600)"
+    def hoard():
+        exec(HOARD)
+    def main(args, context):
+        shutil.copy(os.path.realpath(sys.executable), "/tmp/python")
+        os.chmod("/tmp/python", 0o111)
+        for _ in range(8):
+            if os.fork() == 0:
+                {HIDDEN_BOMBS[how]}
+        os.wait()
+        raise RuntimeError("a child has ended")
+    """
+    outcome = arena.attack(code, memory=128, timeout=20)
+    assert (outcome.status, outcome.reason) == ("Failure", "oom"), outcome
+
+
 def available_mb() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable"):

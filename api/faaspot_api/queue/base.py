@@ -96,6 +96,9 @@ class Queue(Protocol):
         One that is no newer than what is kept changes nothing.
         """
 
+    def need(self, environments: Sequence[str]) -> None:
+        """Write down all the environments that are needed, for the spots that missed a release."""
+
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """What a run in flight has written after `cursor` (`LOG_START` first); blocks at most `seconds` for more."""
 

@@ -38,6 +38,7 @@ class InlineQueue:
         self.cancelled: set[str] = set()
         self.released: list[Release] = []
         self.wanted: Runtimes | None = None
+        self.needed: tuple[str, ...] | None = None
         self._changed = Condition()
         self._waiting: dict[str, dict[Attempt, Request]] = defaultdict(dict)
         self._leases: dict[Attempt, tuple[str, LeaseState]] = {}
@@ -111,6 +112,11 @@ class InlineQueue:
         with self._changed:
             if self.wanted is None or runtimes.revision > self.wanted.revision:
                 self.wanted = runtimes
+
+    def need(self, environments: Sequence[str]) -> None:
+        """See `Queue.need`."""
+        self._check()
+        self.needed = tuple(environments)
 
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """See `Queue.tail`. The cursor is the number of characters read."""

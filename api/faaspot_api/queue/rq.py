@@ -6,6 +6,7 @@ RQ carries the jobs and decides nothing: no timeout, no result, no retry of its 
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
     CONTROL,
+    ENVIRONMENTS,
+    ENVIRONMENTS_SECONDS,
     JOB_FUNCTION,
     LEASE_DONE,
     QUEUE_BACKGROUND,
@@ -208,6 +211,11 @@ class RedisQueue:
 
         with translated():
             self._redis.transaction(say, RUNTIMES)
+
+    def need(self, environments: Sequence[str]) -> None:
+        """See `Queue.need`. Nobody goes by what is no longer renewed."""
+        with translated():
+            self._redis.set(ENVIRONMENTS, json.dumps(list(environments)), ex=int(10 * ENVIRONMENTS_SECONDS))
 
     def tail(self, execution_id: str, cursor: str, seconds: float) -> LogPart:
         """See `Queue.tail`. The cursor is an id of the log's stream."""

@@ -17,11 +17,11 @@ from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
 from faaspot_api.services.wakeups import Bell
-from faaspot_api.store import executions, runtimes
+from faaspot_api.store import deployments, executions, runtimes
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import Tracked
 from faaspot_api.store.moments import SECOND, now
-from faaspot_runner.contract import Error
+from faaspot_runner.contract import ENVIRONMENTS_SECONDS, Error
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 LOST = End(status="Failure", reason="worker_lost")
@@ -46,6 +46,7 @@ class Reconciler:
         self._policy = policy
         self._bell = Bell(queue)
         self._doubts: dict[Attempt, float] = {}
+        self._said_needed: float | None = None
 
     def pass_(self, at: float) -> None:
         """Look at everything that has not ended. `at`: seconds of a monotonic clock.
@@ -54,6 +55,7 @@ class Reconciler:
         """
         self._want_runtimes()
         self._queue.shed()
+        self._say_needed(at)
         rows = self._end_expired(self._open_rows())
         self._settle_waiting(rows)
         self._clearing.clear_all()
@@ -68,6 +70,16 @@ class Reconciler:
             whole = runtimes.whole(transaction)
         if whole.revision:
             self._bell.want(whole)
+
+    def _say_needed(self, at: float) -> None:
+        """Tell the spots now and then what to keep; not at once: reports of builds may still be in the stream."""
+        if self._said_needed is None:
+            self._said_needed = at
+        elif at - self._said_needed >= ENVIRONMENTS_SECONDS:
+            with self._store.read() as transaction:
+                needed = deployments.environments(transaction)
+            self._queue.need(needed)
+            self._said_needed = at
 
     def _open_rows(self) -> list[Tracked]:
         found: list[Tracked] = []

@@ -261,6 +261,13 @@ def unneeded_environments(transaction: Transaction, names: Iterable[str]) -> fro
     return frozenset(name for name in names if not _needed(transaction, name, V.environment))
 
 
+def environments(transaction: Transaction) -> tuple[str, ...]:
+    """Those that a version refers to whose runs may not all have ended, by name."""
+    joined = select(V.environment).join(deployments, D.id == V.deployment_id).distinct()
+    rows = transaction.execute(joined.where(V.environment.is_not(None), D.cleared.is_(None)).order_by(V.environment))
+    return tuple(row.environment for row in rows)
+
+
 def _needed(transaction: Transaction, value: str, *columns: Column[Any]) -> bool:
     joined = select(func.count()).select_from(versions.join(deployments, D.id == V.deployment_id)).where(_LIVING)
     return any(transaction.execute(joined.where(column == value)).scalar_one() for column in columns)

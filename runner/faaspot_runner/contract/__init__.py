@@ -45,9 +45,15 @@ SPOT_OFFLINE_SECONDS = 10.0
 """A spot whose ``last_seen`` (Redis clock) is older than this is offline."""
 CONTROL = PREFIX + "control"
 """Redis pub/sub channel from the API to all spots: JSON of `Cancel`, `Release` or `Runtimes`. A hint: what must not be
-missed is also a key (`cancel_key`, `RUNTIMES`) or is found again by the spot's own sweep."""
+missed is also a key: `cancel_key`, `RUNTIMES`, `ENVIRONMENTS`."""
 RUNTIMES = PREFIX + "runtimes"
 """Redis string: JSON of the newest `Runtimes`. A spot reads it whenever it subscribes to `CONTROL`."""
+ENVIRONMENTS = PREFIX + "environments"
+"""JSON list of the environments that versions refer to, written by the reconciler every `ENVIRONMENTS_SECONDS` and gone
+soon after it does so no more. Spots remove the others, except those that a build made or took up within
+`ENVIRONMENT_YOUNG_SECONDS`: its report may not have been recorded yet."""
+ENVIRONMENTS_SECONDS = 60.0
+ENVIRONMENT_YOUNG_SECONDS = 3600.0
 SUPERVISOR = PREFIX + "supervisor"
 """Redis list of JSON `SpotRequest`; the supervisor of `fas up` pops it (BLMOVE) and adds or removes local spots."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from faaspot_runner.contract import BuildOutcome, BuildRequest
+from faaspot_runner.contract import ENVIRONMENT_YOUNG_SECONDS, BuildOutcome, BuildRequest
 from faaspot_runner.environments import lock, staging
 from faaspot_runner.environments.assemble import assemble, manifest
 from faaspot_runner.environments.cache import FORMAT, Cache, flush, publish
@@ -118,6 +119,12 @@ class Environments:
             staging.take_away(path)
             (self._locks / name).unlink(missing_ok=True)
 
+    def unneeded(self, needed: Collection[str]) -> frozenset[str]:
+        """Environments here that are not among `needed` and that no build has made or taken up lately."""
+        oldest = time.time() - ENVIRONMENT_YOUNG_SECONDS
+        found = [entry for entry in os.scandir(self._root) if _NAME.fullmatch(entry.name) and entry.name not in needed]
+        return frozenset(entry.name for entry in found if entry.stat(follow_symlinks=False).st_mtime < oldest)
+
     def sweep(self) -> None:
         """Remove what killed builders left half-built; what a living process is building stays."""
         for directory in (self._root, self._sources, *self._cache.staging):
@@ -160,6 +167,7 @@ class Environments:
         path = self._root / name
         with staging.locked(self._locks / name, wait=patience.check):
             if path.is_dir():
+                os.utime(path)  # see `unneeded`
                 log(f"Environment {name} was already there, reused")
                 return name, True
             started = time.monotonic()

@@ -50,7 +50,11 @@ class Channel:
 
     def receive(self, most_fds: int = 0) -> tuple[dict[str, Any], list[int]] | None:
         """The next message, None at the end. Raises BlockingIOError if there is none yet, WireError, OSError."""
-        return wire.receive(self.socket, most_fds)
+        try:
+            return wire.receive(self.socket, most_fds)
+        except ConnectionResetError:
+            # The zygote has died and not read all; what it had said before still lies behind this error.
+            return wire.receive(self.socket, most_fds)
 
     def dying(self, pidfd: int) -> None:
         """Take over the pidfd of a process that was sent SIGKILL."""

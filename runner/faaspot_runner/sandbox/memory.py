@@ -18,6 +18,8 @@ from pathlib import Path
 MEGABYTE = 2**20
 FREE_DESCRIPTORS = 32
 """Pipes and sockets that are not charged, each: what subprocesses, pools and event loops need."""
+HIDDEN_DESCRIPTORS = 4096
+"""Pipes charged for a living process that does not let its descriptors be read."""
 THREAD_BYTES = 32 * 1024
 """Kernel stack and task of one thread."""
 MAPPING_BYTES = 512
@@ -67,8 +69,8 @@ class MemoryWatch:
         `fixed_buffers`: the run cannot enlarge pipes and sockets (its seccomp filter takes F_SETPIPE_SZ and SO_SNDBUF
         from it), so each is charged its default size and not its maximum.
 
-        Raises ProcessLookupError if it is gone. Raises PermissionError or FileNotFoundError if its descriptors or
-        children cannot be counted: such a run must not start.
+        Raises ProcessLookupError if it is gone or dying. Raises PermissionError or FileNotFoundError if its descriptors
+        or children cannot be counted: such a run must not go on.
         """
         self._pid = pid
         self._fixed_buffers = fixed_buffers
@@ -85,7 +87,10 @@ class MemoryWatch:
             raise ProcessLookupError(f"process {pid} is gone") from error
         except PermissionError:
             self.close()
-            raise
+            if _living(pid):
+                raise
+            # What is dying has no memory any more, and the kernel gives its files to root.
+            raise ProcessLookupError(f"process {pid} is dying") from None
         self._tasks = 0
         self._peak = 0.0
         self.last = Charge()
@@ -152,7 +157,10 @@ class MemoryWatch:
         return self._cpu_ms
 
     def _processes(self) -> Iterator[int]:
-        """The init and all that descend from it. A process that is born or dies meanwhile may be missed this time."""
+        """The init and all that descend from it. A process that is born or dies meanwhile may be missed this time.
+
+        Each as the number of one of its threads: the first may have ended before the others, and tells nothing then.
+        """
         try:
             os.stat("stat", dir_fd=self._init)
         except OSError:
@@ -160,8 +168,9 @@ class MemoryWatch:
         pending, seen = [self._pid], {self._pid}
         while pending:
             pid = pending.pop()
-            yield pid
-            for task in _entries(f"/proc/{pid}/task"):
+            tasks = _entries(f"/proc/{pid}/task")
+            yield pid if len(tasks) < 2 or _living(pid) else next(filter(_living, map(int, tasks)), pid)
+            for task in tasks:
                 born = {int(child) for child in _read(f"/proc/{pid}/task/{task}/children").split()}
                 pending.extend(born - seen)
                 seen |= born
@@ -179,10 +188,14 @@ class MemoryWatch:
     def _buffers(self, processes: Iterable[int]) -> int:
         """Bytes that may lie in pipes and sockets."""
         pipes: set[str] = set()
+        hidden = 0
         for pid in processes:
-            if _descriptors(pid) > FREE_DESCRIPTORS:
-                pipes.update(name for name in _links(f"/proc/{pid}/fd") if name.startswith("pipe:"))
-        return _pipe_bytes(len(pipes) - FREE_DESCRIPTORS, fixed=self._fixed_buffers) + _socket_bytes(
+            try:
+                if _descriptors(pid) > FREE_DESCRIPTORS:
+                    pipes.update(name for name in _links(f"/proc/{pid}/fd") if name.startswith("pipe:"))
+            except PermissionError:
+                hidden += HIDDEN_DESCRIPTORS * _living(pid)
+        return _pipe_bytes(len(pipes) + hidden - FREE_DESCRIPTORS, fixed=self._fixed_buffers) + _socket_bytes(
             f"/proc/{self._pid}/net", fixed=self._fixed_buffers
         )
 
@@ -218,6 +231,8 @@ def _proportional(processes: Iterable[int]) -> int:
         shared += values.get(b"Pss_Shmem", 0)
         status = {name: int(value) for name, value in _STATUS.findall(_read(f"/proc/{pid}/status"))}
         tables += status.get(b"VmPTE", 0) * 1024 + status.get(b"Threads", 0) * THREAD_BYTES
+        if not values:  # it hides them, or is dying and has no more in its status either
+            anonymous += 1024 * sum(status.get(name, 0) for name in (b"RssAnon", b"RssShmem", b"VmSwap"))
         if values.get(b"Pss_Shmem"):
             for start, end, offset, device, inode in _MAPPING.findall(_read(f"/proc/{pid}/maps")):
                 if device == _unnamed_device():
@@ -253,6 +268,12 @@ def _socket_bytes(net: str, *, fixed: bool) -> int:
     return queued + max(unix, 0) * each
 
 
+def _living(pid: int) -> bool:
+    """Whether a thread has memory: one that is dying, or dead and not waited for, has none."""
+    text = _read(f"/proc/{pid}/statm")
+    return bool(text) and not text.startswith(b"0 ")
+
+
 def _mappings(pid: int) -> int:
     """How many mappings a process has."""
     text = _read(f"/proc/{pid}/maps", MAPPINGS_READ)
@@ -260,10 +281,13 @@ def _mappings(pid: int) -> int:
 
 
 def _descriptors(pid: int) -> int:
-    """How many descriptors a process has open. The size of the directory tells since Linux 6.2."""
+    """How many descriptors a process has open. Raises PermissionError if it hides them.
+
+    The size of the directory tells since Linux 6.2, also of one that cannot be listed.
+    """
     try:
         return os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
 
 
@@ -276,10 +300,10 @@ def _links(directory: str) -> Iterator[str]:
 
 
 def _entries(directory: str) -> list[str]:
-    """The names in a /proc directory; none if its process is gone."""
+    """The names in a /proc directory; none if its process is gone. Raises PermissionError."""
     try:
         return os.listdir(directory)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 

@@ -122,6 +122,7 @@ class _Run:
         self._forked: float | None = None
         self._ended: float | None = None
         self._killed = False
+        self._zygote_gone = False
 
     # ------------------------------------------------------------ the way of a run
 
@@ -173,8 +174,12 @@ class _Run:
         self._result_theirs.close()
         self._log.close_write_end()
         if not self._named:
-            with contextlib.suppress(OSError, Broken):
+            try:
                 self._await(lambda: self._named, DEATH_SECONDS)
+            except OSError:
+                self._zygote_gone = True
+            except Broken:
+                pass  # `judged` says so
         if self._watch is not None:
             self._watch.cpu_ms()
         if self._pidfd >= 0 and not self._killed:
@@ -186,7 +191,7 @@ class _Run:
         """The end once more, after the kill: without a process there was nothing to send SIGKILL to."""
         if self._pidfd >= 0 or isinstance(self._said, Refused) or end.reason in ("lost", "broken"):
             return end
-        if end.reason is None:
+        if end.reason is None and not self._zygote_gone:
             return broken("a result came, but not a word of the process that it is of")
         return lost("the sandbox does not say which process it has forked")
 

@@ -24,6 +24,7 @@ from faaspot_runner.agent.syscalls import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
+    PR_SET_DUMPABLE,
 )
 from faaspot_runner.errors import FeatureMissing
 
@@ -97,6 +98,7 @@ SOCKET_OPTIONS = (*range(2, 11), 12, *range(14, 22), *range(28, 32), 34, 35, 37,
 """What may be set at the level of the socket: not SO_LINGER, no filters, nothing from SO_PASSPIDFD on."""
 OPTION_LEVELS = (socket.IPPROTO_IP, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 F_SETPIPE_SZ = 1031
+CLONE_FILES, CLONE_THREAD = 0x400, 0x10000
 _INT = 0xFFFFFFFF
 BINARY_TREE = 2
 
@@ -120,8 +122,8 @@ def zygote_filter(*, counted: bool) -> bytes:
 def run_filter(*, counted: bool) -> bytes:
     """The program on top of it for a run: no namespaces. Raises FeatureMissing.
 
-    Where no cgroup counts its memory (not `counted`), pipes and sockets keep their default sizes: `MemoryWatch` counts
-    them and cannot see how large each is.
+    Where no cgroup counts its memory (not `counted`), `MemoryWatch` does: nothing hides from it, and pipes and sockets,
+    whose sizes it cannot see, keep their defaults.
     """
     seccomp = _library()
     program = _program(seccomp, seccomp.ALLOW)
@@ -131,6 +133,9 @@ def run_filter(*, counted: bool) -> bytes:
     for flag in NAMESPACES[:-1]:
         _rule(program, refuse, "clone", _masked(seccomp, 0, flag, flag))
     if not counted:
+        # What hides from `MemoryWatch`: a process that only root may look into, a thread with descriptors of its own.
+        _rule(program, refuse, "prctl", _masked(seccomp, 0, _INT, PR_SET_DUMPABLE))
+        _rule(program, refuse, "clone", _masked(seccomp, 0, CLONE_THREAD | CLONE_FILES, CLONE_THREAD))
         _rule(program, refuse, "fcntl", _masked(seccomp, 1, _INT, F_SETPIPE_SZ))
         for option in (SO_SNDBUF, SO_RCVBUF):
             # Nothing happens and no error: libraries ask for it as a wish.

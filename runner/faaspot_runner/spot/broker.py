@@ -21,7 +21,7 @@ from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
 from faaspot_runner.spot.ground import Ground
 from faaspot_runner.spot.offer import offer, prepare
-from faaspot_runner.spot.pulse import Control, Heartbeat
+from faaspot_runner.spot.pulse import Control, Heartbeat, Needs
 from faaspot_runner.spot.runtimes import SpotRuntimes
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Broker:
         self._control = Control(
             client, self._cancel, self._release, self._runtimes.want, lambda: self._crew.tell({"op": "look"})
         )
+        self._needs = Needs(client, self._keep_only)
         self._crew = Crew(
             settings.ip.replace(":", "-"),
             worker_arguments(settings),
@@ -66,7 +67,7 @@ class Broker:
         try:
             await self._runtimes.begin()
             self._crew.start(self._settings.worker_counts)
-            work = [self._heartbeat.run(), self._control.run(), self._tidy()]
+            work = [self._heartbeat.run(), self._control.run(), self._needs.run(), self._tidy()]
             work += [self._ground.watch.run()] if self._ground.watch else []
             chores = [asyncio.create_task(chore) for chore in work]
             await self._until_stopped(chores)
@@ -233,6 +234,9 @@ class Broker:
     def _release(self, release: Release) -> None:
         self._pool.release(release.version_ids)
         self._doomed |= set(release.environments)
+
+    async def _keep_only(self, needed: frozenset[str]) -> None:
+        self._doomed |= await asyncio.to_thread(self._ground.environments.unneeded, needed)
 
 
 def _sandbox_error(error: SandboxError | DeploymentError) -> SandboxError:

@@ -1,11 +1,11 @@
-"""What a spot and the API say to each other through Redis: the heartbeat, and control messages."""
+"""What a spot and the API say to each other through Redis: the heartbeat, control messages, what is still needed."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import redis
@@ -15,6 +15,8 @@ from redis.backoff import NoBackoff
 
 from faaspot_runner.contract import (
     CONTROL,
+    ENVIRONMENTS,
+    ENVIRONMENTS_SECONDS,
     RUNTIMES,
     SPOT_HEARTBEAT_SECONDS,
     SPOTS,
@@ -147,3 +149,22 @@ class Control:
             self._release(message)
         elif isinstance(message, Runtimes):
             self._runtimes(message)
+
+
+class Needs:
+    """Reads at the start, and now and then, which environments are needed: a spot may have missed every `Release`."""
+
+    def __init__(self, client: redis.asyncio.Redis, keep_only: Callable[[frozenset[str]], Awaitable[None]]) -> None:
+        self._redis = client
+        self._keep_only = keep_only
+
+    async def run(self) -> None:
+        """For ever; lives through an absent Redis."""
+        while True:
+            try:
+                text = await self._redis.get(ENVIRONMENTS)
+                if text is not None:
+                    await self._keep_only(frozenset(json.loads(text)))
+            except (redis.RedisError, OSError, ValueError, TypeError) as error:
+                log.warning("what is needed could not be compared with what is here: %s", error)
+            await asyncio.sleep(ENVIRONMENTS_SECONDS)

@@ -12,8 +12,8 @@ from faaspot_api.errors import Unavailable
 from faaspot_api.services import reconciler
 from faaspot_api.store import moments
 from faaspot_api.store.tables import executions
-from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_BUILDS, SUPERVISOR, SpotRequest
-from tests.control_plane import ADMIN, Plane, control_plane, ended, failed, started
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_BUILDS, SUPERVISOR, BuildOutcome, SpotRequest
+from tests.control_plane import ADMIN, LOCK, Plane, control_plane, ended, failed, started
 
 
 @pytest.fixture
@@ -270,6 +270,27 @@ def test_with_the_queue_away_a_pass_fails_and_the_next_one_goes_on(plane: Plane)
     plane.queue.away = None
     plane.passes(1.0, 5.0)
     assert plane.take().execution_id == uuid
+
+
+def test_the_spots_are_told_now_and_then_what_is_needed(plane: Plane) -> None:
+    for name in ("one", "two"):
+        plane.create(name, requirements="requests")
+        plane.build(build=BuildOutcome(lock=LOCK, environment=f"env-{name}"))
+    run = plane.run("two")
+    request = plane.take()
+    plane.start(request)
+    plane.services.deployments.delete(ADMIN, "two")
+    plane.passes(0.0, 59.0)
+    assert plane.queue.needed is None, "reports of builds may still be on their way"
+    plane.passes(61.0)
+    assert plane.queue.needed == ("env-one", "env-two"), "the run that goes on may have to read it"
+    plane.finish(request)
+    assert plane.record(run).status == "Success"
+    plane.services.deployments.delete(ADMIN, "one")
+    plane.passes(62.0, 63.0)
+    assert plane.queue.needed == ("env-one", "env-two")
+    plane.passes(123.0)
+    assert plane.queue.needed == ()
 
 
 def test_two_reconcilers_do_no_harm(plane: Plane) -> None:

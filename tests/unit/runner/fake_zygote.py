@@ -41,7 +41,8 @@ class Zygote:
         os.close(pidfd)
 
     def close(self) -> None:
-        self.ours.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # a zygote that is gone already
+            self.ours.shutdown(socket.SHUT_RDWR)
         self.ours.close()
         self.thread.join()
         wire.close(self.kept)

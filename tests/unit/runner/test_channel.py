@@ -35,6 +35,15 @@ def test_it_never_waits(ends: tuple[Channel, socket.socket]) -> None:
         fill(channel)
 
 
+def test_what_a_dead_zygote_had_said_is_heard(ends: tuple[Channel, socket.socket]) -> None:
+    channel, zygote = ends
+    wire.send(zygote, {"op": "exited"})
+    channel.send({"op": "run"})
+    zygote.close()
+    assert channel.receive() == ({"op": "exited"}, [])
+    assert channel.receive() is None
+
+
 def test_connect_gives_the_other_end_to_the_zygote(ends: tuple[Channel, socket.socket]) -> None:
     channel, zygote = ends
     with connect(channel) as ours:

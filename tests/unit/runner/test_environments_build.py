@@ -170,8 +170,13 @@ def test_nothing_to_install_needs_no_environment(environments: Environments, req
 
 def test_a_second_build_with_the_same_lock_reuses_the_environment(environments: Environments) -> None:
     first = build(environments, "alpha")
+    assert first.environment
+    os.utime(environments.path(first.environment), (1.0, 1.0))
+    assert environments.unneeded([]) == {first.environment}
+    assert environments.unneeded([first.environment]) == frozenset()
     log: list[str] = []
     second = build(environments, "beta\nalpha", log=log)
+    assert environments.unneeded([]) == frozenset(), "what was just taken up is needed in a moment"
     assert second.environment == first.environment
     assert second.reused
     assert log[-1] == f"Environment {first.environment} was already there, reused"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -115,6 +116,16 @@ def test_a_result_without_a_process_to_kill_is_none(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "DEATH_SECONDS", 0.2)
     with driven(behave) as (outcome, _):
         assert outcome.reason == "broken"
+
+
+def test_a_result_of_a_sandbox_that_died_over_it_is_lost_and_no_fault_of_its_own() -> None:
+    def behave(zygote: Zygote, name: str, fds: list[int]) -> None:
+        os.write(fds[0], wire.frame(b'{"ok":true,"output":1}'))
+        zygote.ours.shutdown(socket.SHUT_RDWR)
+        wire.close(fds)
+
+    with driven(behave) as (outcome, _):
+        assert outcome.reason == "lost"
 
 
 def test_a_run_that_was_never_told_of_is_not_over_when_its_time_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import pytest
 from faaspot_api.domain.seal import seal
 from faaspot_runner.contract import (
     CONTROL,
+    ENVIRONMENTS,
     BuildRequest,
     Cancel,
     Release,
@@ -271,6 +272,20 @@ def test_a_released_version_gives_its_sandbox_back(site: Site) -> None:
     before = eventually(lambda: (info := site.info()) and info.last_seen > done and info.sandboxes)
     site.client.publish(CONTROL, dump(Release(version_ids=(spec.version_id,))))
     eventually(lambda: (info := site.info()) and info.sandboxes < before)
+
+
+def test_an_environment_whose_release_was_missed_is_found_at_the_start(fresh: Site) -> None:
+    kept, missed, young = (character * 32 for character in "abc")
+    for name in (kept, missed, young):
+        directory = fresh.data / "environments" / name
+        directory.mkdir(parents=True)
+        os.utime(directory, None if name == young else (1.0, 1.0))
+    fresh.server.start()
+    fresh.server.client().set(ENVIRONMENTS, json.dumps([kept]))
+    fresh.start()
+    eventually(lambda: not (fresh.data / "environments" / missed).exists())
+    assert (fresh.data / "environments" / kept).is_dir()
+    assert (fresh.data / "environments" / young).is_dir(), "its build may not have been recorded yet"
 
 
 # ---------------------------------------------------------------- what RQ tells

@@ -183,6 +183,31 @@ def mappings() -> None:
             signal.pause()
 
 
+def leaderless() -> None:
+    """The first thread of each ends, another one holds the memory: the process looks like a zombie."""
+    for _ in range(10):
+        if not os.fork():
+            threading.Thread(target=lambda: (KEPT.append(area(20)), signal.pause())).start()
+            LIBC.syscall(60 if os.uname().machine == "x86_64" else 93, 0)
+
+
+def hidden() -> None:
+    """Each makes itself one that only root may look into."""
+    for _ in range(20):
+        if not os.fork():
+            call(LIBC.prctl(4, 0, 0, 0, 0))
+            KEPT.append(area(10))
+            signal.pause()
+
+
+def hidden_pipes() -> None:
+    for _ in range(4):
+        if not os.fork():
+            call(LIBC.prctl(4, 0, 0, 0, 0))
+            pipes()
+            signal.pause()
+
+
 def innocent_forks() -> None:
     """A pool that shares what its parent has: little is taken in truth."""
     KEPT.append(area(40))
@@ -214,7 +239,7 @@ WAYS: dict[str, Callable[[], None]] = {
     way.__name__: way
     for way in (
         anonymous, processes, orphans, files, unnamed, pipes, sockets, flying, streams, tables, mappings,
-        innocent_forks, innocent_sharing, innocent_threads,
+        leaderless, hidden, hidden_pipes, innocent_forks, innocent_sharing, innocent_threads,
     )
 }  # fmt: skip
 
