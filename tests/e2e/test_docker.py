@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import docker
 import pytest
 
 from tests import docker_engine
+from tests.e2e.test_egress import PROBE, REFUSED, offers_internet
 from tests.platforms import ORDINARY_UID, Platform, eventually, platform
 from tests.unit.runner.engine_relay import EngineRelay
 
@@ -65,6 +67,37 @@ def test_a_function_runs_in_a_container_and_a_warm_run_starts_none(running: Plat
     assert kinds(running) == ["container"]
     running.undeploy("hello")
     eventually(lambda: kinds(running) == [], 10, "the container goes with its deployment")
+
+
+def test_twenty_first_runs_at_once_start_one_container(running: Platform, api: docker.APIClient) -> None:
+    running.deploy("first", HELLO, runtime="docker")
+    assert running.run("first").json == "hello world", "the base image was looked at, in a container of its own"
+    running.deploy("cold", HELLO, runtime="docker")
+    before = time.time()
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(lambda number: running.run("cold", {"name": str(number)}), range(20)))
+    assert [answer.json for answer in answers] == [f"hello {number}" for number in range(20)]
+    wanted = {"event": "start", "label": f"faaspot.platform={docker_engine.platform_of(running.data)}"}
+    events = api.events(since=f"{before:.9f}", until=f"{time.time():.9f}", filters=wanted, decode=True)
+    assert len(list(events)) == 1
+    for name in ("first", "cold"):
+        running.undeploy(name)
+    eventually(lambda: kinds(running) == [], 15)
+
+
+def test_a_function_in_a_container_is_held_to_its_allow_list(running: Platform) -> None:
+    wanted = {"runtime": "docker", "egress": ["api.example.com:443", "192.0.2.1:443"]}
+    if not offers_internet(running):
+        answer = running.call("PUT", "deployments/", {"name": "held", "code": PROBE, **wanted})
+        assert (answer.status, answer.json["error_code"]) == (400, "network_unavailable")
+        return
+    running.deploy("held", PROBE, **wanted)
+    places = [["8.8.8.8", 53], ["169.254.169.254", 80], ["192.0.2.1", 443], ["127.0.0.1", running.port]]
+    found = running.run("held", {"names": ["other.example.com"], "places": places}).json
+    assert found.pop("resolver") == "nameserver 127.0.0.1"
+    assert found.pop("other.example.com") == "gaierror"
+    assert all(word in REFUSED for word in found.values()), found
+    running.undeploy("held")
 
 
 def test_deployments_share_the_image_of_their_packages_and_the_last_takes_it_along(running: Platform) -> None:

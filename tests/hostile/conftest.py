@@ -6,17 +6,24 @@ one terminal state, the API healthy, the next innocent run fine, and with the de
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests import docker_engine
+from tests.hostile.outcomes import Outcomes
 from tests.platforms import SETUPS, Answer, Platform, descendants, eventually, platform
 
+OUTCOMES = Outcomes()
 COLD_START_SECONDS = 10
+LOST_SECONDS = 20
+"""Until a run that nobody reports has its end: the reconciler waits 10 s for a report that is on its way."""
 INNOCENT = "def main(args, context):\n    return 'fine ' + args['n']\n"
 SYSCALLS = textwrap.dedent('''
     import ctypes, errno, os, platform
@@ -40,6 +47,16 @@ SYSCALLS = textwrap.dedent('''
         return None if result != -1 else errno.errorcode.get(ctypes.get_errno(), "?")
 ''')
 """Prefix for functions that talk to the kernel directly: `call(name, ...)`."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(OUTCOMES)
+
+
+def pytest_sessionfinish() -> None:
+    """UPDATE_GOLDEN=1 at a run of this whole directory writes the table of SECURITY.md anew."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        OUTCOMES.write()
 
 
 class Outcome:
@@ -80,7 +97,7 @@ class Arena:
     def judge(self, answer: Answer) -> Outcome:
         """The outcome of a sync run, after the common conditions were checked."""
         execution = answer.headers["Execution-Id"]
-        record = self.platform.ended(execution, 5)
+        record = self.platform.ended(execution, LOST_SECONDS)
         outcome = Outcome(answer, record, self.platform.logs(execution))
         if record["status"] != "Success":
             assert record["reason"], outcome
@@ -91,8 +108,30 @@ class Arena:
         assert self.platform.call("GET", self.platform.url + "/healthz", token=None).status == 200
         assert self.platform.run("innocent", {"n": "one"}).json == "fine one"
 
-    def deployed(self, code: str, **settings: Any) -> Deployed:
-        return Deployed(self, next(self._names), textwrap.dedent(code), {"runtime": self.runtime, **settings})
+    def attack_all(self, codes: Mapping[str, str], **settings: Any) -> dict[str, Outcome]:
+        """The same for many at once, which is quicker where each ends by a time limit of the platform's."""
+        with self.deployed_all(codes, **settings) as names, ThreadPoolExecutor(len(codes)) as threads:
+            answers = dict(zip(codes, threads.map(self.platform.run, names.values()), strict=True))
+            return {kind: self.judge(answer) for kind, answer in answers.items()}
+
+    @contextlib.contextmanager
+    def deployed(self, code: str, **settings: Any) -> Iterator[str]:
+        """The name of a deployment that is there meanwhile; afterwards nothing of its processes may be left."""
+        with self.deployed_all({"": code}, **settings) as names:
+            yield names[""]
+
+    @contextlib.contextmanager
+    def deployed_all(self, codes: Mapping[str, str], **settings: Any) -> Iterator[dict[str, str]]:
+        """The same for many."""
+        before = len(self.sandboxes())
+        names = {}
+        with contextlib.ExitStack() as stack:
+            for kind, code in codes.items():
+                names[kind] = name = next(self._names)
+                self.platform.deploy(name, textwrap.dedent(code), **{"runtime": self.runtime, **settings})
+                stack.callback(self.platform.undeploy, name)
+            yield names
+        eventually(lambda: len(self.sandboxes()) <= before + 1, 5, "processes of the deployment end")
 
     def sandboxes(self) -> set[int]:
         """Processes of sandboxes: launchers in containers, inits, zygotes, spares and what they forked."""
@@ -104,30 +143,12 @@ class Arena:
         return {pid for spot in spots for pid in descendants(spot)} - workers
 
 
-class Deployed:
-    """A deployment for the length of a `with`; afterwards nothing of its processes may be left."""
-
-    def __init__(self, arena: Arena, name: str, code: str, settings: dict[str, Any]) -> None:
-        self.arena, self.name, self.code, self.settings = arena, name, code, settings
-
-    def __enter__(self) -> str:
-        self.before = self.arena.sandboxes()
-        self.arena.platform.deploy(self.name, self.code, **self.settings)
-        return self.name
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        self.arena.platform.undeploy(self.name)
-        if failed is None:
-            eventually(
-                lambda: len(self.arena.sandboxes()) <= len(self.before) + 1, 5, "processes of the deployment end"
-            )
-
-
 @pytest.fixture(scope="session", params=[*SETUPS, "docker"])
 def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     """A platform started as root or as an ordinary user, or as root with the functions in containers."""
     setup, runtime = (request.param, "sandbox") if request.param in SETUPS else ("root", "docker")
-    environ = {"FAASPOT_SPOT_COLD_START_TIMEOUT": str(COLD_START_SECONDS)}
+    # One attempt: what loses its sandbox on purpose would do so each time, and each takes 12 s until it is found out.
+    environ = {"FAASPOT_SPOT_COLD_START_TIMEOUT": str(COLD_START_SECONDS), "FAASPOT_MAX_ATTEMPTS": "1"}
     if runtime == "docker":
         docker_engine.needed()
         environ["FAASPOT_SPOT_DOCKER_IMAGE"] = docker_engine.IMAGE

@@ -150,19 +150,17 @@ FORGED_BY_IMPORT = {
 }
 
 
-@pytest.mark.parametrize("what", FORGED_BY_IMPORT)
-def test_e44_what_an_import_tells_the_spot_breaks_only_its_own_deployment(arena: Arena, what: str) -> None:
-    code = (
-        FORGE + "control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, os.dup(3))\n"
-        f"{FORGED_BY_IMPORT[what]}\ndef main(args, context):\n    return 'ran'\n"
-    )
-    outcome = arena.attack(code, timeout=3)
-    assert (outcome.status, outcome.output) == ("Success", "ran") or outcome.reason in (
-        "error",
-        "timeout",
-        "signal",
-        "worker_lost",
-    ), outcome
+def test_e44_what_an_import_tells_the_spot_breaks_only_its_own_deployment(arena: Arena) -> None:
+    channel = "control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, os.dup(3))"
+    codes = {
+        what: f"{FORGE}\n{channel}\n{statement}\ndef main(args, context):\n    return 'ran'\n"
+        for what, statement in FORGED_BY_IMPORT.items()
+    }
+    for what, outcome in arena.attack_all(codes, timeout=3).items():
+        if outcome.status == "Success":
+            assert outcome.output == "ran", (what, outcome)
+        else:
+            assert outcome.reason in ("error", "timeout", "signal", "worker_lost"), (what, outcome)
 
 
 SERVES_LIES = (
@@ -212,15 +210,12 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_e44_a_zygote_that_lies_to_a_worker_harms_only_its_own_runs(arena: Arena, lie: str) -> None:
-    code = SERVES_LIES.replace("LIE", LIES[lie]) + "def main(args, context):\n    return 1\n"
-    outcome = arena.attack(code, timeout=2)
-    if lie == "a result of its own":
-        assert outcome.output == "forged", outcome
-        return
-    assert outcome.status == "Failure", outcome
-    assert outcome.reason in ("timeout", "worker_lost", "error"), outcome
+def test_e44_a_zygote_that_lies_to_a_worker_harms_only_its_own_runs(arena: Arena) -> None:
+    main = "def main(args, context):\n    return 1\n"
+    codes = {lie: SERVES_LIES.replace("LIE", statement) + main for lie, statement in LIES.items()}
+    for lie, outcome in arena.attack_all(codes, timeout=2).items():
+        assert outcome.status == "Failure", (lie, outcome)
+        assert outcome.reason in ("timeout", "worker_lost", "error"), (lie, outcome)
 
 
 def test_e47_runs_of_one_deployment_cannot_see_signal_or_trace_each_other(arena: Arena) -> None:

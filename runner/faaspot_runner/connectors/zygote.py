@@ -154,8 +154,7 @@ class ZygoteSandbox(Sandbox):
 
     def _died(self, status: int) -> SandboxError:
         """The zygote ended in the import without a word: a crash, a kill, `os._exit`."""
-        group = self._enclosure.holdings.group
-        if group is not None and group.oom_kills():
+        if self._enclosure.holdings.oom_kills():
             reason: Reason = "oom"
             text = "the function's module took more memory than its limit while it was imported"
         elif os.WIFSIGNALED(status):

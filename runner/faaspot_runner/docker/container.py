@@ -16,6 +16,7 @@ from typing import Any
 
 from faaspot_runner.docker.engine import Engine, not_there
 from faaspot_runner.errors import EngineError
+from faaspot_runner.sandbox.cgroup_tree import oom_kills
 from faaspot_runner.sandbox.cgroup_v1 import CPU_SHARES
 from faaspot_runner.sandbox.network import NetworkLease
 from faaspot_runner.sandbox.profile import profile
@@ -97,6 +98,10 @@ class Container:
     def alive(self) -> bool:
         """Whether its launcher's process is there; without asking the engine."""
         return self.pid > 0 and Path(f"/proc/{self.pid}").exists()
+
+    def oom_kills(self) -> int:
+        """Processes in it that the kernel killed for memory so far; 0 once it is dead."""
+        return oom_kills(self.pid)
 
     @classmethod
     def start(cls, engine: Engine, wanted: Wanted) -> Container:

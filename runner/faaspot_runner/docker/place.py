@@ -39,6 +39,9 @@ class Place:
     shared: bool = False
     pair: UidPair | None = None
 
+    def oom_kills(self) -> int:
+        return self.container.oom_kills()
+
     def remove(self) -> bool:
         """End the launcher, and take the container away."""
         self.launcher.close()

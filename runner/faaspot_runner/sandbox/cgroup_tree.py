@@ -131,9 +131,12 @@ class Hierarchy:
     writable: bool
 
 
-def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
-    """Every cgroup hierarchy that this process can see, v1 and v2."""
-    memberships = dict(_memberships((proc / "cgroup").read_text()))
+def hierarchies(proc: Path = Path("/proc/self"), member: Path | None = None) -> list[Hierarchy]:
+    """Every cgroup hierarchy that this process can see, v1 and v2.
+
+    `own` is then the group of `member`, a process as in `proc`, where that is another one.
+    """
+    memberships = dict(_memberships(((member or proc) / "cgroup").read_text()))
     found = []
     for line in (proc / "mountinfo").read_text().splitlines():
         fields, _, rest = line.partition(" - ")
@@ -157,6 +160,17 @@ def hierarchies(proc: Path = Path("/proc/self")) -> list[Hierarchy]:
             )
         )
     return found
+
+
+def oom_kills(pid: int) -> int:
+    """Processes of that one's group that the kernel killed for memory so far; 0 where nobody counts them."""
+    kills = 0
+    with contextlib.suppress(OSError):  # it is gone, and its group with it
+        for each in hierarchies(member=Path(f"/proc/{pid}")):
+            file = each.own / ("memory.events" if each.unified else "memory.oom_control")
+            if (each.unified or "memory" in each.controllers) and file.exists():
+                kills += counter(read(file), "oom_kill")
+    return kills
 
 
 def _memberships(text: str) -> Iterator[tuple[frozenset[str], str]]:

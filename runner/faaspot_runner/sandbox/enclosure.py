@@ -143,6 +143,9 @@ def _pid_of(pidfd: int) -> int:
 class Housing(Protocol):
     """What stands around a sandbox and goes with it: its container."""
 
+    def oom_kills(self) -> int:
+        """Processes in it that the kernel killed for memory so far."""
+
     def remove(self) -> bool:
         """Kill what is left in it and take it away; False if something does not die. May block; harmless repeated."""
 
@@ -155,6 +158,11 @@ class Holdings:
     group: Group | None = None
     lease: NetworkLease | None = None
     housing: Housing | None = None
+
+    def oom_kills(self) -> int:
+        """Processes of the sandbox that the kernel killed for memory so far, as far as anything counts them."""
+        counting = self.group or self.housing
+        return counting.oom_kills() if counting is not None else 0
 
     def free(self, dead: bool = True) -> bool:
         """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
