@@ -265,6 +265,60 @@ def test_b13_every_route_needs_a_token(arena: Arena) -> None:
     assert checked > 20
 
 
+ROUTE_BODIES: dict[str, Any] = {
+    "put /v1/deployments/": {"name": "made-by-another", "code": GOOD},
+    "patch /v1/deployments/{name}": {"code": GOOD},
+    "post /v1/deployments/{name}/rollback": {"version": 1},
+    "post /v1/deployments/{name}/bulk_rpc/": [{}],
+    "patch /v1/spots/": {"min_workers": 1, "max_workers": 1},
+    "put /v1/runtimes/": {"name": "made-by-another", "type": "sandbox"},
+    "put /v1/tokens/": {"name": "made-by-another", "role": "admin"},
+}
+"""What a route needs to get as far as asking who it is; {} elsewhere."""
+EVERYONES = {"get /v1/executions/", "get /v1/runtimes/", "get /v1/runtimes/{name}"}
+MAY = {
+    "deployer": EVERYONES | {"get /v1/deployments/", "put /v1/deployments/", "get /v1/spots/", "get /v1/spots/{ip}"},
+    "invoker": EVERYONES
+    | {f"{method} /v1/{sync}deployments/{{name}}/rpc/" for method in ("get", "put", "post") for sync in ("", "sync/")}
+    | {"post /v1/deployments/{name}/bulk_rpc/"},
+}
+"""Of all routes those that serve a token of this role where everything named is somebody else's."""
+
+
+@pytest.mark.parametrize("role", MAY)
+def test_b13_no_route_serves_a_lesser_role_or_shows_another_owners_things(arena: Arena, role: str) -> None:
+    platform = arena.platform
+    document = platform.call("GET", platform.url + "/openapi.json", token=None).json
+    routes = [f"{method} {path}" for path, methods in document["paths"].items() for method in methods]
+    token_name = f"{role}-{uuid.uuid4().hex[:6]}"
+    token = platform.call("PUT", "tokens/", {"name": token_name, "role": role}).json["token"]
+    served = set()
+    with arena.deployed(GOOD) as name:
+        execution = platform.run(name).headers["Execution-Id"]
+        for route in (each for each in routes if " /v1/" in each):
+            method, path = route.split(" ")
+            body = (
+                None
+                if method == "get"
+                else [execution]
+                if "bulk" in path and "exec" in path
+                else ROUTE_BODIES.get(route, {})
+            )
+            path = path.replace("{name}", "sandbox" if "runtimes" in path else token_name if "tokens" in path else name)
+            path = path.replace("{uuid}", execution).replace("{ip}", "127.0.0.1").replace("{number}", "1")
+            answer = platform.call(method.upper(), platform.url + path, body, token=token)
+            if answer.status < 300:
+                served.add(route)
+            else:
+                assert answer.status in (403, 404), (route, answer)
+        assert platform.call("GET", f"deployments/{name}").json["version"] == 1
+        assert platform.record(execution)["status"] == "Success"
+    assert served == MAY[role]
+    if role == "deployer":
+        platform.undeploy("made-by-another")
+    assert platform.call("DELETE", f"tokens/{token_name}").status == 200
+
+
 def test_b18_ambiguous_request_framing_is_refused(arena: Arena) -> None:
     head = f"POST /v1/deployments/innocent/rpc/ HTTP/1.1\r\nHost: x\r\nAuthorization: Token {arena.platform.token}\r\n"
     for framing in (

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +387,43 @@ def test_r19_descriptors_run_out_for_the_function_alone(arena: Arena) -> None:
         return len(held)
     """
     assert arena.attack(code).output == 24
+
+
+def test_r20_busy_sandboxes_leave_room_for_the_api_and_for_others(arena: Arena) -> None:
+    codes = {
+        str(number): "def main(args, context):\n    while True: pass\n" for number in range(3 * (os.cpu_count() or 1))
+    }
+    took = []
+    with arena.deployed_all(codes, timeout=6) as names, ThreadPoolExecutor(len(codes)) as threads:
+        runs = [threads.submit(arena.platform.run, name) for name in names.values()]
+        eventually(lambda: len(arena.platform.call("GET", "executions/?status=Started").json) == len(codes), 20)
+        for _ in range(20):
+            began = time.monotonic()
+            assert arena.platform.call("GET", "deployments/").status == 200
+            arena.healthy()
+            took.append(time.monotonic() - began)
+        assert {arena.judge(run.result()).reason for run in runs} == {"timeout"}
+    assert max(took) < 3, sorted(took)
+
+
+@pytest.mark.parametrize("bomb", ["zlib", "xml"])
+def test_r22_a_bomb_in_the_arguments_hurts_its_own_run_alone(arena: Arena, bomb: str) -> None:
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    bombs = {
+        "zlib": base64.b64encode(zlib.compress(bytes(400 << 20))).decode(),
+        "xml": f'<!DOCTYPE x [<!ENTITY e0 "boom">{entities}]><x>&e9;</x>',
+    }
+    code = """
+    import base64, xml.dom.minidom, zlib
+    def main(args, context):
+        if args["kind"] == "zlib":
+            return len(zlib.decompress(base64.b64decode(args["bomb"])))
+        return len(xml.dom.minidom.parseString(args["bomb"]).toxml())
+    """
+    outcome = arena.attack(code, {"kind": bomb, "bomb": bombs[bomb]}, memory=64, timeout=5)
+    assert outcome.reason in ("oom", "timeout", "error"), outcome
+    if outcome.reason == "error":  # the parser of newer interpreters refuses it by itself
+        assert outcome.record["error"]["type"] in ("MemoryError", "ExpatError"), outcome
 
 
 def test_r21_an_import_that_exits_or_hangs_is_the_runs_own_failure(arena: Arena) -> None:
