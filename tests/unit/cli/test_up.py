@@ -6,6 +6,7 @@ the platform.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -26,8 +27,7 @@ from tests.unit.cli.conftest import Fas
 STAND_IN = """
 import json, os, signal, sys
 told = os.environ["TOLD"]
-stopped = []
-signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 with open(told + ".new", "w") as file:
     json.dump({"argv": sys.argv[1:], "environ": dict(os.environ)}, file)
 os.rename(told + ".new", told)
@@ -39,8 +39,7 @@ line = {"url": os.environ["SAID"], "token": "T", "first_token": bool(os.environ.
 with open(int(sys.argv[sys.argv.index("--ready-fd") + 1]), "w") as ready:
     ready.write(json.dumps(line) + "\\n")
 print("to stdout", flush=True)
-while not stopped:
-    signal.pause()
+signal.sigwait({signal.SIGTERM})
 os.kill(os.getpid(), signal.SIGKILL) if os.environ.get("DIE") else sys.exit(0)
 """
 
@@ -74,6 +73,7 @@ class Up:
             stderr=subprocess.PIPE,
             text=True,
             env=environ,
+            start_new_session=True,
         )
 
     def first_line(self) -> str:
@@ -102,8 +102,9 @@ def started(environ: dict[str, str]) -> Iterator[Any]:
 
     yield start
     for each in running:
-        if each.process.poll() is None:
-            each.process.kill()
+        # Its group: a stand-in that outlives it would keep the pipes open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(each.process.pid, signal.SIGKILL)
         each.process.communicate()
 
 
