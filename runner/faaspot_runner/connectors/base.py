@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.contract import Error, SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.channel import Channel
 from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
@@ -59,6 +59,7 @@ class Sandbox(ABC):
     """A running zygote with the user's module imported.
 
     `start_ms`: until its interpreter ran, `import_ms`: the user's import, `log`: what the import printed (bounded).
+    `fate`: why the platform has killed it for what its deployment did (it took too much memory), None if it has not.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Sandbox(ABC):
     start_ms: float
     import_ms: float
     log: str
+    fate: Error | None = None
 
     @abstractmethod
     def connect(self) -> socket.socket:

@@ -23,19 +23,23 @@ from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
 
 
 class SandboxConnector(Connector):
-    """Config keys: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or None: no internet)."""
+    """Config keys: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or None: no internet),
+    `runs` (how many there can be at once; 1)."""
 
     def __init__(self, config: DeploymentConfig, inner: Connector | None = None) -> None:
         super().__init__(config, inner)
         self._cgroups: Cgroups | None = config.config.get("cgroups")
         self._egress: Egress | None = config.config.get("egress")
+        self._runs: int = config.config.get("runs", 1)
         self._launcher: Launcher | None = None
         self._sandboxes: set[ZygoteSandbox] = set()
 
     async def deploy(self, external: bool) -> None:
         """Build the filters and the launcher. Raises FeatureMissing."""
         seccomp.zygote_filter(counted=self._cgroups is not None)
-        seccomp.run_filter(counted=self._cgroups is not None)
+        seccomp.run_filter()
+        if self._cgroups is None:
+            seccomp.buffers_filter()
         self._launcher = Launcher()
 
     async def undeploy(self, external: bool) -> None:
@@ -64,13 +68,12 @@ class SandboxConnector(Connector):
             more=["mounts"],
             resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
         )
-        with (
-            memory_file(material.source()) as code,
-            memory_file(seccomp.zygote_filter(counted=grade == "cgroup")) as program,
-        ):
-            fds = {"filter": program, "file:/code/main.py": code}
+        with memory_file(material.source()) as code:
+            fds = {"file:/code/main.py": code}
             enclosure = await enclose(self._launcher, plan, fds, holdings, start_message(spec.limits, grade))
         sandbox = ZygoteSandbox(name, spec, enclosure)
+        if grade == "rlimit":
+            sandbox.guard(self._runs)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
         await sandbox.ready(deadline, started)
@@ -128,7 +131,7 @@ def start_message(limits: Limits, grade: Grade) -> dict[str, Any]:
         "isolated": True,
         "uid": USER_INSIDE if os.geteuid() == 0 else None,
         "rlimits": rlimits(limits, grade),
-        "filter": seccomp.run_filter(counted=grade == "cgroup").hex(),
+        "filter": seccomp.run_filter().hex(),
         "code": "/code",
         "packages": None,
     }

@@ -4,7 +4,8 @@
 
     worker -> spot  {"op": "acquire", "call": n, "spec": {..}, "seconds": s, "avoid": id | null}
                     {"op": "used", "sandboxes": [id, ..], "running": n}     every `USED_SECONDS`
-                    {"op": "suspect", "sandbox": id, "stuck": b}            kill it whole; stuck: a death did not come
+                    {"op": "suspect", "call": n, "sandbox": id, "stuck": b}  kill it whole; stuck: a death did not come.
+                                                                            `failed` answers: what became of it
     spot -> worker  {"op": "welcome", "cgroups": text | null, "interpreters": [..]}    once, first
                     {"op": "acquired", "call": n, "sandbox": id, "cold": b, "start_ms": f, "import_ms": f, "log": ".."}
                                                                             + 1 descriptor: a channel to the zygote
@@ -136,22 +137,29 @@ class SpotClient:
 
         The future raises SandboxError, or SpotGoneError. Cancel it to leave; a channel that still comes is closed.
         """
+        return self._ask({"op": "acquire", "spec": asdict(spec), "seconds": seconds, "avoid": avoid})
+
+    def used(self, sandboxes: Collection[str], running: int) -> None:
+        """Tell which sandboxes were used since the last time, and how many executions are in flight."""
+        self._send({"op": "used", "sandboxes": list(sandboxes), "running": running})
+
+    def suspect(self, sandbox: str, *, stuck: bool) -> Future[Offered]:
+        """Have a sandbox killed whole: it is lost, or (`stuck`) a process in it got SIGKILL and does not die.
+
+        The future raises SandboxError, with a reason if the spot had killed it for what its deployment did, or
+        SpotGoneError.
+        """
+        return self._ask({"op": "suspect", "sandbox": sandbox, "stuck": stuck})
+
+    def _ask(self, question: dict[str, Any]) -> Future[Offered]:
         number = next(self._numbers)
         future: Future[Offered] = Future()
         with self._lock:
             if self._over:
                 raise SpotGoneError("the spot is gone")
             self._calls[number] = future
-        self._send({"op": "acquire", "call": number, "spec": asdict(spec), "seconds": seconds, "avoid": avoid})
+        self._send({**question, "call": number})
         return future
-
-    def used(self, sandboxes: Collection[str], running: int) -> None:
-        """Tell which sandboxes were used since the last time, and how many executions are in flight."""
-        self._send({"op": "used", "sandboxes": list(sandboxes), "running": running})
-
-    def suspect(self, sandbox: str, *, stuck: bool) -> None:
-        """Have a sandbox killed whole: it is lost, or (`stuck`) a process in it got SIGKILL and does not die."""
-        self._send({"op": "suspect", "sandbox": sandbox, "stuck": stuck})
 
     def _send(self, message: dict[str, Any]) -> None:
         try:

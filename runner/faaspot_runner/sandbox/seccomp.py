@@ -1,8 +1,8 @@
 """Which system calls a sandbox may make: an allow-list, built once, loaded before the interpreter starts.
 
-Two programs. `zygote_filter` is on everything in a sandbox from its first instruction; it still lets a zygote make
+`zygote_filter` is on everything in a sandbox from its first instruction; it still lets a zygote make
 the pid, mount and ipc namespaces of its runs, but mount nothing. `run_filter` comes on top in every run and takes the
-namespaces away, too.
+namespaces away, too; `buffers_filter` is beside the first where no cgroup counts memory.
 
 What is not listed is ENOSYS, as if the kernel were older: programs then fall back. What a hostile program might want
 is EPERM. A call of another architecture kills the process.
@@ -112,12 +112,8 @@ def zygote_filter(*, counted: bool) -> bytes:
 
 
 @functools.cache
-def run_filter(*, counted: bool) -> bytes:
-    """The program on top of it for a run: no namespaces. Raises FeatureMissing.
-
-    Where no cgroup counts its memory (not `counted`), pipes and sockets keep their default sizes: `MemoryWatch` counts
-    them and cannot see how large each is.
-    """
+def run_filter() -> bytes:
+    """The program on top of it for a run: no namespaces. Raises FeatureMissing."""
     seccomp = _library()
     program = _program(seccomp, seccomp.ALLOW)
     refuse = seccomp.ERRNO(errno.EPERM)
@@ -125,12 +121,22 @@ def run_filter(*, counted: bool) -> bytes:
         _rule(program, refuse, name)
     for flag in NAMESPACES[:-1]:
         _rule(program, refuse, "clone", _masked(seccomp, 0, flag, flag))
-    if not counted:
-        _rule(program, refuse, "fcntl", _masked(seccomp, 1, _INT, F_SETPIPE_SZ))
-        for option in (SO_SNDBUF, SO_RCVBUF):
-            # Nothing happens and no error: libraries ask for it as a wish.
-            conditions = _masked(seccomp, 1, _INT, SOL_SOCKET), _masked(seccomp, 2, _INT, option)
-            _rule(program, seccomp.ERRNO(0), "setsockopt", *conditions)
+    return _exported(program)
+
+
+@functools.cache
+def buffers_filter() -> bytes:
+    """The program beside the zygote's where no cgroup counts memory: pipes and sockets keep their default sizes.
+
+    Who counts them from outside cannot see how large each is. Raises FeatureMissing.
+    """
+    seccomp = _library()
+    program = _program(seccomp, seccomp.ALLOW)
+    _rule(program, seccomp.ERRNO(errno.EPERM), "fcntl", _masked(seccomp, 1, _INT, F_SETPIPE_SZ))
+    for option in (SO_SNDBUF, SO_RCVBUF):
+        # Nothing happens and no error: libraries ask for it as a wish.
+        conditions = _masked(seccomp, 1, _INT, SOL_SOCKET), _masked(seccomp, 2, _INT, option)
+        _rule(program, seccomp.ERRNO(0), "setsockopt", *conditions)
     return _exported(program)
 
 

@@ -25,7 +25,7 @@ from faaspot_runner.sandbox.spec import Interpreter, Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
-from faaspot_runner.spot.offer import offer
+from faaspot_runner.spot.offer import fate, offer
 from faaspot_runner.spot.pulse import Control, Heartbeat
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Ground:
     def configs(self, home: Path) -> dict[str, DeploymentConfig]:
         """The runtimes' definitions, by name."""
         settings: dict[str, dict[str, Any]] = {
-            "sandbox": {"cgroups": self.cgroups, "egress": self.egress},
+            "sandbox": {"cgroups": self.cgroups, "egress": self.egress, "runs": self.settings.most_runs},
             "process": {"directory": home / "process"},
         }
         return {
@@ -155,6 +155,7 @@ class Broker:
                 self._stuck += message["stuck"]
                 if self._pool.suspect(message["sandbox"]):
                     log.warning("sandbox %s is killed whole", message["sandbox"])
+                member.line.send(fate(self._pool, message))
 
     async def _acquire(self, member: Member, message: dict[str, Any]) -> None:
         """Answer one worker's question for a sandbox."""

@@ -51,7 +51,7 @@ class Driver:
         root = runtime == "sandbox" and os.geteuid() == 0
         self.cgroups = Cgroups.open(f"test-{os.getpid()}") if root else None
         self.slots: RunSlots | None = self.cgroups.slots("worker") if self.cgroups else None
-        config = {"cgroups": self.cgroups} if runtime == "sandbox" else {}
+        config = {"cgroups": self.cgroups, "runs": 64} if runtime == "sandbox" else {}
         self.connector: Connector = CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime, config=config))
         self.runtime = runtime
         self.sandboxes: dict[str, Sandbox] = {}

@@ -1,6 +1,6 @@
 """A program: takes memory in one way, in namespaces of its own, under a `MemoryWatch`. Prints what the watch saw.
 
-    python watched.py WAY LIMIT_MB [--fixed-buffers]
+    python watched.py WAY LIMIT_MB [--fixed-buffers] [INTERPRETER]
      {"over": bool, "charged": MB, "tasks": n, "cpu_ms": ms}
 
 Only the standard library: an ordinary user runs it with the system's interpreter.
@@ -72,6 +72,13 @@ def processes() -> None:
         if not os.fork():
             KEPT.append(area(5))
             signal.pause()
+
+
+def unreadable() -> None:
+    """A program in a file that may be executed and not be read: nobody may look into its process."""
+    if not os.fork():
+        code = f"held = b'x' * {200 * MEGABYTE}\nimport signal\nsignal.pause()"
+        os.execv(sys.argv[-1], [sys.argv[-1], "-I", "-S", "-c", code])
 
 
 def orphans() -> None:
@@ -213,7 +220,7 @@ def innocent_threads() -> None:
 WAYS: dict[str, Callable[[], None]] = {
     way.__name__: way
     for way in (
-        anonymous, processes, orphans, files, unnamed, pipes, sockets, flying, streams, tables, mappings,
+        anonymous, processes, unreadable, orphans, files, unnamed, pipes, sockets, flying, streams, tables, mappings,
         innocent_forks, innocent_sharing, innocent_threads,
     )
 }  # fmt: skip
