@@ -45,6 +45,8 @@ from faaspot_runner.sandbox.spec import run_environ
 
 log = logging.getLogger(__name__)
 
+FATE_SECONDS = 2.0
+"""How long the spot may take to say what became of a sandbox."""
 REFUSED_PAUSE = 0.2
 """Seconds before a refused fork is tried again: what there was too much of may have ended."""
 QUOTED_CHARS = 300
@@ -274,10 +276,10 @@ class _Run(_Story):
 
     def _judge(self, warm: Warm, outcome: Outcome, began: float) -> RunEnded | None:
         """What the outcome means for the record."""
-        said = outcome.error.message if outcome.error else "it is gone"
         if outcome.reason in ("lost", "broken"):
             # A zygote that fell silent may have forked without a word: nothing of it may live on beside another start.
-            self._means.client.suspect(warm.sandbox, stuck=False)
+            outcome = self._explained(warm, outcome)
+        said = outcome.error.message if outcome.error else "it is gone"
         if outcome.reason == "refused" or (outcome.reason == "lost" and outcome.start_ms is None):
             raise _Refused(f"nothing was started in sandbox {warm.sandbox}: {quoted(said)}", warm.sandbox)
         if outcome.reason == "lost":
@@ -301,6 +303,17 @@ class _Run(_Story):
             timings=timings,
             usage=Usage(max_memory_mb=outcome.max_memory_mb, cpu_ms=outcome.cpu_ms),
         )
+
+    def _explained(self, warm: Warm, outcome: Outcome) -> Outcome:
+        """Have the sandbox killed; the outcome with the reason of the spot if that had killed it before."""
+        told = self._means.client.suspect(warm.sandbox, stuck=False)
+        try:
+            known = told.exception(FATE_SECONDS)
+        except TimeoutError:
+            return outcome
+        if outcome.reason != "lost" or not isinstance(known, SandboxError) or known.reason is None:
+            return outcome
+        return replace(outcome, reason=known.reason, error=known.error)
 
 
 class _Seat:

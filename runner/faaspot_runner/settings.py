@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from faaspot_runner.contract import QUEUES
+from faaspot_runner.contract import QUEUE_BUILDS, QUEUES
 
 PREFIX = "FAASPOT_SPOT_"
 DOCKER_IMAGE = "python:{python}-slim"
@@ -106,6 +106,11 @@ class Settings:
     @property
     def worker_counts(self) -> dict[str, int]:
         return workers(self.workers)
+
+    @property
+    def most_runs(self) -> int:
+        """How many runs can be in flight at once on this spot."""
+        return self.threads * sum(count for queue, count in self.worker_counts.items() if queue != QUEUE_BUILDS)
 
     @property
     def blob_directory(self) -> Path:

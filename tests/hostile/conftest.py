@@ -12,6 +12,7 @@ import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ OUTCOMES = Outcomes()
 COLD_START_SECONDS = 10
 LOST_SECONDS = 20
 """Until a run that nobody reports has its end: the reconciler waits 10 s for a report that is on its way."""
+PROGRAMS = ("faaspot_api", "faaspot_runner spot", "faaspot_runner.worker", "valkey", "redis-server")
 INNOCENT = "def main(args, context):\n    return 'fine ' + args['n']\n"
+NEIGHBOUR = "import os\nBORN = os.urandom(8).hex()\ndef main(args, context):\n    return BORN\n"
 SYSCALLS = textwrap.dedent('''
     import ctypes, errno, os, platform
     libc = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +50,21 @@ SYSCALLS = textwrap.dedent('''
         return None if result != -1 else errno.errorcode.get(ctypes.get_errno(), "?")
 ''')
 """Prefix for functions that talk to the kernel directly: `call(name, ...)`."""
+REACH = textwrap.dedent("""
+    import os
+    def reach(pids):
+        named = []
+        for pid in pids:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                pass
+            named.append(pid)
+        return named
+""")
+"""Prefix for functions that send signals: `reach(pids)` gives those of the numbers that name a process."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -133,6 +151,17 @@ class Arena:
             yield names
         eventually(lambda: len(self.sandboxes()) <= before + 1, 5, "processes of the deployment end")
 
+    @contextlib.contextmanager
+    def unharmed(self) -> Iterator[list[int]]:
+        """Pids of the platform's own processes: after the block they live on, and so does a neighbour's warm sandbox."""
+        with self.deployed(NEIGHBOUR) as neighbour:
+            born = self.platform.run(neighbour).json
+            standing = {pid: started(pid) for word in PROGRAMS for pid in self.platform.processes(word)}
+            assert len(standing) > 5, standing
+            yield sorted(standing)
+            assert {pid: started(pid) for pid in standing} == standing
+            assert self.platform.run(neighbour).json == born, "another sandbox was started"
+
     def sandboxes(self) -> set[int]:
         """Processes of sandboxes: launchers in containers, inits, zygotes, spares and what they forked."""
         assert self.platform.process is not None
@@ -141,6 +170,14 @@ class Arena:
         spots = self.platform.processes("faaspot_runner", "spot")
         workers = set(self.platform.processes("faaspot_runner"))
         return {pid for spot in spots for pid in descendants(spot)} - workers
+
+
+def started(pid: int) -> str | None:
+    """When a process was started, in ticks of the machine; None if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[19]
+    except OSError:
+        return None
 
 
 @pytest.fixture(scope="session", params=[*SETUPS, "docker"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.contract import Error, SandboxSpec
 from faaspot_runner.docker.place import Place
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.channel import Channel
@@ -64,6 +64,7 @@ class Sandbox(ABC):
 
     `start_ms`: until its interpreter ran, `import_ms`: the user's import, `log`: what the import printed (bounded).
     `counted`: each of its runs goes into a cgroup slot of the worker that starts it.
+    `fate`: why the platform has killed it for what its deployment did (it took too much memory), None if it has not.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Sandbox(ABC):
     import_ms: float
     log: str
     counted: bool
+    fate: Error | None = None
 
     @abstractmethod
     def connect(self) -> socket.socket:

@@ -67,8 +67,8 @@ class DockerConnector(Connector):
 
     async def deploy(self, external: bool) -> None:
         """Find the engine, sweep what an earlier spot left of this runtime. Raises EngineError, FeatureMissing."""
-        seccomp.zygote_filter(counted=self._cgroups is not None)
-        seccomp.run_filter(counted=self._cgroups is not None)
+        seccomp.programs(counted=self._cgroups is not None)
+        seccomp.run_filter()
         self._means = await asyncio.to_thread(self._prepared)
 
     def _prepared(self) -> place.Means:
@@ -123,6 +123,7 @@ class DockerConnector(Connector):
             holdings = Holdings()
             there = holdings.housing = await self._start(spec, material, holdings)
         sandbox = await open_in(there, spec, material, holdings, self._grade)
+        sandbox.guard(self._config.runs)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
         await sandbox.ready(deadline, started)

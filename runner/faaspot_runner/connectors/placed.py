@@ -8,7 +8,6 @@ from faaspot_runner.connectors.limits import start_message, zygote_rlimits
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.docker.place import Place
-from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.enclosure import Holdings, enclose, memory_file
 from faaspot_runner.sandbox.limits import Grade
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
@@ -26,10 +25,7 @@ async def open_in(
         environment=material.environment.name if material.environment else None,
         internet=spec.limits.network == "internet",
     )
-    with (
-        memory_file(material.source()) as code,
-        memory_file(seccomp.zygote_filter(counted=grade == "cgroup")) as program,
-    ):
-        fds = {"filter": program, "file:/code/main.py": code}
+    with memory_file(material.source()) as code:
+        fds = {"file:/code/main.py": code}
         enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec.limits, grade, uids=1))
     return ZygoteSandbox(uuid.uuid4().hex, spec, enclosure, counted=grade == "cgroup")

@@ -23,8 +23,8 @@ from faaspot_runner.sandbox.spec import BASE_ENVIRON, Interpreter, Material
 
 
 class SandboxConnector(Connector):
-    """Config keys, both from the spot: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or
-    None: no internet).
+    """Config keys, all from the spot: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or
+    None: no internet), `runs` (how many there can be at once; 1).
 
     On top of a runtime of type docker (`wraps`) the sandboxes are made in one container of it, of the user's image, and
     walled off from each other there. One that asks for network internet gets a container of its own, because the
@@ -37,6 +37,7 @@ class SandboxConnector(Connector):
         super().__init__(config, inner)
         self._cgroups: Cgroups | None = config.config.get("cgroups")
         self._egress: Egress | None = config.config.get("egress")
+        self._runs: int = config.config.get("runs", 1)
         self._launcher: LauncherProcess | None = None
         self._sandboxes: set[ZygoteSandbox] = set()
 
@@ -50,7 +51,8 @@ class SandboxConnector(Connector):
                 f"`{below.type}`. Let it wrap one of type `docker`, or remove `wraps`.",
             )
         seccomp.zygote_filter(counted=self._cgroups is not None)
-        seccomp.run_filter(counted=self._cgroups is not None)
+        seccomp.programs(counted=self._cgroups is not None)
+        seccomp.run_filter()
         self._launcher = LauncherProcess()
 
     async def undeploy(self, external: bool) -> None:
@@ -70,6 +72,7 @@ class SandboxConnector(Connector):
             place = await self.inner.lodging(spec, material)
             holdings = Holdings(housing=None if place.shared else place)
             sandbox = await open_in(place, spec, material, holdings, self._grade)
+        sandbox.guard(self._runs)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
         await sandbox.ready(deadline, started)
@@ -98,11 +101,8 @@ class SandboxConnector(Connector):
             more=["mounts"],
             resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
         )
-        with (
-            memory_file(material.source()) as code,
-            memory_file(seccomp.zygote_filter(counted=grade == "cgroup")) as program,
-        ):
-            fds = {"filter": program, "file:/code/main.py": code}
+        with memory_file(material.source()) as code:
+            fds = {"file:/code/main.py": code}
             start = start_message(spec.limits, grade, uids=2 if holdings.pair else 1)
             enclosure = await enclose(launcher, plan, fds, holdings, start)
         return ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup")

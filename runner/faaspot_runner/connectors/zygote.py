@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -16,6 +17,9 @@ from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.enclosure import Enclosure, failed
 from faaspot_runner.sandbox.end import broken, signal_name
 from faaspot_runner.sandbox.messages import Broken, Ended, ImportFailed, Ready, SetUpFailed, of_start
+from faaspot_runner.sandbox.overrun import overrun
+
+log = logging.getLogger(__name__)
 
 FLOOD_PAUSE = 0.05
 """Seconds between two reads of a zygote's output when its limit is reached; one read takes at most 64 KB."""
@@ -34,6 +38,8 @@ class ZygoteSandbox(Sandbox):
         self._log = bytearray()
         self._event = asyncio.Event()
         self._watched = True
+        self._channels = 0
+        self._guard: asyncio.Task[None] | None = None
         self._said: Ready | ImportFailed | SetUpFailed | Ended | Broken | None = None
         self.on_stop: Callable[[], None] = lambda: None
         self._loop.add_reader(enclosure.log, self._drain)
@@ -72,7 +78,28 @@ class ZygoteSandbox(Sandbox):
             return self._said
         raise self._why()
 
+    def guard(self, runs: int) -> None:
+        """Watch the memory of all of it for as long as it lives, where no cgroup holds it. `runs`: the most at once.
+
+        A container that is its alone is a cgroup, too; in one that it shares it must leave something to the others.
+        """
+        if not self.counted and self._enclosure.holdings.housing is None:
+            self._guard = asyncio.ensure_future(self._keep_within(runs))
+
+    async def _keep_within(self, runs: int) -> None:
+        """Kill it when it takes too much, and `fate` then says so, or when that cannot be seen."""
+        try:
+            text = await overrun(self._enclosure.pid, self.spec.limits.memory, lambda: min(self._channels, runs))
+        except Exception:
+            log.exception("the memory of sandbox %s cannot be watched: it is killed", self.id)
+            self._enclosure.kill()
+            return
+        if text is not None:
+            self.fate = Error(type="OutOfMemory", message=text)
+            self._enclosure.kill()
+
     def connect(self) -> socket.socket:
+        self._channels += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -97,6 +124,8 @@ class ZygoteSandbox(Sandbox):
             self._watched = False
             self._loop.remove_reader(self._enclosure.log)
             self._loop.remove_reader(self._enclosure.control)
+            if self._guard is not None:
+                self._guard.cancel()
         try:
             await self._enclosure.stop()
         finally:
@@ -140,6 +169,8 @@ class ZygoteSandbox(Sandbox):
     def _why(self) -> SandboxError:
         """What is told instead of an import that is done."""
         self._drain()
+        if self.fate is not None:
+            return SandboxError(self.fate.message, reason="oom", error=self.fate, log=self.log)
         match self._said:
             case ImportFailed(error=error):
                 return SandboxError(error.message, reason="error", error=error, log=self.log)

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from faaspot_runner.connectors.base import Sandbox
-from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.contract import Error, SandboxSpec
 
 log = logging.getLogger(__name__)
 
 LINGER = 15.0
 """Seconds without a word of a worker after which a retired sandbox is stopped: three of the workers' rounds."""
+
+FATES = 1024
+"""How many sandboxes that were killed for what they did are remembered, for their runs to ask."""
 
 Open = Callable[[SandboxSpec, float], Awaitable[Sandbox]]
 
@@ -75,6 +78,7 @@ class SandboxPool:
         self._clock = clock
         self._warm: dict[SandboxSpec, _Entry] = {}
         self._leaving: dict[str, _Entry] = {}
+        self._fates: dict[str, Error] = {}
         self._stopping: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -158,6 +162,10 @@ class SandboxPool:
                 return True
         return False
 
+    def fate(self, sandbox_id: str) -> Error | None:
+        """Why a sandbox that is gone was killed, if that was for what its deployment did."""
+        return self._fates.get(sandbox_id)
+
     async def close(self) -> None:
         """Stop everything, also what is just starting, and wait for it."""
         for entry in tuple(self._warm.values()):
@@ -213,6 +221,10 @@ class SandboxPool:
         if sandbox is None or entry.buried:
             return
         entry.buried = True
+        if sandbox.fate is not None:
+            self._fates[sandbox.id] = sandbox.fate
+            if len(self._fates) > FATES:
+                del self._fates[next(iter(self._fates))]
         self._leaving.pop(sandbox.id, None)
         asyncio.get_running_loop().remove_reader(sandbox.fileno())
         self._gone(sandbox.id)

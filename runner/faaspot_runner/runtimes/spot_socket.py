@@ -4,7 +4,8 @@
 
     worker -> spot  {"op": "acquire", "call": n, "spec": {..}, "seconds": s, "avoid": id | null}
                     {"op": "used", "sandboxes": [id, ..], "running": n}     every `USED_SECONDS`
-                    {"op": "suspect", "sandbox": id, "stuck": b}            kill it whole; stuck: a death did not come
+                    {"op": "suspect", "call": n, "sandbox": id, "stuck": b}  kill it whole; stuck: a death did not come.
+                                                                            `failed` answers: what became of it
                     {"op": "interpreter", "call": n, "runtime": name, "python": minor}
                                                                             what are its environments made for?
                     {"op": "keep", "call": n, "runtime": name, "python": minor, "environment": name | null}
@@ -34,7 +35,7 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from faaspot_runner.contract import LOG_CUT_MARK, Error, SandboxSpec
 from faaspot_runner.errors import SandboxError
@@ -167,6 +168,18 @@ class SpotClient:
         """Have the start of a version prepared whose environment is there. The future raises as above."""
         return self._call({"op": "keep", "runtime": runtime, "python": python, "environment": environment})
 
+    def used(self, sandboxes: Collection[str], running: int) -> None:
+        """Tell which sandboxes were used since the last time, and how many executions are in flight."""
+        self._send({"op": "used", "sandboxes": list(sandboxes), "running": running})
+
+    def suspect(self, sandbox: str, *, stuck: bool) -> Future[Never]:
+        """Have a sandbox killed whole: it is lost, or (`stuck`) a process in it got SIGKILL and does not die.
+
+        The future raises SandboxError, with a reason if the spot had killed it for what its deployment did, or
+        SpotGoneError.
+        """
+        return self._call({"op": "suspect", "sandbox": sandbox, "stuck": stuck})
+
     def _call(self, question: dict[str, Any]) -> Future[Any]:
         number = next(self._numbers)
         future: Future[Any] = Future()
@@ -176,14 +189,6 @@ class SpotClient:
             self._calls[number] = future
         self._send({**question, "call": number})
         return future
-
-    def used(self, sandboxes: Collection[str], running: int) -> None:
-        """Tell which sandboxes were used since the last time, and how many executions are in flight."""
-        self._send({"op": "used", "sandboxes": list(sandboxes), "running": running})
-
-    def suspect(self, sandbox: str, *, stuck: bool) -> None:
-        """Have a sandbox killed whole: it is lost, or (`stuck`) a process in it got SIGKILL and does not die."""
-        self._send({"op": "suspect", "sandbox": sandbox, "stuck": stuck})
 
     def _send(self, message: dict[str, Any]) -> None:
         try:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import faaspot_runner
 from faaspot_runner.agent import wire
 from faaspot_runner.errors import FeatureMissing, SandboxError
+from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroup_tree import Group
 from faaspot_runner.sandbox.channel import DEATH_SECONDS
 from faaspot_runner.sandbox.launcher import Plan
@@ -61,7 +62,7 @@ class Launcher:
             sock.settimeout(_LAUNCH_SECONDS)
 
     async def launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
-        """Pid and pidfd of the init of a new sandbox, which waits for its go. Raises SandboxError."""
+        """Pid and pidfd of the holder of a new sandbox, which waits for its go. Raises SandboxError."""
         async with self._lock:
             return await asyncio.to_thread(self._launch, plan, fds)
 
@@ -181,7 +182,8 @@ class Holdings:
 class Enclosure:
     """A launched sandbox as the kernel sees it.
 
-    `pid` (ours to know it by), `pidfd`: its init. `control`: the channel to its program. `log`: read end of its output.
+    `pid` (ours to know it by), `pidfd`: its holder, with which all in it dies. `control`: the channel to its program.
+    `log`: read end of its output.
     """
 
     pid: int
@@ -192,11 +194,11 @@ class Enclosure:
     _stopped: asyncio.Future[None] | None = field(default=None, init=False)
 
     def alive(self) -> bool:
-        """Whether its init still lives."""
+        """Whether its holder still lives."""
         return self._stopped is None and not _readable_now(self.pidfd)
 
     def kill(self) -> None:
-        """SIGKILL to its init: the kernel kills everything in its pid namespace."""
+        """SIGKILL to its holder: the kernel kills everything in its pid namespace."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
@@ -231,7 +233,8 @@ async def enclose(
         own["net"] = holdings.lease.fd
     enclosure = Enclosure(pid=-1, pidfd=-1, control=control, log=log, holdings=holdings)
     try:
-        enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **fds})
+        with _filters(plan.counted) as filters:
+            enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **filters, **fds})
         if holdings.group is not None:
             await asyncio.to_thread(holdings.group.attach, enclosure.pid)
         wire.send(control, {"op": "start", **start})
@@ -245,6 +248,14 @@ async def enclose(
         theirs.close()
         wire.close([log_write, go, go_write])
     return enclosure
+
+
+@contextlib.contextmanager
+def _filters(counted: bool) -> Iterator[dict[str, int]]:
+    """Files with the seccomp programs of a sandbox."""
+    with contextlib.ExitStack() as files:
+        programs = seccomp.programs(counted=counted)
+        yield {name: files.enter_context(memory_file(program)) for name, program in programs.items()}
 
 
 async def _give_up(enclosure: Enclosure) -> None:

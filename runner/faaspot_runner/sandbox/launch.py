@@ -23,13 +23,12 @@ from faaspot_runner.sandbox.enclosure import (
     LauncherProcess,
     enclose,
     failed,
-    memory_file,
     plan_for,
 )
 from faaspot_runner.sandbox.end import signal_name
 from faaspot_runner.sandbox.limits import rlimits
 from faaspot_runner.sandbox.log import RunLog
-from faaspot_runner.sandbox.memory import MemoryWatch
+from faaspot_runner.sandbox.memory import SandboxWatch
 from faaspot_runner.sandbox.namespaces import USER_INSIDE
 from faaspot_runner.sandbox.run import POLL_MEMORY_SECONDS
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Bind, Interpreter
@@ -89,7 +88,7 @@ async def run_command(
         "environ": everything,
         "uid": USER_INSIDE if os.geteuid() == 0 else None,
         "rlimits": rlimits(limits, "cgroup" if cgroups else "rlimit"),
-        "filter": seccomp.run_filter(counted=bool(cgroups)).hex(),
+        "filter": seccomp.run_filter().hex(),
         "relay": relay[0] if relay else None,
     }
     launcher = LauncherProcess()
@@ -108,11 +107,10 @@ async def run_command(
             binds=[(str(bind.source), bind.target) for bind in binds],
             more=["output", "relay"] if relay else ["output"],
         )
-        with memory_file(seccomp.zygote_filter(counted=cgroups is not None)) as program:
-            fds = {"filter": program, "output": sink_write}
-            if relay:
-                fds["relay"] = relay[1].fileno()
-            enclosure = await enclose(launcher, plan, fds, holdings, start)
+        fds = {"output": sink_write}
+        if relay:
+            fds["relay"] = relay[1].fileno()
+        enclosure = await enclose(launcher, plan, fds, holdings, start)
         os.close(sink_write)
         sink_write = -1
         command = _Command(enclosure, sink, output, output_limit, log_limit)
@@ -231,7 +229,7 @@ class _Command:
 
     async def _watch_memory(self, limit_mb: int) -> None:
         """End it when it takes too much; where no cgroup counts it."""
-        with MemoryWatch(self._enclosure.pid) as watch:
+        with SandboxWatch(self._enclosure.pid) as watch:
             while watch.charged_mb(limit_mb) <= limit_mb:
                 await asyncio.sleep(POLL_MEMORY_SECONDS)
         self._finish(_ended("oom", f"it took more memory than {limit_mb} MB"))

@@ -50,8 +50,9 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What to launch. Descriptors that come with it: control, log, go, filter (the seccomp program), and as needed net
-    (a network namespace), `file:PATH` (its contents go there), and those of `more`, which the program gets from 4 on.
+    """What to launch. Descriptors that come with it: control, log, go, filter (the seccomp program), and as needed
+    watched (another one, on top), net (a network namespace), `file:PATH` (its contents go there), and those of `more`,
+    which the program gets from 4 on.
 
     Of `more`, "mounts" is made here: what a zygote's children ask the init on for the mounts of their runs.
 
@@ -209,20 +210,20 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> None:
 
 def _start_init(plan: Plan, fds: dict[str, int]) -> None:
     """Clone the init into namespaces below ours, where the kernel locks every mount as it is. Raises OSError."""
-    filter_program = _contents(fds["filter"])
+    filters = [_contents(fds[name]) for name in ("filter", "watched") if name in fds]
     maps_read, maps_write = os.pipe2(os.O_CLOEXEC)
     # The change of uid has made us and what we fork nobody's to look at, not ours either: until the maps are written.
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     pid = clone(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS)
     if pid == 0:
         os.close(maps_write)
-        _init(plan, fds, filter_program, maps_read)
+        _init(plan, fds, filters, maps_read)
     namespaces.write_same_maps(pid, mapped=plan.uid_map is not None)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     os.write(maps_write, b"m")
 
 
-def _init(plan: Plan, fds: dict[str, int], filter_program: bytes, maps: int) -> NoReturn:
+def _init(plan: Plan, fds: dict[str, int], filters: list[bytes], maps: int) -> NoReturn:
     """The life of the init: start the program and serve it until its end."""
     stage, control = "init", fds["control"]
     try:
@@ -234,7 +235,7 @@ def _init(plan: Plan, fds: dict[str, int], filter_program: bytes, maps: int) -> 
         requests, theirs = (sock.detach() for sock in pair)
         program = os.fork()
         if program == 0:
-            _exec(plan, {**fds, "mounts": theirs}, filter_program)
+            _exec(plan, {**fds, "mounts": theirs}, filters)
         _arrange([control, requests])
         control = 0
         kernel.capset(init.CAPS)
@@ -273,7 +274,7 @@ def _loopback_up() -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
 
 
-def _exec(plan: Plan, fds: dict[str, int], filter_program: bytes) -> NoReturn:
+def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
     """In the program's process: give up what it must not have, then become it."""
     stage, control = "privileges", fds["control"]
     try:
@@ -287,7 +288,8 @@ def _exec(plan: Plan, fds: dict[str, int], filter_program: bytes) -> NoReturn:
         control = CONTROL
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         stage = "seccomp filter"
-        kernel.load_filter(filter_program)
+        for program in filters:
+            kernel.load_filter(program)
         stage = f"start of {plan.executable}"
         os.execve(plan.executable, plan.argv, plan.environ)  # noqa: S606 (no shell: that is the point)
     except OSError as error:

@@ -7,6 +7,7 @@ All of a run's processes descend from the init of its pid namespace: orphans are
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 MEGABYTE = 2**20
 FREE_DESCRIPTORS = 32
@@ -38,7 +40,8 @@ SYSCTL_DEFAULTS = {
 }
 
 _STATUS = re.compile(rb"^(RssAnon|RssShmem|VmPTE|VmSwap|Threads):\s+(\d+)", re.MULTILINE)
-_PSS = re.compile(rb"^(Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+)", re.MULTILINE)
+_NUMBERS = re.compile(rb"^NSpid:((?:\s+\d+)+)", re.MULTILINE)
+_PSS = re.compile(rb"^(Pss_Anon|Pss_Shmem|SwapPss|Private_Clean|Private_Dirty):\s+(\d+)", re.MULTILINE)
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) (\S+) (\d+)", re.MULTILINE)
 _QUEUES = re.compile(rb" ([0-9A-F]{8}):([0-9A-F]{8}) \d\d:[0-9A-F]{8} ")
 
@@ -78,8 +81,7 @@ class MemoryWatch:
         try:
             # The directory stays that of this process when its number is used again.
             self._init = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            _read(f"/proc/{pid}/task/{pid}/children")
-            os.listdir(f"/proc/{pid}/fd")
+            self._check()
         except (FileNotFoundError, ProcessLookupError) as error:
             self.close()
             if os.path.exists(f"/proc/{pid}/task/{pid}"):
@@ -98,7 +100,7 @@ class MemoryWatch:
         self._polls = 0
         self._mappings = 0
 
-    def __enter__(self) -> MemoryWatch:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,6 +125,11 @@ class MemoryWatch:
         self._peak = max(self._peak, charge.total / MEGABYTE)
         return charge.total / MEGABYTE
 
+    def _check(self) -> None:
+        """Raise OSError if it cannot be counted."""
+        _read(f"/proc/{self._pid}/task/{self._pid}/children")
+        os.listdir(f"/proc/{self._pid}/fd")
+
     def _charge(self, limit: int) -> Charge:
         """What is charged now, `limit` in bytes."""
         processes = list(self._processes())
@@ -133,11 +140,13 @@ class MemoryWatch:
             self._mappings = sum(_mappings(pid) for pid in processes)
         self._polls += 1
         kernel = self._buffers(processes) + self._mappings * MAPPING_BYTES
-        files = self._tmpfs()
+        files = self._tmpfs(processes)
         processes_own = self._resident(processes)
         if kernel + files + processes_own > limit:
-            processes_own = _proportional(processes)
-        return Charge(processes=processes_own, files=files, kernel=kernel) if list(self._processes()) else Charge()
+            processes_own = self._exact(processes)
+        if next(iter(self._processes()), None) is None:
+            return Charge()
+        return Charge(processes=processes_own, files=files, kernel=kernel)
 
     def tasks(self) -> int:
         """Processes and threads of the run, as of the last `charged_mb`."""
@@ -185,6 +194,17 @@ class MemoryWatch:
         self._tasks = tasks
         return kilobytes * 1024 + tasks * THREAD_BYTES
 
+    def _exact(self, processes: list[int]) -> int:
+        """The same by the page. What a single process shares, it shares with the zygote: the import has paid for it.
+
+        Of several nobody can tell whether they share it with the zygote or among each other.
+        """
+        if processes == [self._pid]:
+            own = _proportional(processes, alone=True)
+            if processes == list(self._processes()):
+                return own
+        return _proportional(processes)
+
     def _buffers(self, processes: Iterable[int]) -> int:
         """Bytes that may lie in pipes and sockets."""
         pipes: set[str] = set()
@@ -195,31 +215,96 @@ class MemoryWatch:
                     pipes.update(name for name in _links(f"/proc/{pid}/fd") if name.startswith("pipe:"))
             except PermissionError:
                 hidden += HIDDEN_DESCRIPTORS * _living(pid)
-        return _pipe_bytes(len(pipes) + hidden - FREE_DESCRIPTORS, fixed=self._fixed_buffers) + _socket_bytes(
-            f"/proc/{self._pid}/net", fixed=self._fixed_buffers
-        )
+        return _pipe_bytes(len(pipes) + hidden - FREE_DESCRIPTORS, fixed=self._fixed_buffers) + self._sockets()
 
-    def _tmpfs(self) -> int:
-        """Bytes in the run's /tmp and /dev/shm. They are mounts in a read-only root: no path leads astray."""
-        used, devices = 0, _our_devices()
-        for place in ("root/tmp", "root/dev/shm"):
+    def _sockets(self) -> int:
+        """Bytes that may lie in sockets."""
+        return _socket_bytes(f"/proc/{self._pid}/net", fixed=self._fixed_buffers)
+
+    def _tmpfs(self, _: Iterable[int]) -> int:
+        """Bytes in the run's /tmp and /dev/shm."""
+        return _tmpfs_bytes(self._init, set(_our_devices()))
+
+
+class SandboxWatch(MemoryWatch):
+    """Adds up what a whole sandbox costs the host: its zygote, what the import has started there, and all runs."""
+
+    def __init__(self, pid: int, *, runs: bool = True) -> None:
+        """`pid`: the sandbox's holder. It and the init below it are ours and are not charged.
+
+        `runs`: charge also what is in pid namespaces below the zygote's, and the sockets, which could be of either.
+
+        Raises ProcessLookupError if it is gone, FileNotFoundError if its children cannot be counted.
+        """
+        super().__init__(pid, fixed_buffers=True)
+        self._runs = runs
+
+    def alive(self) -> bool:
+        """Whether the holder, and with it the sandbox, still lives."""
+        return next(super()._processes(), None) is not None
+
+    def _check(self) -> None:
+        _read(f"/proc/{self._pid}/task/{self._pid}/children")
+
+    def _processes(self) -> Iterator[int]:
+        # First come the holder, and its only child: the init.
+        below = itertools.islice(super()._processes(), 2, None)
+        if self._runs:
+            return below
+        depth = _depth(self._pid) + 1
+        return (pid for pid in below if _depth(pid) == depth)
+
+    def _exact(self, processes: list[int]) -> int:
+        return _proportional(processes)
+
+    def _sockets(self) -> int:
+        return super()._sockets() if self._runs else 0
+
+    def _tmpfs(self, processes: Iterable[int]) -> int:
+        """Bytes in each /tmp and /dev/shm that one of the processes sees."""
+        used, seen = 0, set(_our_devices())
+        for pid in processes:
             try:
-                directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._init)
-            except OSError:  # gone, or a run without a root of its own
+                directory = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:  # it has ended
                 continue
             try:
-                device = os.fstat(directory).st_dev
-                if device not in devices:
-                    sizes = os.fstatvfs(directory)
-                    used += (sizes.f_blocks - sizes.f_bfree) * sizes.f_frsize
-                    devices = devices | {device}
+                used += _tmpfs_bytes(directory, seen)
             finally:
                 os.close(directory)
         return used
 
 
-def _proportional(processes: Iterable[int]) -> int:
-    """Bytes of memory with each shared page counted once among those that share it.
+def _depth(pid: int) -> int:
+    """How many pid namespaces the process is in; 0 if it is gone."""
+    numbers = _NUMBERS.search(_read(f"/proc/{pid}/status"))
+    return len(numbers[1].split()) if numbers else 0
+
+
+def _tmpfs_bytes(process: int, seen: set[int]) -> int:
+    """Bytes in the /tmp and /dev/shm of a process (a descriptor of its /proc directory), if not on devices in `seen`.
+
+    They are mounts in a read-only root: no path leads astray. Adds their devices to `seen`.
+    """
+    used = 0
+    for place in ("root/tmp", "root/dev/shm"):
+        try:
+            directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=process)
+        except OSError:  # gone, or a run without a root of its own
+            continue
+        try:
+            device = os.fstat(directory).st_dev
+            if device not in seen:
+                sizes = os.fstatvfs(directory)
+                used += (sizes.f_blocks - sizes.f_bfree) * sizes.f_frsize
+                seen.add(device)
+        finally:
+            os.close(directory)
+    return used
+
+
+def _proportional(processes: Iterable[int], *, alone: bool = False) -> int:
+    """Bytes of memory with each shared page counted once among those that share it. `alone`: without shared pages.
 
     Shared memory without a name is charged here; with a name it lies in a tmpfs, which is charged as such.
     """
@@ -227,7 +312,10 @@ def _proportional(processes: Iterable[int]) -> int:
     unnamed: dict[bytes, int] = {}
     for pid in processes:
         values = {name: int(value) * 1024 for name, value in _PSS.findall(_read(f"/proc/{pid}/smaps_rollup"))}
-        anonymous += values.get(b"Pss_Anon", 0) + values.get(b"SwapPss", 0)
+        own = values.get(b"Pss_Anon", 0)
+        if alone:  # clean pages of files that nobody else has mapped are in it, too
+            own = min(own, values.get(b"Private_Clean", 0) + values.get(b"Private_Dirty", 0))
+        anonymous += own + values.get(b"SwapPss", 0)
         shared += values.get(b"Pss_Shmem", 0)
         status = {name: int(value) for name, value in _STATUS.findall(_read(f"/proc/{pid}/status"))}
         tables += status.get(b"VmPTE", 0) * 1024 + status.get(b"Threads", 0) * THREAD_BYTES

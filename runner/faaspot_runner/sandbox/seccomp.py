@@ -1,8 +1,8 @@
 """Which system calls a sandbox may make: an allow-list, built once, loaded before the interpreter starts.
 
-Two programs. `zygote_filter` is on everything in a sandbox from its first instruction; it still lets a zygote make
+`zygote_filter` is on everything in a sandbox from its first instruction; it still lets a zygote make
 the pid, mount and ipc namespaces of its runs, but mount nothing. `run_filter` comes on top in every run and takes the
-namespaces away, too.
+namespaces away, too; `watched_filter` is beside the first where no cgroup counts memory.
 
 What is not listed is ENOSYS, as if the kernel were older: programs then fall back. What a hostile program might want
 is EPERM. A call of another architecture kills the process.
@@ -103,6 +103,15 @@ _INT = 0xFFFFFFFF
 BINARY_TREE = 2
 
 
+def programs(*, counted: bool) -> dict[str, bytes]:
+    """Those for all of a sandbox, by the name that its launcher knows. `counted`: a cgroup counts its memory.
+
+    Raises FeatureMissing.
+    """
+    named = {"filter": zygote_filter(counted=counted)}
+    return named if counted else {**named, "watched": watched_filter()}
+
+
 @functools.cache
 def zygote_filter(*, counted: bool) -> bytes:
     """The program for all of a sandbox. `counted`: a cgroup counts its memory. Raises FeatureMissing."""
@@ -119,12 +128,8 @@ def zygote_filter(*, counted: bool) -> bytes:
 
 
 @functools.cache
-def run_filter(*, counted: bool) -> bytes:
-    """The program on top of it for a run: no namespaces. Raises FeatureMissing.
-
-    Where no cgroup counts its memory (not `counted`), `MemoryWatch` does: nothing hides from it, and pipes and sockets,
-    whose sizes it cannot see, keep their defaults.
-    """
+def run_filter() -> bytes:
+    """The program on top of it for a run: no namespaces. Raises FeatureMissing."""
     seccomp = _library()
     program = _program(seccomp, seccomp.ALLOW)
     refuse = seccomp.ERRNO(errno.EPERM)
@@ -132,15 +137,28 @@ def run_filter(*, counted: bool) -> bytes:
         _rule(program, refuse, name)
     for flag in NAMESPACES[:-1]:
         _rule(program, refuse, "clone", _masked(seccomp, 0, flag, flag))
-    if not counted:
-        # What hides from `MemoryWatch`: a process that only root may look into, a thread with descriptors of its own.
-        _rule(program, refuse, "prctl", _masked(seccomp, 0, _INT, PR_SET_DUMPABLE))
-        _rule(program, refuse, "clone", _masked(seccomp, 0, CLONE_THREAD | CLONE_FILES, CLONE_THREAD))
-        _rule(program, refuse, "fcntl", _masked(seccomp, 1, _INT, F_SETPIPE_SZ))
-        for option in (SO_SNDBUF, SO_RCVBUF):
-            # Nothing happens and no error: libraries ask for it as a wish.
-            conditions = _masked(seccomp, 1, _INT, SOL_SOCKET), _masked(seccomp, 2, _INT, option)
-            _rule(program, seccomp.ERRNO(0), "setsockopt", *conditions)
+    return _exported(program)
+
+
+@functools.cache
+def watched_filter() -> bytes:
+    """The program beside the zygote's where no cgroup counts memory and `memory` watches. Raises FeatureMissing.
+
+    Nothing hides: neither a process that only root may look into, nor a thread with descriptors of its own. Pipes and
+    sockets, whose sizes cannot be seen, keep their defaults.
+    """
+    seccomp = _library()
+    program = _program(seccomp, seccomp.ALLOW)
+    refuse = seccomp.ERRNO(errno.EPERM)
+    # 1 is what a run says of itself once its uid has changed.
+    conditions = _masked(seccomp, 0, _INT, PR_SET_DUMPABLE), seccomp.Arg(1, seccomp.NE, 1)
+    _rule(program, refuse, "prctl", *conditions)
+    _rule(program, refuse, "clone", _masked(seccomp, 0, CLONE_THREAD | CLONE_FILES, CLONE_THREAD))
+    _rule(program, refuse, "fcntl", _masked(seccomp, 1, _INT, F_SETPIPE_SZ))
+    for option in (SO_SNDBUF, SO_RCVBUF):
+        # Nothing happens and no error: libraries ask for it as a wish.
+        conditions = _masked(seccomp, 1, _INT, SOL_SOCKET), _masked(seccomp, 2, _INT, option)
+        _rule(program, seccomp.ERRNO(0), "setsockopt", *conditions)
     return _exported(program)
 
 

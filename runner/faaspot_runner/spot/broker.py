@@ -20,7 +20,7 @@ from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
 from faaspot_runner.spot.crew import Crew, Member
 from faaspot_runner.spot.ground import Ground
-from faaspot_runner.spot.offer import offer, prepare
+from faaspot_runner.spot.offer import fate, offer, prepare
 from faaspot_runner.spot.pulse import Control, Heartbeat, Needs
 from faaspot_runner.spot.runtimes import SpotRuntimes
 
@@ -127,6 +127,7 @@ class Broker:
                 self._stuck += message["stuck"]
                 if self._pool.suspect(message["sandbox"]):
                     log.warning("sandbox %s is killed whole", message["sandbox"])
+                member.line.send(fate(self._pool, message))
 
     async def _acquire(self, member: Member, message: dict[str, Any]) -> None:
         """Answer one worker's question for a sandbox."""

@@ -51,6 +51,13 @@ async def prepare(work: Callable[[Log], Awaitable[Interpreter | None]], call: in
     return {"call": call, "op": "prepared", "interpreter": made_for and told_of(made_for), "log": "\n".join(lines)}
 
 
+def fate(pool: SandboxPool, message: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a `suspect`: it is gone, and if it was killed for what its deployment did, with the reason."""
+    killed = pool.fate(message["sandbox"])
+    gone = Error(type="SandboxLost", message="the sandbox is gone")
+    return {"call": message["call"]} | _failed(killed or gone, "oom" if killed else None)
+
+
 async def _connected(pool: SandboxPool, message: dict[str, Any]) -> tuple[Acquired, socket.socket]:
     """A sandbox and a channel to it; another one if the first was dying, whose init outlives its zygote by a moment."""
     spec, deadline = sandbox_spec(message["spec"]), time.monotonic() + message["seconds"]

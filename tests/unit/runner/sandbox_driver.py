@@ -65,6 +65,8 @@ class Driver:
         self.cgroups = Cgroups.open(f"test-{os.getpid()}") if root else None
         self.slots: RunSlots | None = self.cgroups.slots("worker") if self.cgroups else None
         config: dict[str, Any] = {"cgroups": self.cgroups} if runtime != "process" else {}
+        if runtime == "sandbox":
+            config["runs"] = 64
         self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" else None
         if self.directory:
             config |= containers(Path(self.directory.name))

@@ -40,6 +40,7 @@ class FakeSpot:
         self.zygotes: list[Zygote] = []
         self.asked: list[str | None] = []
         self.suspects: list[tuple[str, bool]] = []
+        self.fate = SandboxError("the sandbox is gone")
         self.offers: list[Behave | SandboxError | None] = []
         self.target: Interpreter | None = Interpreter(
             executable=Path("/usr/bin/python3.11"), prefix=Path("/usr"), version="3.11", full_version="3.11.2"
@@ -70,8 +71,11 @@ class FakeSpot:
             )
         return future
 
-    def suspect(self, sandbox: str, *, stuck: bool) -> None:
+    def suspect(self, sandbox: str, *, stuck: bool) -> Future[Offered]:
         self.suspects.append((sandbox, stuck))
+        future: Future[Offered] = Future()
+        future.set_exception(self.fate)
+        return future
 
     def interpreter(self, runtime: str, python: str) -> Future[Prepared]:
         future: Future[Prepared] = Future()
@@ -274,6 +278,16 @@ def test_two_failures_before_the_start_have_no_end(desk: Desk) -> None:
 
 def test_a_zygote_that_dies_under_a_run_leaves_it_to_another_attempt(desk: Desk) -> None:
     assert desk.run(dies_running) is None
+    assert desk.spot.asked == [None]
+
+
+@pytest.mark.parametrize("behave", [dies, dies_running])
+def test_a_sandbox_that_was_killed_for_its_memory_is_the_functions_own_end(desk: Desk, behave: Behave) -> None:
+    error = Error(type="OutOfMemory", message="what the function's import started took more memory than 320 MB")
+    desk.spot.fate = SandboxError(error.message, reason="oom", error=error)
+    ended = desk.run(behave, answers)
+    assert ended is not None
+    assert (ended.status, ended.reason, ended.error) == ("Failure", "oom", error)
     assert desk.spot.asked == [None]
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def watched(way: str, user: str, *options: str, limit: int = LIMIT) -> dict[str,
     "way",
     [
         "anonymous", "processes", "orphans", "files", "unnamed", "pipes", "sockets", "flying", "streams", "tables",
-        "mappings", "leaderless", "hidden", "hidden_pipes",
+        "mappings", "leaderless", "hidden", "hidden_pipes", "forked",
     ],
 )  # fmt: skip
 def test_memory_is_charged_whichever_way_it_is_taken(way: str, user: str) -> None:
@@ -58,13 +59,26 @@ def test_memory_is_charged_whichever_way_it_is_taken(way: str, user: str) -> Non
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("way", ["innocent_forks", "innocent_sharing", "innocent_threads"])
+@pytest.mark.parametrize("way", ["innocent_forks", "innocent_inheritance", "innocent_sharing", "innocent_threads"])
 def test_what_is_shared_or_ordinary_is_not_charged_twice(way: str, user: str) -> None:
     seen = watched(way, user, "--fixed-buffers")
     assert not seen["over"], seen
-    assert seen["tasks"] == {"innocent_forks": 9, "innocent_sharing": 3, "innocent_threads": 21}[way]
+    assert seen["tasks"] == {"innocent_forks": 9, "innocent_sharing": 3, "innocent_threads": 21}.get(way, 1)
     if way == "innocent_threads":
         assert seen["cpu_ms"] > 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that its runner cannot read")
+def test_memory_of_a_process_that_nobody_may_look_into_is_charged() -> None:
+    home = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        home.chmod(0o755)
+        python = shutil.copy(os.path.realpath(shutil.which("python3", path="/usr/bin") or ""), home)
+        Path(python).chmod(0o711)
+        assert watched("unreadable", "ordinary", python)["over"]
+    finally:
+        shutil.rmtree(home)
 
 
 @pytest.mark.parametrize("way", ["sockets", "flying"])

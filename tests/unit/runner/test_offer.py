@@ -12,11 +12,12 @@ from typing import Any, cast
 import pytest
 
 from faaspot_runner.connectors.base import Log
+from faaspot_runner.contract import Error
 from faaspot_runner.errors import ImageError, SandboxError
 from faaspot_runner.spot.crew import Crew, Member
 from faaspot_runner.spot.line import Line
-from faaspot_runner.spot.offer import offer, prepare
-from tests.unit.runner.test_pool import SPEC, FakeSandbox, House, run
+from faaspot_runner.spot.offer import fate, offer, prepare
+from tests.unit.runner.test_pool import OTHER, SPEC, FakeSandbox, House, run, turns
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -80,6 +81,21 @@ def test_whatever_goes_wrong_there_is_an_answer(failure: Exception, reason: str 
         await house.pool.close()
 
     asyncio.run(story())
+
+
+@run
+async def test_what_became_of_a_sandbox_is_known_after_its_end() -> None:
+    house = House()
+    killed, dead = await house.acquire(), await house.acquire(OTHER)
+    killed.fate = Error(type="OutOfMemory", message="too much")
+    for each in killed, dead:
+        each.die()
+    await turns()
+    answers = [fate(house.pool, {"call": n, "sandbox": name}) for n, name in enumerate([killed.id, dead.id, "unheard"])]
+    assert [each["call"] for each in answers] == [0, 1, 2]
+    assert [each["reason"] for each in answers] == ["oom", None, None]
+    assert [each["error"]["type"] for each in answers] == ["OutOfMemory", "SandboxLost", "SandboxLost"]
+    await house.pool.close()
 
 
 @run

@@ -37,7 +37,8 @@ def test_programs_are_whole_instructions_and_small_enough_for_the_kernel() -> No
     for program in (
         seccomp.zygote_filter(counted=True),
         seccomp.zygote_filter(counted=False),
-        seccomp.run_filter(counted=False),
+        seccomp.run_filter(),
+        seccomp.watched_filter(),
     ):
         assert len(program) % 8 == 0
         assert 10 < len(program) // 8 < 4096

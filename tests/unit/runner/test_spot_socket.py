@@ -104,6 +104,17 @@ def test_a_failure_carries_reason_error_and_log(ends: Ends) -> None:
     assert (caught.value.reason, caught.value.error.type, caught.value.log) == ("error", "KeyError", "printed")
 
 
+def test_a_suspicion_is_answered_with_what_became_of_the_sandbox(ends: Ends) -> None:
+    future = ends.client.suspect("s", stuck=False)
+    asked = ends.asked()
+    assert asked == {"op": "suspect", "call": asked["call"], "sandbox": "s", "stuck": False}
+    told = {"type": "OutOfMemory", "message": "too much", "traceback": None}
+    ends.say({"op": "failed", "call": asked["call"], "reason": "oom", "error": told, "log": ""})
+    known = future.exception(5)
+    assert isinstance(known, SandboxError)
+    assert (known.reason, str(known)) == ("oom", "too much")
+
+
 def test_a_channel_for_one_who_has_left_is_closed(ends: Ends) -> None:
     future = ends.client.acquire(SPEC, 5.0)
     future.cancel()

@@ -1,6 +1,6 @@
 """A program: takes memory in one way, in namespaces of its own, under a `MemoryWatch`. Prints what the watch saw.
 
-    python watched.py WAY LIMIT_MB [--fixed-buffers]
+    python watched.py WAY LIMIT_MB [--fixed-buffers] [INTERPRETER]
      {"over": bool, "charged": MB, "tasks": n, "cpu_ms": ms}
 
 Only the standard library: an ordinary user runs it with the system's interpreter.
@@ -72,6 +72,13 @@ def processes() -> None:
         if not os.fork():
             KEPT.append(area(5))
             signal.pause()
+
+
+def unreadable() -> None:
+    """A program in a file that may be executed and not be read: nobody may look into its process."""
+    if not os.fork():
+        code = f"held = b'x' * {200 * MEGABYTE}\nimport signal\nsignal.pause()"
+        os.execv(sys.argv[-1], [sys.argv[-1], "-I", "-S", "-c", code])
 
 
 def orphans() -> None:
@@ -216,6 +223,18 @@ def innocent_forks() -> None:
             signal.pause()
 
 
+def forked() -> None:
+    """One that shares all that it took with a child: both have it, so it is nobody else's."""
+    KEPT.append(area(200))
+    if not os.fork():
+        signal.pause()
+
+
+def innocent_inheritance() -> None:
+    """Little is taken on top of what its parent holds (`INHERITED`)."""
+    KEPT.append(area(60))
+
+
 def innocent_sharing() -> None:
     """A named shared memory that two processes have mapped."""
     with open("/dev/shm/shared", "wb+") as file:
@@ -238,10 +257,13 @@ def innocent_threads() -> None:
 WAYS: dict[str, Callable[[], None]] = {
     way.__name__: way
     for way in (
-        anonymous, processes, orphans, files, unnamed, pipes, sockets, flying, streams, tables, mappings,
-        leaderless, hidden, hidden_pipes, innocent_forks, innocent_sharing, innocent_threads,
+        anonymous, processes, unreadable, orphans, files, unnamed, pipes, sockets, flying, streams, tables, mappings,
+        leaderless, hidden, hidden_pipes, forked, innocent_forks, innocent_inheritance, innocent_sharing,
+        innocent_threads,
     )
 }  # fmt: skip
+INHERITED = {"innocent_inheritance": 150}
+"""Megabytes that the parent holds, as a zygote does."""
 
 
 def main(way: str, limit: int) -> None:
@@ -249,6 +271,7 @@ def main(way: str, limit: int) -> None:
     intermediate = os.fork()
     if not intermediate:
         enter()
+        KEPT.append(area(INHERITED.get(way, 1)))
         init = os.fork()
         if init:
             os.waitpid(init, 0)
