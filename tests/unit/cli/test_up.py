@@ -94,6 +94,10 @@ class Up:
 
 @pytest.fixture
 def started(environ: dict[str, str]) -> Iterator[Any]:
+    # As from a terminal: what runs under nohup or in a shell's background passes its ignored signals on.
+    ignored = [each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
     running: list[Up] = []
 
     def start(*words: str, **more: str) -> Up:
@@ -106,6 +110,8 @@ def started(environ: dict[str, str]) -> Iterator[Any]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(each.process.pid, signal.SIGKILL)
         each.process.communicate()
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def test_it_says_the_address_and_the_first_token_and_writes_the_profile(started: Any, bare: Fas) -> None:
