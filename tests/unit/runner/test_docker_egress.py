@@ -31,7 +31,7 @@ def main(args, context):
     reached = []
     for address in args["addresses"]:
         with socket.socket() as made:
-            made.settimeout(0.4)
+            made.settimeout(1.5)
             if made.connect_ex((address, args["port"])) == 0:
                 reached.append(address)
     return [reached, open("/etc/resolv.conf").read().split()[1], [name for _, name in socket.if_nameindex()]]
