@@ -257,11 +257,13 @@ def test_records_are_complete(platform: Platform) -> None:
 
 
 def test_ten_thousand_records_page_in_order(platform: Platform) -> None:
+    # All of them once, where no cgroup counts and more can go wrong.
+    count = 10_000 if platform.setup == "user" else 2_000
     removed(platform, "many")
     platform.deploy("many", "def main(args, context):\n    return args['n']\n")
-    answer = platform.call("POST", "deployments/many/bulk_rpc/", [{"n": n} for n in range(10_000)], timeout=120)
+    answer = platform.call("POST", "deployments/many/bulk_rpc/", [{"n": n} for n in range(count)], timeout=120)
     ids = answer.json
-    assert len(set(ids)) == 10_000
+    assert len(set(ids)) == count
     eventually(lambda: platform.call("GET", "executions/?deployment=many").json == [], 240, "all runs of the bulk end")
     seen: list[str] = []
     url: str | None = "executions/?deployment=many&include_completed=True&limit=1000"
@@ -272,7 +274,7 @@ def test_ten_thousand_records_page_in_order(platform: Platform) -> None:
         url = platform.url + link.split("<")[1].split(">")[0].removeprefix(platform.url) if link else None
     assert seen == ids[::-1]
     bulk = platform.call("POST", "executions/bulk", ids).json
-    assert [record["output"] for record in bulk] == list(range(10_000))
+    assert [record["output"] for record in bulk] == list(range(count))
 
 
 def test_a_second_local_spot_can_be_added_and_removed(platform: Platform) -> None:
