@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -174,6 +176,25 @@ def test_of_two_that_migrate_at_once_one_wins_and_the_other_waits_for_it(empty: 
     with ThreadPoolExecutor(4) as pool:
         done = [future.result() for future in [pool.submit(start) for _ in range(4)]]
     assert sorted(done) == [False, False, False, True]
+
+
+@pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
+def test_a_new_file_that_another_just_makes_its_own_is_waited_for(empty: str) -> None:
+    """SQLite does not wait here by itself: one of several processes that start at once on a new file was refused."""
+    with closing(sqlite3.connect(empty.removeprefix("sqlite:///"), isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        impatient = Store(empty, busy_seconds=0.05)
+        with pytest.raises(Unavailable):
+            impatient.ping()
+        patient = Store(empty, busy_seconds=60)
+        with ThreadPoolExecutor(1) as pool:
+            pinged = pool.submit(patient.ping)
+            with pytest.raises(TimeoutError):
+                pinged.result(timeout=0.1)
+            another.execute("ROLLBACK")
+            pinged.result()
+        impatient.close()
+        patient.close()
 
 
 # ---------------------------------------------------------------- transactions

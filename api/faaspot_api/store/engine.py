@@ -9,6 +9,7 @@ database stays whole). `FULL` syncs at each commit and survives that, too. Never
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -38,6 +39,7 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 BUSY_SECONDS = 5.0
 """How long a transaction waits for another writer before the caller gets 503."""
+_AGAIN_SECONDS = 0.005
 POOL = 16
 POOL_MORE = 112
 """Connections kept, and made on demand for a burst; each waiting thread of the web may need one for an instant."""
@@ -143,7 +145,8 @@ def _open_sqlite(url: URL, synchronous: Synchronous, busy: float) -> Engine:
 
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves; the driver's own comes too late
-        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON", "temp_store=MEMORY"):
+        _into_wal(connection, busy)
+        for pragma in (f"synchronous={synchronous}", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
 
     def begin(connection: Connection) -> None:
@@ -153,6 +156,20 @@ def _open_sqlite(url: URL, synchronous: Synchronous, busy: float) -> Engine:
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
     return engine
+
+
+def _into_wal(connection: sqlite3.Connection, busy: float) -> None:
+    """Make the file a WAL database, which it stays. Where another connection just does so, SQLite refuses this one
+    at once, without its busy timeout (two that wait to be alone with the file would wait for ever): so we wait here."""
+    until = time.monotonic() + busy
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(_AGAIN_SECONDS)
 
 
 @contextmanager
