@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import socket
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 from tests import docker_engine
 from tests.hostile.outcomes import Outcomes
 from tests.platforms import SETUPS, Answer, Platform, descendants, eventually, platform
+from tests.unit.runner.package_index import PackageIndex
 
 OUTCOMES = Outcomes()
 COLD_START_SECONDS = 10
@@ -100,11 +103,15 @@ class Outcome:
 
 
 class Arena:
-    """A platform that is attacked, with the runtime that its hostile functions are deployed to."""
+    """A platform that is attacked, with the runtime that its hostile functions are deployed to.
 
-    def __init__(self, running: Platform, runtime: str = "sandbox") -> None:
+    `index`: where its builds get packages from, and from nowhere else.
+    """
+
+    def __init__(self, running: Platform, runtime: str, index: PackageIndex) -> None:
         self.platform = running
         self.runtime = runtime
+        self.index = index
         self._names = (f"hostile-{number}" for number in itertools.count())
 
     def attack(self, code: str, args: dict[str, Any] | None = None, **settings: Any) -> Outcome:
@@ -189,10 +196,41 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     if runtime == "docker":
         docker_engine.needed()
         environ["FAASPOT_SPOT_DOCKER_IMAGE"] = docker_engine.IMAGE
-    with platform(setup, environ=environ) as running:
+    with PackageIndex() as index, platform(setup, environ={**environ, **only(index)}) as running:
         running.deploy("innocent", INNOCENT, runtime=runtime)
         assert running.run("innocent", {"n": "zero"}).json == "fine zero"
-        yield Arena(running, runtime)
+        yield Arena(running, runtime, index)
         data = running.data
     if runtime == "docker":
         assert docker_engine.objects(docker_engine.platform_of(data)) == []
+
+
+def only(index: PackageIndex) -> dict[str, str]:
+    """The variables that make a platform's builds ask this index, with little patience, and no other."""
+    patience = {"UV_HTTP_TIMEOUT": "2", "UV_HTTP_RETRIES": "0"}
+    return {"UV_DEFAULT_INDEX": index.url, "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": "", **patience}
+
+
+@pytest.fixture
+def host_listeners() -> Any:
+    """A TCP listener on loopback and an abstract unix socket on the host, which count who connects."""
+    tcp = socket.create_server(("127.0.0.1", 0))
+    abstract = socket.socket(socket.AF_UNIX)
+    abstract.bind(f"\0faaspot-test-{os.getpid()}")
+    abstract.listen()
+    reached: list[str] = []
+
+    def count(listener: socket.socket, name: str) -> None:
+        while True:
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                return
+            reached.append(name)
+
+    for listener, name in ((tcp, "tcp"), (abstract, "abstract")):
+        threading.Thread(target=count, args=(listener, name), daemon=True).start()
+    yield {"port": tcp.getsockname()[1], "abstract": f"faaspot-test-{os.getpid()}", "reached": reached}
+    for listener in (tcp, abstract):
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()

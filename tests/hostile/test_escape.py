@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import tempfile
 import textwrap
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -252,31 +249,6 @@ def test_e12_e13_kernel_knobs_and_cgroups_cannot_be_written(arena: Arena) -> Non
     assert found["opened"] in ([], ["/proc/1/uid_map"])
     assert found["cgroup"] == []
     assert Path("/proc/sys/kernel/core_pattern").read_text() == core_pattern
-
-
-@pytest.fixture
-def host_listeners() -> Any:
-    """A TCP listener on loopback and an abstract unix socket on the host, which count who connects."""
-    tcp = socket.create_server(("127.0.0.1", 0))
-    abstract = socket.socket(socket.AF_UNIX)
-    abstract.bind(f"\0faaspot-test-{os.getpid()}")
-    abstract.listen()
-    reached: list[str] = []
-
-    def count(listener: socket.socket, name: str) -> None:
-        while True:
-            try:
-                listener.accept()[0].close()
-            except OSError:
-                return
-            reached.append(name)
-
-    for listener, name in ((tcp, "tcp"), (abstract, "abstract")):
-        threading.Thread(target=count, args=(listener, name), daemon=True).start()
-    yield {"port": tcp.getsockname()[1], "abstract": f"faaspot-test-{os.getpid()}", "reached": reached}
-    for listener in (tcp, abstract):
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
 
 
 def test_e15_e16_nothing_of_the_host_can_be_reached(arena: Arena, host_listeners: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -11,7 +13,7 @@ from typing import Any
 
 import structlog
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from faaspot_api.http import problem
 
@@ -26,6 +28,11 @@ SILENCE_SECONDS = 1.0
 DISCARD_SECONDS = 10.0
 """How much of a body that is too large, and for how long, is read only to be dropped."""
 _PIECE = 64 * 1024
+LEAVE_SECONDS = 2.0
+FIRST_BYTE_SECONDS = 0.05
+"""How long a thread waits with a new connection that says nothing; then it waits without one."""
+NEXT_BYTE_SECONDS = 10
+"""How long a thread waits within a request for its next byte; then the connection closes."""
 
 
 def discard(environ: Mapping[str, Any]) -> None:
@@ -59,7 +66,21 @@ def gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose own errors have the one shape. After each the connection closes."""
+    """A worker whose own errors have the one shape, and whose threads wait for nobody long.
+
+    After an error the connection closes.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        """Called by gunicorn in a thread, for a connection that may have a request."""
+        if not conn.initialized and not conn.data_ready and not conn.wait_for_data(FIRST_BYTE_SECONDS):
+            return _DEFER
+        # By the kernel: gunicorn makes the socket a blocking one again before it reads.
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", NEXT_BYTE_SECONDS, 0))
+        kept = super().handle(conn)
+        if not kept:
+            take_leave(conn.sock)
+        return kept
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Called by gunicorn for what is no request that it could hand on."""
@@ -71,6 +92,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             client.sendall(refusal(exc))
         except OSError as error:
             _log.debug("the caller has gone", address=addr, reason=repr(error))
+
+
+def take_leave(connection: socket.socket) -> None:
+    """Let the caller hear the end of the answer, before the connection closes; in the thread that has answered.
+
+    gunicorn does the same for each in its one main thread, where a caller who stays would hold all others up.
+    """
+    deadline = time.monotonic() + LEAVE_SECONDS
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(LEAVE_SECONDS)
+        while time.monotonic() < deadline and connection.recv(_PIECE):
+            pass
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)  # so that gunicorn finds its end at once
 
 
 def refusal(exc: Exception) -> bytes:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from faaspot_api.http import gateway
 from tests import fake_server
 from tests.fake_server import FakePlatform
 
@@ -122,6 +125,16 @@ def test_broken_chunks_are_a_400_in_the_one_shape(server: FakePlatform, chunks: 
     said = send(server, head(server) + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
     assert said == b"" or said.startswith(b"HTTP/1.1 400 "), said
     assert b"<html" not in said.lower()
+
+
+def test_b17_a_request_that_stops_in_its_middle_holds_its_thread_for_seconds(server: FakePlatform) -> None:
+    began = time.monotonic()
+    body = head(server) + b"Content-Length: 2\r\n\r\n{"
+    with ThreadPoolExecutor(2) as threads:
+        said = list(threads.map(lambda data: send(server, data, seconds=30), (head(server), body)))
+    assert said[0] == b""
+    assert said[1].startswith(b"HTTP/1.1 400 ")
+    assert gateway.NEXT_BYTE_SECONDS <= time.monotonic() - began < gateway.NEXT_BYTE_SECONDS + 5
 
 
 def test_a_chunked_body_is_read(server: FakePlatform) -> None:

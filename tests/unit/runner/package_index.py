@@ -40,12 +40,18 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 """
 
 
+SILENT = "silent"
+"""A project whose page is never sent, as long as the index is there."""
+
+
 class PackageIndex:
     """Serves PEP 503 pages at `url`. `asked`: the paths of all requests, in order. `host`: the address to listen on."""
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.asked: list[str] = []
         self._files: dict[str, dict[str, bytes]] = {}
+        self._yanked: dict[str, str] = {}
+        self._closed = threading.Event()
         self._server = ThreadingHTTPServer((host, port), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self.url = f"http://{host}:{self._server.server_address[1]}/simple"
@@ -55,6 +61,7 @@ class PackageIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -67,8 +74,9 @@ class PackageIndex:
         *,
         requires: Sequence[str] = (),
         tag: str = "py3-none-any",
+        yanked: str = "",
     ) -> None:
-        """Offer a wheel with these files, `name.py` if none are said."""
+        """Offer a wheel with these files, `name.py` if none are said. `yanked`: why it was taken back."""
         info = f"{name}-{version}.dist-info"
         needs = "".join(f"Requires-Dist: {need}\n" for need in requires)
         contents = {
@@ -81,7 +89,10 @@ class PackageIndex:
         with zipfile.ZipFile(data, "w") as wheel:
             for path, text in {**contents, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
                 wheel.writestr(path, text)
-        self.offer(name, f"{name}-{version}-{tag}.whl", data.getvalue())
+        file = f"{name}-{version}-{tag}.whl"
+        if yanked:
+            self._yanked[file] = yanked
+        self.offer(name, file, data.getvalue())
 
     def sdist(self, name: str, version: str, hook: str = "pass") -> None:
         """Offer a source distribution whose build runs `hook`; the module's VALUE is what that leaves as `value`."""
@@ -114,10 +125,14 @@ class PackageIndex:
 
     def _page(self, project: str) -> bytes:
         anchors = (
-            f'<a href="../../files/{project}/{name}#sha256={hashlib.sha256(data).hexdigest()}">{escape(name)}</a>\n'
+            f'<a href="../../files/{project}/{name}#sha256={hashlib.sha256(data).hexdigest()}"{self._mark(name)}>'
+            f"{escape(name)}</a>\n"
             for name, data in self._files[project].items()
         )
         return f"<!DOCTYPE html><html><body>{''.join(anchors)}</body></html>".encode()
+
+    def _mark(self, file: str) -> str:
+        return f' data-yanked="{escape(self._yanked[file])}"' if file in self._yanked else ""
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         index = self
@@ -127,6 +142,8 @@ class PackageIndex:
 
             def do_GET(self) -> None:
                 index.asked.append(self.path)
+                if self.path == f"/simple/{SILENT}/":
+                    index._closed.wait()
                 self._send(body=True)
 
             def do_HEAD(self) -> None:
