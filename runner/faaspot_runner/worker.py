@@ -39,7 +39,7 @@ from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunReque
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.execute import Executor, Means
 from faaspot_runner.keeper import Keeper
-from faaspot_runner.lease import Lease, Leases, Place, RedisClock, Request, job_key
+from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request, job_key
 from faaspot_runner.lifeline import die_with, many_descriptors
 from faaspot_runner.report import LiveLogs, Reporter
 from faaspot_runner.runtimes.channels import Channels
@@ -324,12 +324,13 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
         if slots:
             slots.forget(sandbox)
 
-    def hasten() -> None:
+    def hasten(why: Ending) -> None:
         worker.request_stop()
         hurry.set()
-        leases.stop()
+        leases.stop(why)
 
-    spot.listen(Heard(cancel=leases.cancel, look=keeper.look, gone=gone, hurry=hasten, ended=hasten))
+    hurried, orphaned = functools.partial(hasten, "stopped"), functools.partial(hasten, "lost")
+    spot.listen(Heard(cancel=leases.cancel, look=keeper.look, gone=gone, hurry=hurried, ended=orphaned))
     keeper.start()
     worker.work()
     keeper.stop()

@@ -141,6 +141,9 @@ class Settings(Record):
     sdist = Field[bool]()
     description = Field[str | None]()
     egress = Field[list[str] | None]()
+    retries = Field[int | None]()
+    retry_on = Field[list[str]]()
+    retry_backoff = Field[float]()
 
 
 class Deployment(Record):
@@ -232,8 +235,9 @@ class SettingsFields(TypedDict, total=False):
 
     `timeout` seconds; `memory` and `tmp` MB; `pids` processes and threads; `network` "none" or "internet"; `egress` the
     only places that a run may connect to ("api.example.com:443"); `python` a minor version such as "3.12"; `runtime` a
-    runtime's name; `sdist` whether packages without a wheel may be built; `concurrency` runs at a time per spot;
-    `retries` extra attempts; `reuse` one process for several runs.
+    runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
+    that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
+    before the first of them; `concurrency` runs at a time per spot; `reuse` one process for several runs.
     """
 
     timeout: float
@@ -247,5 +251,7 @@ class SettingsFields(TypedDict, total=False):
     sdist: bool
     concurrency: int
     retries: int
+    retry_on: Sequence[str]
+    retry_backoff: float
     reuse: int | bool
     description: str

@@ -27,7 +27,8 @@ class Principal:
 class Settings:
     """The settings of a deployment version. None: not said, the default applies. Units as in `contract.Limits`.
 
-    `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any.
+    `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any. So does `retries`,
+    further starts of a run: None are as many as the server allows. `retry_on`, `retry_backoff`: see `domain.retries`.
     """
 
     timeout: float | None = None
@@ -40,6 +41,9 @@ class Settings:
     sdist: bool | None = None
     description: str | None = None
     egress: tuple[str, ...] | None = None
+    retries: int | None = None
+    retry_on: tuple[Reason, ...] | None = None
+    retry_backoff: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

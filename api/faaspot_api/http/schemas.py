@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from faaspot_api.domain import limits, names
+from faaspot_api.domain.retries import ON_REQUEST
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import wire
 from faaspot_runner.contract import Kind, Network, Reason, Status
@@ -67,6 +68,17 @@ class _Settings(Request):
     )
     sdist: bool = left_out("Packages without a wheel may be built, inside a sandbox.")
     description: str = left_out("A text for people.", document={"maxLength": limits.MAX_DESCRIPTION})
+    retries: int = left_out(
+        "Further starts of a run that the platform lost or `retry_on` names; left out: as many as the server says.",
+        document=_range("retries"),
+    )
+    retry_on: list[Reason] = left_out(
+        "Failures of the function that are tried again, too.",
+        document={"items": {"type": "string", "enum": list(ON_REQUEST)}},
+    )
+    retry_backoff: float = left_out(
+        "Seconds before the second start; they double before each further one.", document=_range("retry_backoff")
+    )
 
 
 class CreateDeployment(_Settings):
@@ -237,6 +249,9 @@ class Settings(BaseModel):
     sdist: bool | None
     description: str | None
     egress: list[str] | None
+    retries: int | None
+    retry_on: list[Reason] | None
+    retry_backoff: float | None
 
 
 class VersionSummary(BaseModel):

@@ -17,7 +17,7 @@ from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
 from faaspot_api.services.wakeups import Bell
-from faaspot_api.store import deployments, executions, runtimes
+from faaspot_api.store import deployments, executions, pauses, runtimes
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import Tracked
 from faaspot_api.store.moments import SECOND, now
@@ -58,6 +58,7 @@ class Reconciler:
         self._say_needed(at)
         rows = self._end_expired(self._open_rows())
         self._settle_waiting(rows)
+        rows = self._end_pauses(rows)
         self._clearing.clear_all()
         lost = self._lost(rows, at)
         self._wake([row for row in lost if row.state.status == "Pending"])
@@ -105,6 +106,17 @@ class Reconciler:
         still_open = {row.uuid for row in rows}
         for build in {row.waits_for for row in rows if row.waits_for and row.waits_for not in still_open}:
             self._recorder.settle_waiting(build)
+
+    def _end_pauses(self, rows: Sequence[Tracked]) -> list[Tracked]:
+        """Wake what has paused between two attempts for long enough; returns what does not pause."""
+        moment = now()
+        with self._store.read() as transaction:
+            untils = pauses.every(transaction)
+        if any(until <= moment for until in untils.values()):
+            self._wake([row for row in rows if untils.get(row.uuid, moment + 1) <= moment])
+            with self._store.write() as transaction:
+                pauses.end(transaction, moment)
+        return [row for row in rows if row.uuid not in untils]
 
     def _lost(self, rows: Sequence[Tracked], at: float) -> list[Tracked]:
         """What has been in doubt for longer than its patience."""

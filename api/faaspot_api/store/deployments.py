@@ -184,8 +184,8 @@ def _version(row: Row[*tuple[Any, ...]]) -> Version:
 
 
 def _settings(kept: dict[str, Any]) -> Settings:
-    egress = kept.get("egress")
-    return Settings(**{**kept, "egress": None if egress is None else tuple(egress)})
+    lists = {name: tuple(said) for name in ("egress", "retry_on") if (said := kept.get(name)) is not None}
+    return Settings(**{**kept, **lists})
 
 
 # ---------------------------------------------------------------- as people see them

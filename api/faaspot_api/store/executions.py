@@ -118,6 +118,7 @@ _RETRY = (
         status="Pending",
         attempt=bindparam("next_attempt"),
         token=bindparam("next_token"),
+        expires=bindparam("latest"),
         started=None,
         spot=None,
     )
@@ -148,9 +149,12 @@ def mark_started(transaction: Transaction, rows: Iterable[tuple[int, int, str]])
     _many(transaction, _START, [{"row": seq, "at": at, "where": spot} for seq, at, spot in rows])
 
 
-def mark_retried(transaction: Transaction, rows: Iterable[tuple[int, int, str]]) -> None:
-    """(seq, attempt, token) of rows that wait for another attempt."""
-    values = [{"row": seq, "next_attempt": attempt, "next_token": token} for seq, attempt, token in rows]
+def mark_retried(transaction: Transaction, rows: Iterable[Tracked]) -> None:
+    """These wait for another attempt, with the attempt, token and last moment that they have here."""
+    values = [
+        {"row": row.seq, "next_attempt": row.state.attempt, "next_token": row.state.token, "latest": row.expires}
+        for row in rows
+    ]
     _many(transaction, _RETRY, values)
 
 

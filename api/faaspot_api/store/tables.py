@@ -143,6 +143,15 @@ logs = Table(
     Column("text", LargeBinary, nullable=False),
 )
 
+# What only few executions have stands beside them: a column added to a table comes behind its megabytes.
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("execution", String(36), primary_key=True),
+    Column("until", BigInteger, nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,

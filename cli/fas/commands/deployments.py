@@ -65,7 +65,17 @@ def settings_options(command: F) -> F:
                 "--sdist/--no-sdist", default=None, help="Build packages that have no wheel, inside a sandbox."
             ),
             click.option("--concurrency", type=int, metavar="N", help="How many runs at a time on each spot (later)."),
-            click.option("--retries", type=int, metavar="N", help="How many more attempts after a failure (later)."),
+            click.option("--retries", type=int, metavar="N", help="How often a run is started again at most."),
+            click.option(
+                "--retry-on",
+                multiple=True,
+                metavar="REASON",
+                callback=lambda _context, _option, said: list(said) or None,
+                help="Start it again after this failure of its own, too (error, timeout, oom ...); may be said again.",
+            ),
+            click.option(
+                "--retry-backoff", type=float, metavar="SECONDS", help="Pause before that, doubled each time."
+            ),
             click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run (later)."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )

@@ -92,8 +92,8 @@ def test_the_platforms_refusals_come_out_as_their_errors(faaspot: Faaspot, echo:
     with pytest.raises(Invalid, match="main") as caught:
         faaspot.deployments.create("other", code="x = 1\n")
     assert caught.value.errors[0].field == "code"
-    with pytest.raises(Invalid, match="retries"):
-        faaspot.deployments.create("other", code=ECHO, retries=3)
+    with pytest.raises(Invalid, match="concurrency"):
+        faaspot.deployments.create("other", code=ECHO, concurrency=3)
 
 
 def test_update_sends_only_what_is_given(faaspot: Faaspot, platform: Served, echo: str) -> None:
