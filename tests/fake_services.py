@@ -21,6 +21,8 @@ from faaspot_api.domain.model import (
     Filter,
     Page,
     Principal,
+    Rerun,
+    Reruns,
     Runtime,
     Settings,
     Spot,
@@ -254,6 +256,37 @@ class FakeExecutions:
         return iter(["first line\n", "second line\n"])
 
 
+class FakeReruns:
+    """Runs again what the fake executions hold."""
+
+    def __init__(self, state: State, executions: FakeExecutions) -> None:
+        self._state = state
+        self._executions = executions
+        self._done: set[str] = set()
+
+    def rerun(self, who: Principal, uuid: str) -> str:
+        old = self._executions.get(who, uuid)
+        if old.status not in ENDED:
+            raise Conflict("It has not ended.", execution_id=uuid)
+        self._done.add(uuid)
+        return self._executions.run(who, old.name, old.args or "{}").uuid
+
+    def rerun_all(self, who: Principal, wanted: Filter, limit: int, cursor: str | None) -> Reruns:
+        self._state.calls.append(("rerun_all", (wanted, limit, cursor)))
+        status = wanted.status or (None if wanted.reason else "Failure")
+        found = [
+            one for one in reversed(self._state.executions.values()) if _matches(one, replace(wanted, status=status))
+        ]
+        due = [one for one in found if one.kind == "run" and one.uuid not in self._done][:limit]
+        items = []
+        for one in due:
+            if one.name in self._state.deployments:
+                items.append(Rerun(of=one.uuid, uuid=self.rerun(who, one.uuid)))
+            else:
+                items.append(Rerun(of=one.uuid, message="Its deployment was deleted."))
+        return Reruns(items=tuple(items), cursor="1" if items and items[0].uuid and cursor is None else None)
+
+
 def _matches(one: Execution, wanted: Filter) -> bool:
     said = wanted.status or wanted.reason
     return (
@@ -427,6 +460,7 @@ class FakeServices:
         self.state = State()
         self.deployments = FakeDeployments(self.state)
         self.executions = FakeExecutions(self.state, self.deployments)
+        self.reruns = FakeReruns(self.state, self.executions)
         self.spots = FakeSpots(self.state)
         self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)

@@ -15,7 +15,7 @@
 from faaspot.client import AsyncFaaspot, Faaspot
 from faaspot.config import Profile, Profiles
 from faaspot.errors import ApiError, ConfigError, ConnectionFailed, FaaspotError, NotFound, RunError, WaitTimeout
-from faaspot.types import Deployment, Execution, Runtime, Spot, Token, Version
+from faaspot.types import Deployment, Execution, Rerun, Runtime, Spot, Token, Version
 
 __all__ = [
     "ApiError",
@@ -29,6 +29,7 @@ __all__ = [
     "NotFound",
     "Profile",
     "Profiles",
+    "Rerun",
     "RunError",
     "Runtime",
     "Spot",

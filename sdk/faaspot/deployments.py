@@ -8,7 +8,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Ma
 from typing import Any, TypeAlias, Unpack
 from urllib.parse import unquote
 
-from faaspot import _calls, executions
+from faaspot import _calls
+from faaspot import _executions as executions
 from faaspot._calls import Conversation
 from faaspot._session import AsyncSession, Session
 from faaspot._source import Source, encoded, read

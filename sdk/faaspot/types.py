@@ -128,6 +128,14 @@ class Execution(Record):
         return self["status"] in ENDED
 
 
+class Rerun(Record):
+    """What became of running the execution `of` again: the new one's id, or None and a message that says why."""
+
+    of = Field[str]()
+    uuid = Field[str | None]()
+    message = Field[str | None]()
+
+
 class Settings(Record):
     """The settings of a deployment version. Units: `timeout` seconds, `memory` and `tmp` MB (2**20)."""
 

@@ -141,6 +141,26 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
     ended: bool = True
+    kind: Kind | None = None
+    rerun: bool | None = None
+    """Only those that somebody has run again (True), or nobody has (False)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """What became of running `of` again: the new execution's id, or why there is none."""
+
+    of: str
+    uuid: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reruns:
+    """One part of many that are run again. `cursor` is opaque text for the next part, None at the end."""
+
+    items: tuple[Rerun, ...]
+    cursor: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,8 +181,21 @@ class ListExecutions(Request):
     since: Moment = left_out("Created at or after; UTC where no offset is said.")
     until: Moment = left_out("Created before.")
     include_completed: Flag = left_out("Also those that have ended.")
+    rerun: Flag = left_out("Only those that were run again, or with `false` that were not.")
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: str = left_out("Of the `next` link; opaque.", max_length=1000)
+
+
+class RerunExecutions(Request):
+    """Which failures to run again; without `status` and `reason` all of them."""
+
+    status: Literal["Failure", "Cancelled"] = left_out()
+    deployment: str = left_out()
+    reason: Reason = left_out()
+    since: Moment = left_out("Created at or after; UTC where no offset is said.")
+    until: Moment = left_out("Created before.")
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str = left_out("Of the answer before; opaque.", max_length=1000)
 
 
 class Logs(Request):
@@ -236,6 +249,23 @@ class Execution(BaseModel):
     timings: dict[str, Any]
     usage: dict[str, Any]
     logs_truncated: bool
+
+
+class Rerun(BaseModel):
+    """What became of running `of` again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    of: ExecutionId
+    uuid: ExecutionId | None = Field(description="The new execution, null if there is none.")
+    message: str | None = Field(description="Why there is none.")
+
+
+class Reruns(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reruns: list[Rerun]
+    cursor: str | None = Field(description="Of the next part, null at the end.")
 
 
 class Settings(BaseModel):

@@ -24,6 +24,9 @@
     logs(who, id) -> str
     follow(who, id, gone) -> Iterator[str]           until the end, or the reader is gone(); "" while silent
 
+``reruns: RerunService``
+    rerun(who, id) -> execution id                   rerun_all(who, filter, limit, cursor) -> Reruns
+
 ``spots: SpotService``
     list(who) / get(who, ip) -> Spot                 add(who) -> execution id
     remove(who, ip | None) -> execution id           replace(who, ip) -> execution id
@@ -57,6 +60,7 @@ from dataclasses import dataclass
 
 from faaspot_api.keys import public_key
 from faaspot_api.queue.base import Queue
+from faaspot_api.services.acceptance import Acceptance
 from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.deployments import DeploymentService
 from faaspot_api.services.executions import ExecutionService
@@ -64,6 +68,7 @@ from faaspot_api.services.health import HealthService
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
 from faaspot_api.services.recorder import Recorder
+from faaspot_api.services.reruns import RerunService
 from faaspot_api.services.runtimes import RuntimeService
 from faaspot_api.services.spots import SpotService
 from faaspot_api.services.tokens import TokenService
@@ -79,6 +84,7 @@ __all__ = [
     "Policy",
     "Reconciler",
     "Recorder",
+    "RerunService",
     "RuntimeService",
     "Services",
     "SpotService",
@@ -92,6 +98,7 @@ class Services:
 
     deployments: DeploymentService
     executions: ExecutionService
+    reruns: RerunService
     spots: SpotService
     runtimes: RuntimeService
     tokens: TokenService
@@ -104,10 +111,12 @@ class Services:
         """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
         policy = policy or Policy()
         recorder = Recorder(store, blobs, queue, policy)
+        acceptance = Acceptance(store, queue, policy)
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
-            executions=ExecutionService(store, queue, recorder, policy),
+            executions=ExecutionService(store, queue, recorder, acceptance, policy),
+            reruns=RerunService(store, acceptance),
             spots=SpotService(store, queue),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),

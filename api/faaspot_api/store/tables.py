@@ -152,6 +152,13 @@ pauses = Table(
     Column("until", BigInteger, nullable=False),
 )
 
+reruns = Table(
+    "reruns",
+    metadata,
+    Column("execution", String(36), primary_key=True),
+    Column("of", String(36), nullable=False, index=True),
+)
+
 tokens = Table(
     "tokens",
     metadata,

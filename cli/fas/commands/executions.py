@@ -15,7 +15,7 @@ STATUSES = ("Pending", "Started", "Success", "Failure", "Cancelled")
 
 @click.group(cls=Group)
 def executions() -> None:
-    """The record of every run and build: read, wait, cancel, logs."""
+    """The record of every run and build: read, wait, cancel, run again, logs."""
 
 
 @executions.command("list")
@@ -87,6 +87,46 @@ def cancel(state: State, /, uuid: str) -> None:
     if state.as_json:
         return output.value(answer)
     return output.line(f"{uuid} {answer.get('status', 'Cancelled') if isinstance(answer, dict) else answer}")
+
+
+@executions.command()
+@click.argument("uuids", nargs=-1, metavar="[UUID]...")
+@click.option("-d", "--deployment", metavar="NAME", help="Those of this deployment.")
+@click.option(
+    "--status", type=click.Choice(("Failure", "Cancelled"), case_sensitive=False), help="Those in this status."
+)
+@click.option("--reason", metavar="WORD", help="Those that ended for this reason.")
+@click.option("--since", metavar="TIME", help="Those created at or after this time.")
+@click.option("--until", metavar="TIME", help="Those created before this time.")
+@pass_state
+def rerun(state: State, /, uuids: tuple[str, ...], **wanted: str | None) -> None:
+    """Run executions that have ended again, by their deployments as they stand now; their own records stay.
+
+    By id, each with its new id on a line of its own; or by options, all failures that match and were not run again
+    before: the old id and the new one, or why there is none, and then the exit code is 1.
+    """
+    if bool(uuids) == any(wanted.values()):
+        raise click.UsageError("Say which: ids, or at least one option that chooses, not both.")
+    if uuids:
+        return _rerun_each(state, uuids)
+    done = state.client.executions.rerun_all(**wanted)
+    if state.as_json:
+        output.value(done)
+    else:
+        output.table(("of", "uuid", "message"), ((each.of, each.uuid, each.message) for each in done))
+        output.note(f"{sum(each.uuid is not None for each in done)} run again.")
+    if any(each.uuid is None for each in done):
+        raise click.exceptions.Exit(FAILED)
+    return None
+
+
+def _rerun_each(state: State, uuids: tuple[str, ...]) -> None:
+    again = [state.client.executions.rerun(each) for each in uuids]
+    if state.as_json:
+        return output.value(again)
+    for each in again:
+        output.line(each)
+    return None
 
 
 @executions.command()

@@ -76,3 +76,26 @@ def test_logs_whole_followed_and_as_json(fas: Fas, endless: str) -> None:
     assert fas("executions", "logs", endless, "-f").stdout == "first line\nsecond line\n"
     assert fas.json("executions", "logs", endless)["log"].startswith("first line\n")
     assert "--json cannot" in fas("executions", "logs", endless, "-f", "--json", code=USAGE).stderr
+
+
+def test_failures_are_run_again_by_id_or_all_that_match(fas: Fas, own_folder: Path) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    return {}['a']\n")
+    fas("deployments", "create", "broken", "-f", "f.py")
+    uuid = fas("deployments", "run", "broken").stdout.strip()
+
+    again = fas("executions", "rerun", uuid).stdout.strip()
+    assert fas.json("executions", "get", again)["reason"] == "error"
+    assert fas.json("executions", "rerun", uuid) != [again]
+    shown = fas("executions", "rerun", "--reason", "error").stdout
+    assert again in shown
+    assert "Say which" in fas("executions", "rerun", code=USAGE).stderr
+    assert "Say which" in fas("executions", "rerun", uuid, "--reason", "error", code=USAGE).stderr
+
+
+def test_what_cannot_be_run_again_is_told_and_is_a_failure(fas: Fas, own_folder: Path) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    return {}['a']\n")
+    fas("deployments", "create", "gone", "-f", "f.py")
+    fas("deployments", "run", "gone")
+    fas("deployments", "delete", "gone")
+
+    assert "was deleted" in fas("executions", "rerun", "-d", "gone", code=FAILED).stdout

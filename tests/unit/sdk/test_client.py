@@ -20,7 +20,7 @@ RESOURCES = ("deployments", "executions", "spots", "runtimes", "tokens")
 def test_the_public_names_are_these() -> None:
     assert sorted(library.__all__) == [
         "ApiError", "AsyncFaaspot", "ConfigError", "ConnectionFailed", "Deployment", "Execution", "Faaspot",
-        "FaaspotError", "NotFound", "Profile", "Profiles", "RunError", "Runtime", "Spot", "Token", "Version",
+        "FaaspotError", "NotFound", "Profile", "Profiles", "Rerun", "RunError", "Runtime", "Spot", "Token", "Version",
         "WaitTimeout",
     ]  # fmt: skip
     assert all(hasattr(library, name) for name in library.__all__)

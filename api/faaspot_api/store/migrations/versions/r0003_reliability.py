@@ -1,4 +1,4 @@
-"""Pauses between attempts."""
+"""Pauses between attempts; which execution is another one's second go."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ def upgrade() -> None:
         sa.Column("until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("execution", name="pk_pauses"),
     )
+    op.create_table(
+        "reruns",
+        sa.Column("execution", sa.String(36), nullable=False),
+        sa.Column("of", sa.String(36), nullable=False),
+        sa.PrimaryKeyConstraint("execution", name="pk_reruns"),
+    )
+    op.create_index("ix_reruns_of", "reruns", ["of"])
