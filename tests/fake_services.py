@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from faaspot_api.domain.model import (
+    NO_OPTIONS,
     Deployment,
     DeploymentChange,
     Execution,
@@ -23,6 +24,7 @@ from faaspot_api.domain.model import (
     Principal,
     Rerun,
     Reruns,
+    RunOptions,
     Runtime,
     Settings,
     Spot,
@@ -31,7 +33,7 @@ from faaspot_api.domain.model import (
 )
 from faaspot_api.domain.names import name_error
 from faaspot_api.domain.runtimes import problems
-from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized
+from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized, Unprocessable
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -183,9 +185,20 @@ class FakeExecutions:
     def __init__(self, state: State, deployments: FakeDeployments) -> None:
         self._state = state
         self._deployments = deployments
+        self._keys: dict[str, tuple[tuple[Any, ...], str]] = {}
 
-    def run(self, who: Principal, name: str, args: str) -> Execution:
-        self._state.calls.append(("run", (name, args)))
+    def run(self, who: Principal, name: str, args: str, options: RunOptions = NO_OPTIONS) -> Execution:
+        self._state.calls.append(("run", (name, args) if options == NO_OPTIONS else (name, args, options)))
+        if options.key is not None:
+            request = (name, args, options.max_age)
+            known, uuid = self._keys.setdefault(options.key, (request, ""))
+            if known != request:
+                raise Unprocessable("This key was used for another request.", execution_id=uuid)
+            if uuid:
+                return self.get(who, uuid)
+            execution = self.run(who, name, args)
+            self._keys[options.key] = (request, execution.uuid)
+            return execution
         deployment = self._deployments.get(who, name)
         code = self._state.codes[deployment.version.id]
         known = {"args": args, "version": deployment.version.number}
@@ -201,14 +214,21 @@ class FakeExecutions:
             return self._state.record("run", name, status="Failure", reason="error", error=error, output=line, **known)
         return self._state.record("run", name, output=output, **known)
 
-    def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
-        return [self.run(who, name, one).uuid for one in args]
+    def run_bulk(self, who: Principal, name: str, args: Sequence[str], options: RunOptions = NO_OPTIONS) -> list[str]:
+        keyed = (replace(options, key=options.key and f"{options.key}-{n}") for n, _ in enumerate(args))
+        return [self.run(who, name, one, each).uuid for one, each in zip(args, keyed, strict=True)]
 
     def run_wait(
-        self, who: Principal, name: str, args: str, wait: float | None, gone: Any = None
+        self,
+        who: Principal,
+        name: str,
+        args: str,
+        wait: float | None,
+        gone: Any = None,
+        options: RunOptions = NO_OPTIONS,
     ) -> tuple[Execution, bool]:
         self._state.calls.append(("run_wait", (name, args, wait)))
-        execution = self.run(who, name, args)
+        execution = self.run(who, name, args, options)
         if self._state.next_end is not None:
             execution = replace(execution, **self._state.next_end)
             self._state.next_end = None

@@ -152,6 +152,7 @@ class Settings(Record):
     retries = Field[int | None]()
     retry_on = Field[list[str]]()
     retry_backoff = Field[float]()
+    max_age = Field[float | None]()
 
 
 class Deployment(Record):
@@ -245,7 +246,8 @@ class SettingsFields(TypedDict, total=False):
     only places that a run may connect to ("api.example.com:443"); `python` a minor version such as "3.12"; `runtime` a
     runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
     that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
-    before the first of them; `concurrency` runs at a time per spot; `reuse` one process for several runs.
+    before the first of them; `max_age` seconds that a run may wait for its start; `concurrency` runs at a time per
+    spot; `reuse` one process for several runs.
     """
 
     timeout: float
@@ -263,3 +265,15 @@ class SettingsFields(TypedDict, total=False):
     retry_backoff: float
     reuse: int | bool
     description: str
+    max_age: float
+
+
+class RunFields(TypedDict, total=False):
+    """What a run may be told beside its args.
+
+    `idempotency_key`: the same run under the same key is the same execution, so it is sent again where an answer was
+    lost; `max_age` seconds that it may wait for its start.
+    """
+
+    idempotency_key: str
+    max_age: float

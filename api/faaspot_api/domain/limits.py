@@ -45,6 +45,7 @@ RANGES = {
     "tmp": Range(least=1, most=1_048_576, noun=MEGABYTES),
     "retries": Range(least=0, most=100, noun="further starts"),
     "retry_backoff": Range(least=0, most=retries.LONGEST_PAUSE, noun="seconds", whole=False),
+    "max_age": Range(least=1, most=31 * 86_400, noun="seconds", whole=False),
 }
 NETWORKS: tuple[Network, ...] = ("none", "internet")
 

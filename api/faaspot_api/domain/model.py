@@ -29,6 +29,7 @@ class Settings:
 
     `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any. So does `retries`,
     further starts of a run: None are as many as the server allows. `retry_on`, `retry_backoff`: see `domain.retries`.
+    `max_age`: seconds that a run may wait for its start; None, or more than that: the server's own number.
     """
 
     timeout: float | None = None
@@ -44,6 +45,7 @@ class Settings:
     retries: int | None = None
     retry_on: tuple[Reason, ...] | None = None
     retry_backoff: float | None = None
+    max_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,20 @@ class Execution:
     usage: dict[str, Any]
     logs_truncated: bool
     owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a caller says of a run beside its args. None: not said.
+
+    `key`: the same request under the same key is the same execution; `max_age`: seconds that it may wait for its start.
+    """
+
+    key: str | None = None
+    max_age: float | None = None
+
+
+NO_OPTIONS = RunOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

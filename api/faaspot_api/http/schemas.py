@@ -79,6 +79,10 @@ class _Settings(Request):
     retry_backoff: float = left_out(
         "Seconds before the second start; they double before each further one.", document=_range("retry_backoff")
     )
+    max_age: float = left_out(
+        "Seconds that a run may wait for its start, then it ends as `no_spot`; never longer than the server allows.",
+        document=_range("max_age"),
+    )
 
 
 class CreateDeployment(_Settings):
@@ -282,6 +286,7 @@ class Settings(BaseModel):
     retries: int | None
     retry_on: list[Reason] | None
     retry_backoff: float | None
+    max_age: float | None
 
 
 class VersionSummary(BaseModel):

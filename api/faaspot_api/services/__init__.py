@@ -10,9 +10,9 @@
     code(version) -> str                             lock(version) -> str | None
 
 ``executions: ExecutionService``
-    run(who, name, args) -> Execution                args: JSON text of a dict, checked by the caller (size, strictness)
-    run_bulk(who, name, [args]) -> list of ids
-    run_wait(who, name, args, wait: float | None, gone) -> (Execution, ended: bool)
+    run(who, name, args, options) -> Execution       args: JSON text of a dict, checked by the caller (size, strictness)
+    run_bulk(who, name, [args], options) -> list of ids
+    run_wait(who, name, args, wait: float | None, gone, options) -> (Execution, ended: bool)
         gone(): the caller has left; it is not waited for any more, and the run goes on.
         None: the deployment's timeout + 30 s of queueing; with no spot online at its end the run ends `no_spot`.
         Never raises for how the run ended: the record says it. An error carries `execution_id` once there is a record.

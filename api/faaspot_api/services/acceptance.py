@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from faaspot_api.domain.model import Principal, Version
+from faaspot_api.domain.model import NO_OPTIONS, Principal, RunOptions, Version
 from faaspot_api.domain.names import is_name, new_execution_id
-from faaspot_api.errors import Conflict, FieldError, Invalid, Unavailable
+from faaspot_api.errors import Conflict, FieldError, Invalid, Unavailable, Unprocessable
 from faaspot_api.queue.base import Queue
 from faaspot_api.services import access, wakeups
 from faaspot_api.services.backlog import RETRY_AFTER, Backlog
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import new_token
 from faaspot_api.services.wakeups import Bell, Task
-from faaspot_api.store import deployments, executions
+from faaspot_api.store import deployments, executions, keys
 from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import SECOND, now
+from faaspot_runner.contract import SandboxSpec
 
 MAX_READY = 1000
 """Versions remembered; each is a few hundred bytes and its requirements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """Runs of one deployment that were accepted together. `build`: the one that has to end first, if any."""
+class Order:
+    """Runs of one deployment that are asked for together. `texts`: the args of each, as JSON.
 
-    deployment: str
-    version: Version
-    build: str | None
+    `bounded`: somebody waits for the end, so the deployment's timeout must not be too long for that.
+    """
+
+    name: str
+    texts: Sequence[str]
+    queue: str
+    options: RunOptions = NO_OPTIONS
+    bounded: bool = False
+
+    @property
+    def digest(self) -> str:
+        """What makes two requests under one idempotency key the same."""
+        said = [self.name, self.options.max_age, *self.texts]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """Runs of one deployment that were accepted together.
+
+    `timeout`: seconds that each may take; `spec`: what workers are to be woken with, None if a build has to end first.
+    `repeated`: instead of rows, what the same request under the same idempotency key was answered before.
+    """
+
     rows: tuple[NewExecution, ...]
+    timeout: float
+    spec: SandboxSpec | None = None
+    repeated: tuple[str, ...] = ()
+
+    @property
+    def uuids(self) -> list[str]:
+        """The ids to answer, in the order of the args."""
+        return list(self.repeated) or [row.uuid for row in self.rows]
 
 
 class Acceptance:
@@ -45,16 +77,25 @@ class Acceptance:
         self._backlog = Backlog(store, policy.max_pending)
         self._ready: dict[str, Version] = {}
 
-    def accept(self, who: Principal, name: str, texts: Sequence[str], queue: str, *, bounded: bool = False) -> Accepted:
+    def accept(self, who: Principal, order: Order) -> Accepted:
         """Commit the records, all or none, then wake the workers.
 
-        `bounded`: somebody waits, so the deployment's timeout must not be too long for that. Raises what `make_room`
-        and `within` raise.
+        Under an idempotency key that is known nothing is accepted, and what it was answered is answered again. Raises
+        what `make_room` and `within` raise, and Unprocessable for a key that was used for something else.
         """
         access.require(who, "run")
-        self.make_room(who, len(texts))
+        key = order.options.key
+        if key is not None and (known := self._answered(who, order)) is not None:
+            return known
+        self.make_room(who, len(order.texts))
         with self._store.write() as transaction:
-            accepted = self.within(transaction, who, name, texts, queue, bounded=bounded)
+            if key is not None:
+                keys.alone(transaction, who.name, key)
+                if (known := self._known(transaction, who, order)) is not None:
+                    return known
+            accepted = self.within(transaction, who, order)
+            if key is not None:
+                keys.add(transaction, who.name, key, order.digest, accepted.uuids, now())
         self.wake(accepted)
         return accepted
 
@@ -68,35 +109,56 @@ class Acceptance:
         if not self._queue.has_room():
             raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
 
-    def within(
-        self,
-        transaction: Transaction,
-        who: Principal,
-        name: str,
-        texts: Sequence[str],
-        queue: str,
-        *,
-        bounded: bool = False,
-    ) -> Accepted:
+    def within(self, transaction: Transaction, who: Principal, order: Order) -> Accepted:
         """The same inside a transaction of the caller, who wakes the workers after the commit.
 
         Raises NotFound, Conflict (`deployment_not_ready`), Invalid.
         """
-        row, version, build = self._target(transaction, who, name)
-        if bounded:
+        row, version, build = self._target(transaction, who, order.name)
+        if order.bounded:
             self._check_sync(version)
-        rows = tuple(self._record(who, row, version, build, text, queue, n) for n, text in enumerate(texts))
+        age = int(self._max_age(version, order.options) * SECOND)
+        rows = tuple(_record(who, row, version, build, order, age, n) for n in range(len(order.texts)))
         if rows:
             executions.add(transaction, rows)
-        return Accepted(deployment=row.name, version=version, build=build, rows=rows)
+        spec = wakeups.sandbox(row.name, version) if build is None else None
+        return Accepted(rows=rows, timeout=version.settings.timeout or 0.0, spec=spec)
 
     def wake(self, accepted: Accepted) -> None:
         """Wake the workers, unless a build has to end first."""
-        if accepted.build is None:
-            spec = wakeups.sandbox(accepted.deployment, accepted.version)
+        if accepted.spec is not None:
+            spec = accepted.spec
             self._bell.wake(wakeups.run(_task(record), spec) for record in accepted.rows)
 
     # ------------------------------------------------------------ steps
+
+    def _answered(self, who: Principal, order: Order) -> Accepted | None:
+        with self._store.read() as transaction:
+            return self._known(transaction, who, order)
+
+    def _known(self, transaction: Transaction, who: Principal, order: Order) -> Accepted | None:
+        """What the order's key was answered before. Raises Unprocessable."""
+        kept = keys.find(transaction, who.name, order.options.key or "")
+        if kept is None:
+            return None
+        first = next(iter(kept.executions), None)
+        if kept.digest != order.digest:
+            raise Unprocessable(
+                "This Idempotency-Key was used for another request: take a new key, or send the same request again.",
+                execution_id=first,
+            )
+        row = executions.tracked(transaction, [first])[first] if first else None
+        version = self._version(transaction, row.version_id) if row and row.version_id else None
+        timeout = version.settings.timeout if version else None
+        return Accepted(rows=(), timeout=timeout or 0.0, repeated=kept.executions)
+
+    def _max_age(self, version: Version, options: RunOptions) -> float:
+        """Seconds that a run may wait for its start. Raises Invalid."""
+        most = self._policy.max_age
+        if options.max_age is not None and not 0 < options.max_age <= most:
+            message = f"must be more than 0 and at most {most:g} seconds"
+            raise Invalid.fields(FieldError(field="Max-Queue-Age", message=message))
+        return options.max_age or min(version.settings.max_age or most, most)
 
     def _target(self, transaction: Transaction, who: Principal, name: str) -> tuple[DeploymentRow, Version, str | None]:
         """The deployment, the version that runs, and the build that has to end first, if any."""
@@ -124,33 +186,35 @@ class Acceptance:
             self._ready[version_id] = version
         return version
 
-    def _record(
-        self, who: Principal, row: DeploymentRow, version: Version, build: str | None, args: str, queue: str, n: int
-    ) -> NewExecution:
-        created = now() + n  # the runs of one bulk call keep their order in lists
-        return NewExecution(
-            uuid=new_execution_id(),
-            kind="run",
-            name=row.name,
-            owner=who.name,
-            queue=queue,
-            token=new_token(),
-            created=created,
-            expires=created + int(self._policy.max_age * SECOND),
-            waits_for=build,
-            deployment=row.name,
-            deployment_id=row.id,
-            deployment_owner=row.owner,
-            version=version.number,
-            version_id=version.id,
-            args=args,
-        )
-
     def _check_sync(self, version: Version) -> None:
         timeout, most = version.settings.timeout or 0.0, self._policy.max_sync_timeout
         if timeout > most:
             message = f"{timeout:g} seconds are too long to wait for (at most {most:g}); run it in the background"
             raise Invalid.fields(FieldError(field="timeout", message=message))
+
+
+def _record(
+    who: Principal, row: DeploymentRow, version: Version, build: str | None, order: Order, age: int, n: int
+) -> NewExecution:
+    """The record of the `n`th run of an order. `age`: microseconds that it may wait for its start."""
+    created = now() + n  # the runs of one bulk call keep their order in lists
+    return NewExecution(
+        uuid=new_execution_id(),
+        kind="run",
+        name=row.name,
+        owner=who.name,
+        queue=order.queue,
+        token=new_token(),
+        created=created,
+        expires=created + age,
+        waits_for=build,
+        deployment=row.name,
+        deployment_id=row.id,
+        deployment_owner=row.owner,
+        version=version.number,
+        version_id=version.id,
+        args=order.texts[n],
+    )
 
 
 def _task(row: NewExecution) -> Task:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from faaspot_api.domain.model import Execution, Filter, Page, Principal
+from faaspot_api.domain.model import NO_OPTIONS, Execution, Filter, Page, Principal, RunOptions
 from faaspot_api.domain.names import is_execution_id, is_name
 from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
 from faaspot_api.queue.base import LOG_START, Queue
 from faaspot_api.services import access, cursors, spots
-from faaspot_api.services.acceptance import Acceptance
+from faaspot_api.services.acceptance import Acceptance, Order
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.waiting import Gone, Waiting, never
@@ -45,31 +45,42 @@ class ExecutionService:
 
     # ------------------------------------------------------------ running
 
-    def run(self, who: Principal, name: str, args: str) -> Execution:
-        """Accept a background run; its record is committed when this returns.
+    def run(self, who: Principal, name: str, args: str, options: RunOptions = NO_OPTIONS) -> Execution:
+        """Accept a background run; its record is committed when this returns. A known key gives the run it stands for.
 
         Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
-        database, or a queue that is full; never one that is away).
+        database, or a queue that is full; never one that is away), Unprocessable (a key of another request).
         """
-        return _public(self._acceptance.accept(who, name, [args], QUEUE_BACKGROUND).rows[0])
+        accepted = self._acceptance.accept(who, Order(name=name, texts=[args], queue=QUEUE_BACKGROUND, options=options))
+        return _public(accepted.rows[0]) if accepted.rows else self._read(accepted.uuids[0])
 
-    def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
+    def run_bulk(self, who: Principal, name: str, args: Sequence[str], options: RunOptions = NO_OPTIONS) -> list[str]:
         """Accept many, all or none; their ids in the order of their args."""
-        return [row.uuid for row in self._acceptance.accept(who, name, args, QUEUE_BACKGROUND).rows]
+        order = Order(name=name, texts=args, queue=QUEUE_BACKGROUND, options=options)
+        return self._acceptance.accept(who, order).uuids
 
     def run_wait(
-        self, who: Principal, name: str, args: str, wait: float | None, gone: Gone = never
+        self,
+        who: Principal,
+        name: str,
+        args: str,
+        wait: float | None,
+        gone: Gone = never,
+        options: RunOptions = NO_OPTIONS,
     ) -> tuple[Execution, bool]:
         """Run and wait: the record, and whether it has ended. `wait`: seconds; None: the timeout and some queueing.
 
         With None a run that no spot could take ends `no_spot`; with seconds, or if the caller has `gone`, it goes on.
         Raises what `run` raises, and Invalid where the deployment's timeout is too long to be waited for.
         """
-        accepted = self._acceptance.accept(who, name, [args], QUEUE_SYNC, bounded=wait is None)
-        uuid = accepted.rows[0].uuid
-        seconds = (accepted.version.settings.timeout or 0.0) + self._policy.queueing if wait is None else wait
+        order = Order(name=name, texts=[args], queue=QUEUE_SYNC, options=options, bounded=wait is None)
+        accepted = self._acceptance.accept(who, order)
+        uuid = accepted.uuids[0]
+        seconds = accepted.timeout + self._policy.queueing if wait is None else wait
         try:
-            execution = self._waiting.for_reply(uuid, seconds, gone)
+            # The reply of a run that was accepted before is for who asked first.
+            waited = self._waiting.for_end if accepted.repeated else self._waiting.for_reply
+            execution = waited(uuid, seconds, gone)
             if execution is None and wait is None and not gone():
                 execution = self._without_spot(uuid)
             if execution is None:
@@ -133,7 +144,7 @@ class ExecutionService:
     def wait(self, who: Principal, uuid: str, seconds: float) -> Execution:
         """The record at its end, or as it is after `seconds`."""
         execution = self.get(who, uuid)
-        return execution if is_ended(execution.status) else self._waiting.for_end(uuid, seconds)
+        return execution if is_ended(execution.status) else self._waiting.for_end(uuid, seconds) or self._read(uuid)
 
     def logs(self, who: Principal, uuid: str) -> str:
         """What it has written: all of it once it has ended, until now while it runs."""
@@ -188,7 +199,7 @@ class ExecutionService:
                 raise _already_ended(execution)
             after = self._recorder.cancel_within(transaction, [row], who.name)
         after.tell(self._bell)
-        return self._waiting.for_end(uuid, self._policy.in_flight)
+        return self._waiting.for_end(uuid, self._policy.in_flight) or self._read(uuid)
 
 
 def _public(row: NewExecution) -> Execution:

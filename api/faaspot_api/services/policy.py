@@ -23,6 +23,8 @@ class Policy:
     build_timeout: float = 900.0
     in_flight: float = 1.0
     """Longest wait of a reader for an end that is about to be written, and of a cancel for the kill."""
+    key_seconds: float = 86_400.0
+    """How long an idempotency key stands for what it was first used for."""
     unqueued: float = 3.0
     """A Pending record without wake-up and lease for this long is enqueued again; from queue to lease is quicker."""
     unleased: float = 10.0

@@ -9,7 +9,7 @@ from faaspot_api.domain.names import is_execution_id, is_name
 from faaspot_api.domain.states import is_ended
 from faaspot_api.errors import Conflict, FieldError, Invalid, NotFound
 from faaspot_api.services import access, cursors
-from faaspot_api.services.acceptance import Acceptance, Accepted
+from faaspot_api.services.acceptance import Acceptance, Accepted, Order
 from faaspot_api.store import deployments, executions, reruns
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_runner.contract import QUEUE_BACKGROUND
@@ -78,8 +78,8 @@ class RerunService:
         name = row.deployment_id and deployments.living_name(transaction, row.deployment_id)
         if not name:
             raise Conflict(f"The deployment of {old.uuid} was deleted; it cannot run again.", execution_id=old.uuid)
-        args = old.args or "{}"
-        accepted = self._acceptance.within(transaction, who, name, [args], QUEUE_BACKGROUND)
+        order = Order(name=name, texts=[old.args or "{}"], queue=QUEUE_BACKGROUND)
+        accepted = self._acceptance.within(transaction, who, order)
         reruns.add(transaction, {accepted.rows[0].uuid: old.uuid})
         return accepted
 

@@ -159,6 +159,16 @@ reruns = Table(
     Column("of", String(36), nullable=False, index=True),
 )
 
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner", String(63), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("created", BigInteger, nullable=False, index=True),
+    Column("executions", Text, nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,

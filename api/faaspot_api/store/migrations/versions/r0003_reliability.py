@@ -1,4 +1,4 @@
-"""Pauses between attempts; which execution is another one's second go."""
+"""Pauses between attempts; which execution is another one's second go; idempotency keys."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("execution", name="pk_reruns"),
     )
     op.create_index("ix_reruns_of", "reruns", ["of"])
+    op.create_table(
+        "idempotency",
+        sa.Column("owner", sa.String(63), nullable=False),
+        sa.Column("key", sa.String(255), nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.Column("executions", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", "key", name="pk_idempotency"),
+    )
+    op.create_index("ix_idempotency_created", "idempotency", ["created"])
