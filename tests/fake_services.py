@@ -16,6 +16,8 @@ from typing import Any
 
 from faaspot_api.domain.model import (
     NO_OPTIONS,
+    Callback,
+    CallbackTry,
     Deployment,
     DeploymentChange,
     Execution,
@@ -276,6 +278,24 @@ class FakeExecutions:
         return iter(["first line\n", "second line\n"])
 
 
+class FakeCallbacks:
+    """Every ended run has told of its end at the second try."""
+
+    def __init__(self, executions: FakeExecutions) -> None:
+        self._executions = executions
+
+    def secret(self, who: Principal) -> str:
+        return "whsec_" + who.name
+
+    def of(self, who: Principal, uuid: str) -> Callback:
+        execution = self._executions.get(who, uuid)
+        if execution.ended is None:
+            return Callback(origin="https://example.com", status="waiting", next=None, tries=())
+        failed = CallbackTry(at=execution.ended, status=None, error="no answer within 10 s", ms=10_000)
+        done = CallbackTry(at=execution.ended, status=204, error=None, ms=12)
+        return Callback(origin="https://example.com", status="delivered", next=None, tries=(failed, done))
+
+
 class FakeReruns:
     """Runs again what the fake executions hold."""
 
@@ -481,6 +501,7 @@ class FakeServices:
         self.deployments = FakeDeployments(self.state)
         self.executions = FakeExecutions(self.state, self.deployments)
         self.reruns = FakeReruns(self.state, self.executions)
+        self.callbacks = FakeCallbacks(self.executions)
         self.spots = FakeSpots(self.state)
         self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)

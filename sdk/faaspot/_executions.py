@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 from faaspot import _calls
 from faaspot._calls import Conversation, Pause, Request
 from faaspot.errors import ApiError, BadAnswer, BadArgument, ConnectionFailed, RunError, TooLarge, WaitTimeout
-from faaspot.types import Execution, Rerun
+from faaspot.types import Callback, Execution, Rerun
 
 T = TypeVar("T")
 Reference: TypeAlias = str | Execution
@@ -113,6 +113,11 @@ def cancel(execution: Reference) -> Conversation[Any]:
     """Cancel; the platform's answer, a record where it is one."""
     answer = yield from _calls.ask(_calls.send("DELETE", _path(execution)))
     return Execution(answer) if isinstance(answer, dict) else answer
+
+
+def callback(execution: Reference) -> Conversation[Callback]:
+    """Who is told of its end, and what came of it."""
+    return Callback((yield from _calls.ask(_calls.get(f"{_path(execution)}/callbacks"))))
 
 
 def rerun(execution: Reference) -> Conversation[str]:

@@ -148,6 +148,8 @@ def _headers(options: RunFields) -> dict[str, str]:
         headers["Idempotency-Key"] = str(options["idempotency_key"])
     if "max_age" in options:
         headers["Max-Queue-Age"] = f"{_calls.seconds(options['max_age'], 'max_age'):.6f}"
+    if "callback_url" in options:
+        headers["Callback-Url"] = str(options["callback_url"])
     return headers
 
 

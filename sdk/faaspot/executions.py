@@ -10,7 +10,7 @@ from typing import Any, overload
 from faaspot import _executions as calls
 from faaspot._executions import Reference, Several
 from faaspot._session import AsyncSession, Session
-from faaspot.types import Execution, Rerun
+from faaspot.types import Callback, Execution, Rerun
 
 
 class Executions:
@@ -87,6 +87,10 @@ class Executions:
     def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""
         return self._session.hold(calls.cancel(execution))
+
+    def callback(self, execution: Reference) -> Callback:
+        """Who is told of its end, and every try so far. `NotFound` for one that nobody is told of."""
+        return self._session.hold(calls.callback(execution))
 
     def rerun(self, execution: Reference) -> str:
         """Run it again, by its deployment as it stands now; the id of the new execution. Its own record stays."""
@@ -192,6 +196,10 @@ class AsyncExecutions:
     async def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""
         return await self._session.hold(calls.cancel(execution))
+
+    async def callback(self, execution: Reference) -> Callback:
+        """Who is told of its end, and every try so far. `NotFound` for one that nobody is told of."""
+        return await self._session.hold(calls.callback(execution))
 
     async def rerun(self, execution: Reference) -> str:
         """Run it again, by its deployment as it stands now; the id of the new execution. Its own record stays."""

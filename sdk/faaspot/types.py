@@ -128,6 +128,18 @@ class Execution(Record):
         return self["status"] in ENDED
 
 
+class Callback(Record):
+    """Who is told of an execution's end: `origin`, its URL without the path. `next`: when it is told (again).
+
+    `status`: "waiting" for the end, "pending", "delivered" or "failed"; `tries` {at, status, error, ms} of each try.
+    """
+
+    origin = Field[str]()
+    status = Field[str]()
+    next = Field[str | None]()
+    tries = Field[list[dict[str, Any]]]()
+
+
 class Rerun(Record):
     """What became of running the execution `of` again: the new one's id, or None and a message that says why."""
 
@@ -153,6 +165,7 @@ class Settings(Record):
     retry_on = Field[list[str]]()
     retry_backoff = Field[float]()
     max_age = Field[float | None]()
+    callback_url = Field[str]()
 
 
 class Deployment(Record):
@@ -246,8 +259,8 @@ class SettingsFields(TypedDict, total=False):
     only places that a run may connect to ("api.example.com:443"); `python` a minor version such as "3.12"; `runtime` a
     runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
     that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
-    before the first of them; `max_age` seconds that a run may wait for its start; `concurrency` runs at a time per
-    spot; `reuse` one process for several runs.
+    before the first of them; `max_age` seconds that a run may wait for its start; `callback_url` who is told of
+    each end; `concurrency` runs at a time per spot; `reuse` one process for several runs.
     """
 
     timeout: float
@@ -266,14 +279,16 @@ class SettingsFields(TypedDict, total=False):
     reuse: int | bool
     description: str
     max_age: float
+    callback_url: str
 
 
 class RunFields(TypedDict, total=False):
     """What a run may be told beside its args.
 
     `idempotency_key`: the same run under the same key is the same execution, so it is sent again where an answer was
-    lost; `max_age` seconds that it may wait for its start.
+    lost; `max_age` seconds that it may wait for its start; `callback_url` who is told of its end.
     """
 
     idempotency_key: str
     max_age: float
+    callback_url: str

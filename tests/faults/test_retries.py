@@ -21,7 +21,7 @@ def main(args, context):
 
 @pytest.mark.parametrize("setup", SETUPS[:1])
 def test_retries_over_the_whole_platform(setup: str) -> None:
-    with platform(setup, "--grace", "0.5") as running:
+    with platform(setup, environ={"FAASPOT_GRACE": "0.5"}) as running:
         running.deploy("flaky", FLAKY, retries=2, retry_on=["error"])
         assert running.run("flaky", {"good": 3}).json == 3
         worst = running.run("flaky", {"good": 9})

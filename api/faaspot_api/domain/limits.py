@@ -115,6 +115,7 @@ def filled(settings: Settings, *, network: Network, python: str, runtime: str) -
             description="",
             retry_on=(),
             retry_backoff=0.0,
+            callback_url="",
         ),
     )
 

@@ -30,6 +30,7 @@ class Settings:
     `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any. So does `retries`,
     further starts of a run: None are as many as the server allows. `retry_on`, `retry_backoff`: see `domain.retries`.
     `max_age`: seconds that a run may wait for its start; None, or more than that: the server's own number.
+    `callback_url`: who is told of each run's end, "" nobody.
     """
 
     timeout: float | None = None
@@ -46,6 +47,7 @@ class Settings:
     retry_on: tuple[Reason, ...] | None = None
     retry_backoff: float | None = None
     max_age: float | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +136,13 @@ class Execution:
 class RunOptions:
     """What a caller says of a run beside its args. None: not said.
 
-    `key`: the same request under the same key is the same execution; `max_age`: seconds that it may wait for its start.
+    `key`: the same request under the same key is the same execution; `max_age`: seconds that it may wait for its start;
+    `callback`: the URL that is told of its end.
     """
 
     key: str | None = None
     max_age: float | None = None
+    callback: str | None = None
 
 
 NO_OPTIONS = RunOptions()
@@ -177,6 +181,29 @@ class Reruns:
 
     items: tuple[Rerun, ...]
     cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackTry:
+    """One try to tell of an end. `status`: of the HTTP answer; None: there was none, and `error` says why."""
+
+    at: datetime
+    status: int | None
+    error: str | None
+    ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """Who is told of an execution's end. `origin`: the address without its path, which may hold a secret.
+
+    `status`: waiting for the end, pending (told soon, or again), delivered, failed for good. `next`: when it is told.
+    """
+
+    origin: str
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    next: datetime | None
+    tries: tuple[CallbackTry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from urllib.parse import urlencode
 
 from flask import Response
 
+from faaspot_api.domain import records
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import FieldError, Invalid, TooLarge
 from faaspot_api.http import answers, gateway, reading, schemas, wire
@@ -49,7 +49,7 @@ def list_executions(call: Call, query: schemas.ListExecutions) -> Response:
 @routes.route("GET", "/executions/<member:uuid>", schemas.Execution, errors=(404,))
 def get_execution(call: Call, uuid: str) -> Response:
     """The record of one execution."""
-    return answers.text(answers.record(call.services.executions.get(call.who, uuid)))
+    return answers.text(records.text(call.services.executions.get(call.who, uuid)))
 
 
 @routes.route("POST", "/executions/bulk", list[schemas.Execution], errors=(404, 413), document=BULK_GET)
@@ -67,24 +67,7 @@ def get_executions(call: Call) -> Response:
 @routes.route("DELETE", "/executions/<member:uuid>", schemas.Execution, errors=(404, 409))
 def cancel_execution(call: Call, uuid: str) -> Response:
     """Cancel an execution that has not ended."""
-    return answers.text(answers.record(call.services.executions.cancel(call.who, uuid)))
-
-
-@routes.route("POST", "/executions/<uuid>/rerun", schemas.ExecutionId, errors=(404, 409, 429))
-def rerun_execution(call: Call, uuid: str) -> Response:
-    """Run an execution that has ended again, with its args, by its deployment as it stands now."""
-    again = call.services.reruns.rerun(call.who, uuid)
-    return answers.text(f'"{again}"', headers={"Execution-Id": again})
-
-
-@routes.route("POST", "/executions/rerun", schemas.Reruns, body=schemas.RerunExecutions, errors=(429,))
-def rerun_executions(call: Call, body: schemas.RerunExecutions) -> Response:
-    """Run again what failed and was not run again before, newest first; `cursor` leads to the next part."""
-    wanted = Filter(
-        status=body.status, deployment=body.deployment, reason=body.reason, since=body.since, until=body.until
-    )
-    done = call.services.reruns.rerun_all(call.who, wanted, body.limit, body.cursor)
-    return answers.value({"reruns": [asdict(item) for item in done.items], "cursor": done.cursor})
+    return answers.text(records.text(call.services.executions.cancel(call.who, uuid)))
 
 
 @routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404, 429), media="text/plain")

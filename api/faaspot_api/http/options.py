@@ -8,11 +8,13 @@ from typing import Any
 
 from flask import Request
 
+from faaspot_api.domain import callbacks
 from faaspot_api.domain.model import RunOptions
 from faaspot_api.errors import FieldError, Invalid
 
 KEY = "Idempotency-Key"
 MAX_AGE = "Max-Queue-Age"
+CALLBACK = "Callback-Url"
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,6})?")
 
@@ -29,6 +31,12 @@ PARAMETERS: tuple[Mapping[str, Any], ...] = (
         "description": "Seconds that the run may wait for its start, then it ends as `no_spot`.",
         "schema": {"type": "number", "exclusiveMinimum": 0},
     },
+    {
+        "name": CALLBACK,
+        "in": "header",
+        "description": "The http or https URL that is told of the end, in place of the deployment's `callback_url`.",
+        "schema": {"type": "string", "maxLength": callbacks.MAX_URL},
+    },
 )
 """For the OpenAPI document."""
 
@@ -43,4 +51,5 @@ def run_options(request: Request) -> RunOptions:
         errors.append(FieldError(field=MAX_AGE, message="must be a number of seconds"))
     if errors:
         raise Invalid.fields(*errors)
-    return RunOptions(key=key, max_age=None if age is None else float(age))
+    callback = request.headers.get(CALLBACK)
+    return RunOptions(key=key, max_age=None if age is None else float(age), callback=callback)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
-from faaspot_api.domain import limits, names
+from faaspot_api.domain import callbacks, limits, names
 from faaspot_api.domain.retries import ON_REQUEST
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import wire
@@ -78,6 +78,10 @@ class _Settings(Request):
     )
     retry_backoff: float = left_out(
         "Seconds before the second start; they double before each further one.", document=_range("retry_backoff")
+    )
+    callback_url: str = left_out(
+        "The http or https URL that is told of each run's end, signed; empty for nobody.",
+        document={"maxLength": callbacks.MAX_URL},
     )
     max_age: float = left_out(
         "Seconds that a run may wait for its start, then it ends as `no_spot`; never longer than the server allows.",
@@ -190,18 +194,6 @@ class ListExecutions(Request):
     cursor: str = left_out("Of the `next` link; opaque.", max_length=1000)
 
 
-class RerunExecutions(Request):
-    """Which failures to run again; without `status` and `reason` all of them."""
-
-    status: Literal["Failure", "Cancelled"] = left_out()
-    deployment: str = left_out()
-    reason: Reason = left_out()
-    since: Moment = left_out("Created at or after; UTC where no offset is said.")
-    until: Moment = left_out("Created before.")
-    limit: int = Field(default=100, ge=1, le=1000)
-    cursor: str = left_out("Of the answer before; opaque.", max_length=1000)
-
-
 class Logs(Request):
     """How to read a log."""
 
@@ -255,23 +247,6 @@ class Execution(BaseModel):
     logs_truncated: bool
 
 
-class Rerun(BaseModel):
-    """What became of running `of` again."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    of: ExecutionId
-    uuid: ExecutionId | None = Field(description="The new execution, null if there is none.")
-    message: str | None = Field(description="Why there is none.")
-
-
-class Reruns(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    reruns: list[Rerun]
-    cursor: str | None = Field(description="Of the next part, null at the end.")
-
-
 class Settings(BaseModel):
     timeout: float | None
     memory: int | None
@@ -287,6 +262,7 @@ class Settings(BaseModel):
     retry_on: list[Reason] | None
     retry_backoff: float | None
     max_age: float | None
+    callback_url: str | None
 
 
 class VersionSummary(BaseModel):

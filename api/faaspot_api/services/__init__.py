@@ -27,6 +27,12 @@
 ``reruns: RerunService``
     rerun(who, id) -> execution id                   rerun_all(who, filter, limit, cursor) -> Reruns
 
+``callbacks: CallbackService``
+    of(who, id) -> Callback                          secret(who) -> str
+
+``courier: Courier``
+    round() -> bool                                  every half second, by one process
+
 ``spots: SpotService``
     list(who) / get(who, ip) -> Spot                 add(who) -> execution id
     remove(who, ip | None) -> execution id           replace(who, ip) -> execution id
@@ -58,10 +64,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from faaspot_api.keys import public_key
+from faaspot_api.keys import callback_key, public_key
 from faaspot_api.queue.base import Queue
 from faaspot_api.services.acceptance import Acceptance
+from faaspot_api.services.callbacks import CallbackService
 from faaspot_api.services.clearing import Clearing
+from faaspot_api.services.courier import Courier
 from faaspot_api.services.deployments import DeploymentService
 from faaspot_api.services.executions import ExecutionService
 from faaspot_api.services.health import HealthService
@@ -78,6 +86,8 @@ from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store
 
 __all__ = [
+    "CallbackService",
+    "Courier",
     "DeploymentService",
     "ExecutionService",
     "HealthService",
@@ -99,6 +109,8 @@ class Services:
     deployments: DeploymentService
     executions: ExecutionService
     reruns: RerunService
+    callbacks: CallbackService
+    courier: Courier
     spots: SpotService
     runtimes: RuntimeService
     tokens: TokenService
@@ -107,8 +119,16 @@ class Services:
     reconciler: Reconciler
 
     @classmethod
-    def make(cls, store: Store, blobs: Blobs, queue: Queue, spot_key: bytes, policy: Policy | None = None) -> Services:
-        """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
+    def make(
+        cls,
+        store: Store,
+        blobs: Blobs,
+        queue: Queue,
+        spot_key: bytes,
+        policy: Policy | None = None,
+        callback_key: bytes = b"",
+    ) -> Services:
+        """The services over these parts. The keys: the spots' public one (`keys/spot.pub`), that of callbacks."""
         policy = policy or Policy()
         recorder = Recorder(store, blobs, queue, policy)
         acceptance = Acceptance(store, queue, policy)
@@ -117,6 +137,8 @@ class Services:
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
             executions=ExecutionService(store, queue, recorder, acceptance, policy),
             reruns=RerunService(store, acceptance),
+            callbacks=CallbackService(store, callback_key),
+            courier=Courier(store, callback_key, policy),
             spots=SpotService(store, queue),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),
@@ -134,6 +156,7 @@ class Services:
             queue,
             public_key(settings),
             Policy.of(settings),
+            callback_key(settings),
         )
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from faaspot_api.domain import callbacks as rules
 from faaspot_api.domain.model import NO_OPTIONS, Principal, RunOptions, Version
 from faaspot_api.domain.names import is_name, new_execution_id
 from faaspot_api.errors import Conflict, FieldError, Invalid, Unavailable, Unprocessable
@@ -16,7 +17,8 @@ from faaspot_api.services.backlog import RETRY_AFTER, Backlog
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import new_token
 from faaspot_api.services.wakeups import Bell, Task
-from faaspot_api.store import deployments, executions, keys
+from faaspot_api.store import callbacks, deployments, executions, keys
+from faaspot_api.store.callbacks import Callback
 from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import NewExecution
@@ -43,7 +45,7 @@ class Order:
     @property
     def digest(self) -> str:
         """What makes two requests under one idempotency key the same."""
-        said = [self.name, self.options.max_age, *self.texts]
+        said = [self.name, self.options.max_age, self.options.callback, *self.texts]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -121,6 +123,7 @@ class Acceptance:
         rows = tuple(_record(who, row, version, build, order, age, n) for n in range(len(order.texts)))
         if rows:
             executions.add(transaction, rows)
+            self._keep_callback(transaction, who, row, version, order, rows)
         spec = wakeups.sandbox(row.name, version) if build is None else None
         return Accepted(rows=rows, timeout=version.settings.timeout or 0.0, spec=spec)
 
@@ -151,6 +154,26 @@ class Acceptance:
         version = self._version(transaction, row.version_id) if row and row.version_id else None
         timeout = version.settings.timeout if version else None
         return Accepted(rows=(), timeout=timeout or 0.0, repeated=kept.executions)
+
+    def _keep_callback(
+        self,
+        transaction: Transaction,
+        who: Principal,
+        row: DeploymentRow,
+        version: Version,
+        order: Order,
+        rows: Sequence[NewExecution],
+    ) -> None:
+        """Write down who is told of the ends. It is signed for who named the address. Raises Invalid."""
+        said = order.options.callback
+        url, owner = (version.settings.callback_url, row.owner) if said is None else (said, who.name)
+        if said and (problem := rules.problem(said, self._policy.callback_networks)):
+            raise Invalid.fields(FieldError(field="Callback-Url", message=problem))
+        if url:
+            host = rules.place(url)[1]
+            callbacks.add(
+                transaction, [Callback(execution=each.uuid, owner=owner, url=url, host=host) for each in rows]
+            )
 
     def _max_age(self, version: Version, options: RunOptions) -> float:
         """Seconds that a run may wait for its start. Raises Invalid."""

@@ -77,6 +77,7 @@ def settings_options(command: F) -> F:
                 "--retry-backoff", type=float, metavar="SECONDS", help="Pause before that, doubled each time."
             ),
             click.option("--max-age", type=float, metavar="SECONDS", help="How long a run may wait for its start."),
+            click.option("--callback-url", metavar="URL", help="Who is told of each run's end; '' for nobody."),
             click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run (later)."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )
@@ -95,6 +96,7 @@ def run_options(command: F) -> F:
     for option in reversed(
         (
             click.option("--max-age", type=float, metavar="SECONDS", help="How long it may wait for its start."),
+            click.option("--callback-url", metavar="URL", help="Who is told of its end, signed."),
             click.option(
                 "--idempotency-key", metavar="KEY", help="The same run under the same key is the same execution."
             ),

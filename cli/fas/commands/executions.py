@@ -10,6 +10,7 @@ from fas import output, progress
 from fas.command import FAILED, Group, State, pass_state
 
 COLUMNS = ("uuid", "name", "kind", "status", "reason", "created", "output")
+TRIES = ("at", "status", "error", "ms")
 STATUSES = ("Pending", "Started", "Success", "Failure", "Cancelled")
 
 
@@ -87,6 +88,18 @@ def cancel(state: State, /, uuid: str) -> None:
     if state.as_json:
         return output.value(answer)
     return output.line(f"{uuid} {answer.get('status', 'Cancelled') if isinstance(answer, dict) else answer}")
+
+
+@executions.command()
+@click.argument("uuid")
+@pass_state
+def callback(state: State, /, uuid: str) -> None:
+    """Show who is told of an execution's end, and what came of each try."""
+    found = state.client.executions.callback(uuid)
+    if state.as_json:
+        return output.value(found)
+    output.pairs({key: found[key] for key in ("origin", "status", "next")})
+    return output.table(TRIES, ([each.get(key) for key in TRIES] for each in found.tries))
 
 
 @executions.command()

@@ -99,3 +99,15 @@ def test_what_cannot_be_run_again_is_told_and_is_a_failure(fas: Fas, own_folder:
     fas("deployments", "delete", "gone")
 
     assert "was deleted" in fas("executions", "rerun", "-d", "gone", code=FAILED).stdout
+
+
+def test_who_is_told_of_an_end_is_shown_with_every_try(fas: Fas, endless: str, own_folder: Path) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    return 1\n")
+    fas("deployments", "create", "told", "-f", "f.py", "--callback-url", "https://example.com/all")
+    uuid = fas("deployments", "run", "told", "--callback-url", "https://example.com/x").stdout.strip()
+
+    shown = fas("executions", "callback", uuid).stdout
+    assert "delivered" in shown
+    assert "no answer within 10 s" in shown
+    assert fas.json("executions", "callback", endless)["status"] == "waiting"
+    assert fas("tokens", "callback-secret").stdout == "whsec_admin\n"

@@ -19,7 +19,7 @@ RESOURCES = ("deployments", "executions", "spots", "runtimes", "tokens")
 
 def test_the_public_names_are_these() -> None:
     assert sorted(library.__all__) == [
-        "ApiError", "AsyncFaaspot", "ConfigError", "ConnectionFailed", "Deployment", "Execution", "Faaspot",
+        "ApiError", "AsyncFaaspot", "Callback", "ConfigError", "ConnectionFailed", "Deployment", "Execution", "Faaspot",
         "FaaspotError", "NotFound", "Profile", "Profiles", "Rerun", "RunError", "Runtime", "Spot", "Token", "Version",
         "WaitTimeout",
     ]  # fmt: skip

@@ -203,3 +203,17 @@ def test_failures_are_run_again_one_by_one_and_all_that_match(faaspot: Faaspot, 
             return [await both.executions.rerun(good), await both.executions.rerun_all("half", status="Cancelled")]
 
     assert asyncio.run(talk())[1] == []
+
+
+def test_who_is_told_of_an_end(faaspot: Faaspot, platform: Served) -> None:
+    faaspot.deployments.create("echo", code=ECHO)
+    execution = faaspot.deployments.run("echo", callback_url="https://example.com/hook")
+    told = faaspot.executions.callback(execution)
+    assert (told.status, told.origin, len(told.tries)) == ("delivered", "https://example.com", 2)
+    assert faaspot.tokens.callback_secret() == "whsec_admin"
+
+    async def talk() -> list[Any]:
+        async with AsyncFaaspot(host=platform.url, token=platform.token) as both:
+            return [(await both.executions.callback(execution)).next, await both.tokens.callback_secret()]
+
+    assert asyncio.run(talk()) == [None, "whsec_admin"]
