@@ -24,6 +24,7 @@ from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import Event, Report, ReportStream
 from faaspot_api.services import Services, courier
 from faaspot_api.settings import Settings
+from faaspot_runner.contract.failpoints import arm, reach
 
 BATCH = 256
 BATCH_BYTES = 16 * 1024 * 1024
@@ -99,6 +100,7 @@ class Recorder:
     def _apply(self, reports: Sequence[Report]) -> None:
         if reports:
             self.apply([report.event for report in reports if report.event is not None])
+            reach("before_acknowledge")
             self.stream.acknowledge(reports)
 
     def _apply_one(self, report: Report) -> None:
@@ -122,6 +124,7 @@ class Recorder:
 def record(settings: Settings) -> int:
     """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`)."""
     log.configure(settings.log_level)
+    arm(settings.failpoints)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

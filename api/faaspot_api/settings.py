@@ -204,6 +204,10 @@ class Settings:
             "Inner networks that callbacks may reach all the same, such as 10.1.0.0/16, separated by commas."
         ),
     )
+    failpoints: str = field(
+        default="",
+        metadata=_row("Directory of the platform's own fault tests: who comes to a point that is a file in it dies."),
+    )
     reconcile_seconds: float = field(
         default=2.0, metadata=_row("Pause between two passes of the reconciler.", least=0.05)
     )

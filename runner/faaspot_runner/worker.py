@@ -36,6 +36,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunRequest, load
+from faaspot_runner.contract.failpoints import arm, reach
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.execute import Executor, Means
 from faaspot_runner.keeper import Keeper
@@ -220,6 +221,7 @@ class Runs:
         if request is None:
             self._drop(identifier)
             return
+        reach("after_dequeue")
         lease = self._leases.take(request)
         if lease is None:
             log.info("%s is a duplicate wake-up", identifier)
@@ -237,6 +239,7 @@ class Runs:
         if ended is None:
             self._reporter.dropped(lease, busy=busy)
             return
+        reach("before_report")
         reply = isinstance(request, RunRequest) and request.reply
         try:
             self._reporter.ended(lease, ended.event, reply=reply, live=followed, busy=busy)
@@ -276,6 +279,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--socket", required=True, type=int)
     said, rest = parser.parse_known_args(argv)
     settings = settings_module.read(rest)
+    arm(settings.failpoints)
     die_with(settings.parent_pid)
     many_descriptors()
     logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s {said.name}: %(message)s")

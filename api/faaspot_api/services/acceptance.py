@@ -24,6 +24,7 @@ from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.contract.failpoints import reach
 
 MAX_READY = 1000
 """Versions remembered; each is a few hundred bytes and its requirements."""
@@ -98,6 +99,8 @@ class Acceptance:
             accepted = self.within(transaction, who, order)
             if key is not None:
                 keys.add(transaction, who.name, key, order.digest, accepted.uuids, now())
+            reach("before_commit")
+        reach("after_commit")
         self.wake(accepted)
         return accepted
 

@@ -26,6 +26,7 @@ from faaspot_api.store import callbacks, executions
 from faaspot_api.store.callbacks import Callback, State, Try
 from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import SECOND, now
+from faaspot_runner.contract.failpoints import reach
 
 MOST = 16
 """How many are told at the same time."""
@@ -34,8 +35,8 @@ MOST_OF_HOST = 4
 RIPE = 500
 MAX_OUTPUT = 256 * 1024
 """Bytes of an output that are sent along; a longer one is to be fetched with the record."""
-CLAIM_SECONDS = 60.0
-"""After this a claimed one is due again: well beyond one try."""
+CLAIM_SECONDS = 10.0
+"""So long after the end of its try a claimed one is due again: whoever had it is dead."""
 MAX_ERROR = 300
 
 _log = structlog.get_logger(__name__)
@@ -109,7 +110,9 @@ class Courier:
     def _tell(self, row: Callback) -> None:
         """One try, in a thread of its own."""
         try:
-            self._settle(row, self._try(row))
+            told = self._try(row)
+            reach("after_told")
+            self._settle(row, told)
         except Unavailable as error:
             _log.warning("a callback is told again", execution=row.execution, reason=error.message)
         except Exception:  # noqa: BLE001 (the thread's outer frame: it logs, and the claim runs out)

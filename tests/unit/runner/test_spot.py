@@ -333,8 +333,10 @@ def test_what_runs_beyond_the_grace_is_stopped_and_left_to_another_attempt(fresh
     began = time.monotonic()
     assert fresh.stop() == 0
     assert 1 <= time.monotonic() - began < 8
-    assert [event.kind for event in fresh.events(request)] == ["started"]
-    assert fresh.client.get(lease_key(request.execution_id, 1)) is None
+    started, ended = fresh.events(request)
+    assert started.kind == "started"
+    assert isinstance(ended, RunEnded)
+    assert (ended.status, ended.reason) == ("Failure", "interrupted")
 
 
 def test_a_second_signal_hastens(fresh: Site) -> None:
