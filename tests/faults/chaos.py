@@ -30,9 +30,8 @@ def chaos(seconds: float, seed: int, setup: str = SETUPS[0]) -> Verdict:
     """Faults and load for `seconds`, then peace until all is quiet, then the verdict."""
     user_python()
     seen = History()
-    before = Traces.now()
     with world(setup) as made, receiving(_deaf_now_and_then(seed)) as receiver:
-        platform = made.platform
+        before, platform = Traces.now(), made.platform
         platform.start()
         platform.deploy("mark", CODE, memory=64)
         platform.deploy("told", CODE, memory=64, callback_url=receiver.url)

@@ -95,7 +95,7 @@ def die_at_a_point(world: World, chance: random.Random) -> None:
 def freeze_worker(world: World, chance: random.Random) -> None:
     """Longer than a lease lives, now and then: its runs are another's then, and its own must be dead or refused."""
     if (pid := _one(world, chance, "faaspot_runner.worker")) is not None:
-        world.freeze(pid, chance.choice((1.0, 4.0, 18.0)))
+        world.freeze(pid, chance.choice((1.0, 4.0, 30.0)))
 
 
 def freeze_spot(world: World, chance: random.Random) -> None:
