@@ -1,8 +1,6 @@
-"""The spots' key pair, and the key that signs callbacks.
+"""The spots' key pair. Contexts are sealed to the public half, which the control plane has; the private one opens them.
 
-Contexts are sealed to the public half, which the control plane has; the private one opens them. Both are 32 raw bytes
-(X25519), in files of their own, since whoever has the one shall not have the other. The callbacks' key is the control
-plane's alone.
+Both are 32 raw bytes (X25519), in files of their own, since whoever has the one shall not have the other.
 """
 
 from __future__ import annotations
@@ -13,30 +11,18 @@ from faaspot_api.settings import Settings
 
 
 class KeyMissingError(Exception):
-    """A key is not there; the text says what makes it."""
+    """The public key is not there; the text says what makes it."""
 
 
 def public_key(settings: Settings) -> bytes:
     """The spots' public key. Raises KeyMissingError."""
-    return _read(public_key_file(settings.data_dir))
-
-
-def callback_key(settings: Settings) -> bytes:
-    """The key from which each token's signing secret is made. Raises KeyMissingError."""
-    return _read(callback_key_file(settings.data_dir))
-
-
-def _read(path: Path) -> bytes:
+    path = public_key_file(settings.data_dir)
     try:
         return path.read_bytes()
     except FileNotFoundError:
         raise KeyMissingError(
-            f"{path} is missing: `python -m faaspot_api prepare` makes the keys (`fas up` does so by itself)"
+            f"{path} is missing: `python -m faaspot_api prepare` makes the spots' keys (`fas up` does so by itself)"
         ) from None
-
-
-def callback_key_file(data_dir: Path) -> Path:
-    return data_dir / "keys" / "callback-key"
 
 
 def public_key_file(data_dir: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from faaspot_api import log
-from faaspot_api.keys import KeyMissingError, callback_key, public_key
+from faaspot_api.keys import KeyMissingError, public_key
 from faaspot_api.migrate import CANNOT_WORK, migrate
 from faaspot_api.settings import Settings
 from faaspot_runner.contract.failpoints import arm
@@ -83,7 +83,6 @@ def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
         return status
     try:
         public_key(settings)
-        callback_key(settings)
     except KeyMissingError as error:
         sys.stderr.write(f"{error}\n")
         return CANNOT_WORK

@@ -12,6 +12,7 @@ import pytest
 
 from faaspot_api.domain.model import Filter, RunOptions
 from faaspot_api.errors import ApiError, Conflict, NotFound, Unavailable
+from faaspot_api.services.callbacks import CallbackSecrets
 from faaspot_runner.contract import QUEUE_BUILDS, BuildOutcome
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 from tests.control_plane import ADMIN, LOCK, MAIN, Plane, control_plane, ended, failed
@@ -86,6 +87,12 @@ def test_of_many_who_run_all_failures_again_each_failure_is_taken_once(plane: Pl
         plane.finish(plane.take(), **failed())
     done = _together(*(lambda: plane.services.reruns.rerun_all(ADMIN, Filter(), 30, None).items for _ in range(6)))
     assert sorted(each.of for items in done for each in items) == sorted(lost)
+
+
+def test_of_many_who_sign_first_all_have_the_same_key(plane: Plane) -> None:
+    found = _together(*(lambda: CallbackSecrets(plane.store).of("ann") for _ in range(12)))
+    assert len(set(found)) == 1
+    assert found[0] == CallbackSecrets(plane.store).of("ann") != CallbackSecrets(plane.store).of("bob")
 
 
 @pytest.mark.parametrize("succeeds", [True, False])

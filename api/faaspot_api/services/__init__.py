@@ -64,10 +64,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from faaspot_api.keys import callback_key, public_key
+from faaspot_api.keys import public_key
 from faaspot_api.queue.base import Queue
 from faaspot_api.services.acceptance import Acceptance
-from faaspot_api.services.callbacks import CallbackService
+from faaspot_api.services.callbacks import CallbackSecrets, CallbackService
 from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.courier import Courier
 from faaspot_api.services.deployments import DeploymentService
@@ -126,19 +126,19 @@ class Services:
         queue: Queue,
         spot_key: bytes,
         policy: Policy | None = None,
-        callback_key: bytes = b"",
     ) -> Services:
-        """The services over these parts. The keys: the spots' public one (`keys/spot.pub`), that of callbacks."""
+        """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
         policy = policy or Policy()
         recorder = Recorder(store, blobs, queue, policy)
+        secrets = CallbackSecrets(store)
         acceptance = Acceptance(store, queue, policy)
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
             executions=ExecutionService(store, queue, recorder, acceptance, policy),
             reruns=RerunService(store, acceptance),
-            callbacks=CallbackService(store, callback_key),
-            courier=Courier(store, callback_key, policy),
+            callbacks=CallbackService(store, secrets),
+            courier=Courier(store, secrets, policy),
             spots=SpotService(store, queue),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),
@@ -156,7 +156,6 @@ class Services:
             queue,
             public_key(settings),
             Policy.of(settings),
-            callback_key(settings),
         )
 
 

@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+import base64
+from secrets import token_bytes
+
 from faaspot_api.domain import callbacks as rules
 from faaspot_api.domain.model import Callback, CallbackTry, Principal
 from faaspot_api.domain.names import is_execution_id
 from faaspot_api.errors import NotFound
 from faaspot_api.services import access
-from faaspot_api.store import callbacks, executions
+from faaspot_api.store import callbacks, executions, options
 from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import from_micros, maybe
 
+MASTER = "callback-key"
+"""The name of the option that holds the key, base64."""
+
+
+class CallbackSecrets:
+    """Each token's secret, made from one key in the database: every part that signs reads it, and no spot can."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._master = b""
+
+    def of(self, owner: str) -> str:
+        """What the receivers of this token's callbacks check signatures with. Raises Unavailable."""
+        if not self._master:
+            self._master = base64.b64decode(self._kept() or self._make())
+        return rules.secret(self._master, owner)
+
+    def _kept(self) -> str | None:
+        with self._store.read() as transaction:
+            text: str | None = options.read(transaction, MASTER)
+        return text
+
+    def _make(self) -> str:
+        """Make the key, unless somebody else just did."""
+        with self._store.write() as transaction:
+            options.alone(transaction)
+            text: str | None = options.read(transaction, MASTER)
+            if text is None:
+                text = base64.b64encode(token_bytes(32)).decode()
+                options.write(transaction, MASTER, text)
+        return text
+
 
 class CallbackService:
-    """What people do with callbacks. `master`: the key from which each token's secret is made."""
+    """What people do with callbacks."""
 
-    def __init__(self, store: Store, master: bytes) -> None:
+    def __init__(self, store: Store, secrets: CallbackSecrets) -> None:
         self._store = store
-        self._master = master
+        self._secrets = secrets
 
     def secret(self, who: Principal) -> str:
         """What this token's receivers check signatures with; the same each time."""
-        return rules.secret(self._master, who.name)
+        return self._secrets.of(who.name)
 
     def of(self, who: Principal, uuid: str) -> Callback:
         """Who is told of the execution's end, and every try. Raises NotFound, also for one that nobody is told of."""

@@ -21,6 +21,7 @@ from faaspot_api.domain import records
 from faaspot_api.domain.model import Execution
 from faaspot_api.errors import Unavailable
 from faaspot_api.outgoing import Walls
+from faaspot_api.services.callbacks import CallbackSecrets
 from faaspot_api.services.policy import Policy
 from faaspot_api.store import callbacks, executions
 from faaspot_api.store.callbacks import Callback, State, Try
@@ -45,11 +46,11 @@ Post = Callable[[str, bytes, dict[str, str], Walls, float], int]
 
 
 class Courier:
-    """One for the platform, beside the recorder; a second one does no harm. `master` as in `CallbackService`."""
+    """One for the platform, beside the recorder; a second one does no harm."""
 
-    def __init__(self, store: Store, master: bytes, policy: Policy, post: Post = outgoing.post) -> None:
+    def __init__(self, store: Store, secrets: CallbackSecrets, policy: Policy, post: Post = outgoing.post) -> None:
         self._store = store
-        self._master = master
+        self._secrets = secrets
         self._seconds = policy.callback_seconds
         self._walls = Walls(allowed=policy.callback_networks, closed=policy.closed_hosts)
         self._post = post
@@ -137,7 +138,7 @@ class Courier:
         return Try(execution=row.execution, at=at, status=status, error=error, ms=ms)
 
     def _headers(self, row: Callback, timestamp: int, body: bytes) -> dict[str, str]:
-        secret = rules.secret(self._master, row.owner)
+        secret = self._secrets.of(row.owner)
         return {
             "Content-Type": "application/json",
             "User-Agent": f"faaspot/{version('faaspot')}",

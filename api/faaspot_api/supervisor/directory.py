@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from faaspot_api.keys import callback_key_file, new_pair, private_key_file, public_key_file
+from faaspot_api.keys import new_pair, private_key_file, public_key_file
 from faaspot_api.settings import Settings
 from faaspot_api.supervisor.errors import CannotStartError
 
@@ -63,7 +63,7 @@ class DataDirectory:
     @property
     def service_paths(self) -> tuple[Path, ...]:
         """What the service processes may see of it."""
-        names = ("db", "blobs", "redis", "run", "keys/redis-password", "keys/callback-key", "keys/spot.pub")
+        names = ("db", "blobs", "redis", "run", "keys/redis-password", "keys/spot.pub")
         return tuple(self.path / name for name in names)
 
     # ------------------------------------------------------------ before anything is made
@@ -165,8 +165,6 @@ class DataDirectory:
             self.password.unlink(missing_ok=True)
         elif not self.password.exists():
             self.write("keys/redis-password", secrets.token_hex(32).encode(), 0o600, self.uid)
-        if not callback_key_file(self.path).exists():
-            self.write("keys/callback-key", secrets.token_bytes(32), 0o600, self.uid)
         if not public_key_file(self.path).exists():
             private, public = new_pair()
             _replace(spot_key or private_key_file(self.path), private, 0o600)

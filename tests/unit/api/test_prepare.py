@@ -29,7 +29,7 @@ def test_the_private_key_goes_where_the_spot_is_and_nowhere_else(home: Path) -> 
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     assert stat.S_IMODE(private.parent.stat().st_mode) == 0o700
     assert len(private.read_bytes()) == 32
-    assert sorted(path.name for path in (home / "data" / "keys").iterdir()) == ["callback-key", "spot.pub"]
+    assert [path.name for path in (home / "data" / "keys").iterdir()] == ["spot.pub"]
 
 
 def test_it_makes_the_tables_and_the_admin_token(home: Path) -> None:

@@ -148,7 +148,7 @@ def test_started_as_root_the_services_own_what_they_write_and_nothing_else(home:
         data.furnish()
     owners = {path.name: path.stat().st_uid for path in (*data.path.iterdir(), *(data.path / "keys").iterdir())}
     theirs = {name for name, owner in owners.items() if owner == UID}
-    assert theirs == {"db", "blobs", "run", "redis-password", "callback-key"}
+    assert theirs == {"db", "blobs", "run", "redis-password"}
     assert mode(data.path) == mode(data.path / "keys") == 0o711
     assert mode(data.path / "keys" / "spot.key") == 0o600
 
