@@ -188,6 +188,8 @@ class FakeExecutions:
         self._state = state
         self._deployments = deployments
         self._keys: dict[str, tuple[tuple[Any, ...], str]] = {}
+        self.rerun: set[str] = set()
+        """Those that were run again."""
 
     def run(self, who: Principal, name: str, args: str, options: RunOptions = NO_OPTIONS) -> Execution:
         self._state.calls.append(("run", (name, args) if options == NO_OPTIONS else (name, args, options)))
@@ -256,6 +258,8 @@ class FakeExecutions:
         if cursor is not None and not cursor.isdigit():
             raise Invalid.fields(FieldError(field="cursor", message="is not one that we gave"))
         found = [one for one in reversed(self._state.executions.values()) if _matches(one, wanted)]
+        if wanted.rerun is not None:
+            found = [one for one in found if (one.uuid in self.rerun) == wanted.rerun]
         start = int(cursor or 0)
         more = start + limit < len(found)
         return Page(items=tuple(found[start : start + limit]), cursor=str(start + limit) if more else None)
@@ -302,7 +306,7 @@ class FakeReruns:
     def __init__(self, state: State, executions: FakeExecutions) -> None:
         self._state = state
         self._executions = executions
-        self._done: set[str] = set()
+        self._done = executions.rerun
 
     def rerun(self, who: Principal, uuid: str) -> str:
         old = self._executions.get(who, uuid)

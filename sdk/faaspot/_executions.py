@@ -94,6 +94,7 @@ def filters(
     reason: str | None,
     since: datetime | str | None,
     until: datetime | str | None,
+    rerun: bool | None,
 ) -> dict[str, str | None]:
     return {
         "include_completed": str(bool(include_completed)),
@@ -102,6 +103,7 @@ def filters(
         "reason": reason,
         "since": _moment(since),
         "until": _moment(until),
+        "rerun": None if rerun is None else str(bool(rerun)),
     }
 
 

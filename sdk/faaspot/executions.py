@@ -44,13 +44,15 @@ class Executions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
         limit: int = 100,
     ) -> builtins.list[Execution]:
         """The newest `limit` records.
 
-        What has ended only with `include_completed`, or when `status` or `reason` is given.
+        What has ended only with `include_completed`, or when `status` or `reason` is given. `rerun`: only what was run
+        again, or False: what was not.
         """
-        wanted = calls.filters(include_completed, deployment, status, reason, since, until)
+        wanted = calls.filters(include_completed, deployment, status, reason, since, until, rerun)
         return self._session.hold(calls.newest(limit, wanted))
 
     def iterate(
@@ -62,9 +64,10 @@ class Executions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
     ) -> Iterator[Execution]:
         """All records, newest first, page by page."""
-        filters = calls.filters(include_completed, deployment, status, reason, since, until)
+        filters = calls.filters(include_completed, deployment, status, reason, since, until, rerun)
         cursor: str | None = None
         while True:
             items, cursor = self._session.hold(calls.page(cursor, calls.PAGE, filters))
@@ -151,14 +154,16 @@ class AsyncExecutions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
         limit: int = 100,
     ) -> builtins.list[Execution]:
         """The newest `limit` records.
 
-        What has ended only with `include_completed`, or when `status` or `reason` is given.
+        What has ended only with `include_completed`, or when `status` or `reason` is given. `rerun`: only what was run
+        again, or False: what was not.
         """
         return await self._session.hold(
-            calls.newest(limit, calls.filters(include_completed, deployment, status, reason, since, until))
+            calls.newest(limit, calls.filters(include_completed, deployment, status, reason, since, until, rerun))
         )
 
     async def iterate(
@@ -170,9 +175,10 @@ class AsyncExecutions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
     ) -> AsyncIterator[Execution]:
         """All records, newest first, page by page."""
-        filters = calls.filters(include_completed, deployment, status, reason, since, until)
+        filters = calls.filters(include_completed, deployment, status, reason, since, until, rerun)
         cursor: str | None = None
         while True:
             items, cursor = await self._session.hold(calls.page(cursor, calls.PAGE, filters))

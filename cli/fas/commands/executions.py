@@ -26,6 +26,7 @@ def executions() -> None:
 @click.option("--reason", metavar="WORD", help="Only those that ended for this reason.")
 @click.option("--since", metavar="TIME", help="Only those created at or after this time.")
 @click.option("--until", metavar="TIME", help="Only those created before this time.")
+@click.option("--rerun/--not-rerun", default=None, help="Only those that were run again, or were not.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
 @pass_state
 def list_(
@@ -37,6 +38,7 @@ def list_(
     reason: str | None,
     since: str | None,
     until: str | None,
+    rerun: bool | None,
     limit: int,
 ) -> None:
     """List executions, the newest first.
@@ -44,7 +46,14 @@ def list_(
     Those that have ended are left out, unless --include-completed, --status or --reason asks for them.
     """
     found = state.client.executions.list(
-        include_completed, deployment, status=status, reason=reason, since=since, until=until, limit=limit + 1
+        include_completed,
+        deployment,
+        status=status,
+        reason=reason,
+        since=since,
+        until=until,
+        rerun=rerun,
+        limit=limit + 1,
     )
     more, found = len(found) > limit, found[:limit]
     _list(state, found)

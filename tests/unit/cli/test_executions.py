@@ -86,6 +86,8 @@ def test_failures_are_run_again_by_id_or_all_that_match(fas: Fas, own_folder: Pa
     again = fas("executions", "rerun", uuid).stdout.strip()
     assert fas.json("executions", "get", again)["reason"] == "error"
     assert fas.json("executions", "rerun", uuid) != [again]
+    assert uuid in fas("executions", "list", "--reason", "error", "--rerun").stdout
+    assert uuid not in fas("executions", "list", "--reason", "error", "--not-rerun").stdout
     shown = fas("executions", "rerun", "--reason", "error").stdout
     assert again in shown
     assert "Say which" in fas("executions", "rerun", code=USAGE).stderr

@@ -197,6 +197,8 @@ def test_failures_are_run_again_one_by_one_and_all_that_match(faaspot: Faaspot, 
     done = faaspot.executions.rerun_all("half", reason="error")
     assert {each.of for each in done} >= {bad, worse}
     assert all(each.uuid for each in done)
+    assert good in [each.uuid for each in faaspot.executions.list(status="Success", rerun=True)]
+    assert again in [each.uuid for each in faaspot.executions.list(status="Success", rerun=False)]
 
     async def talk() -> list[Any]:
         async with AsyncFaaspot(host=platform.url, token=platform.token) as both:
