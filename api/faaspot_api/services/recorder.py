@@ -241,7 +241,7 @@ class _Batch:
         return self._retries[row.version_id]
 
     def _retry(self, course: _Course, event: RunEnded, end: End, pause: float) -> None:
-        """Another attempt, after `pause` seconds; it may wait as long for its start as the first one could."""
+        """Another attempt, after `pause` seconds; it may wait at least as long for its start as the first one could."""
         row = course.row
         state = states.retry(row.state, new_token())
         if state is None:
