@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import redis
+
 from tests.faults.worlds import PASSWORD, World, kill
 from tests.platforms import command_line
 
@@ -136,11 +138,11 @@ def freeze_redis(world: World, chance: random.Random) -> None:
 
 
 @contextlib.contextmanager
-def _told(world: World, wrong: tuple[str, str], right: tuple[str, str]) -> Iterator[None]:
+def _told(world: World, wrong: tuple[str, str], right: tuple[str, str]) -> Iterator[redis.Redis]:
     with world.redis() as client:
         client.config_set(*wrong)
         try:
-            yield
+            yield client
         finally:
             client.config_set(*right)
 
@@ -153,10 +155,8 @@ def fill_redis(world: World, chance: random.Random) -> None:
 
 def change_password(world: World, chance: random.Random) -> None:
     """F10: whoever connects anew is refused; who is connected is cut off."""
-    with _told(world, ("requirepass", "another"), ("requirepass", PASSWORD)):
-        with world.redis() as mine:
-            mine.execute_command("AUTH", "another")
-            mine.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with _told(world, ("requirepass", "another"), ("requirepass", PASSWORD)) as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         time.sleep(chance.uniform(0.5, 2.0))
 
 
