@@ -55,7 +55,9 @@ def receiving(answer: Callable[[int], int | None] = lambda _number: 204, host: s
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(length := int(self.headers["Content-Length"]))
+            if len(body) < length:
+                return  # its sender was killed in the middle of it
             headers = {name.lower(): value for name, value in self.headers.items()}
             with lock:
                 receiver.told.append(Told(self.path, headers, body))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import sqlite3
 import tempfile
 import time
@@ -91,14 +90,6 @@ def test_f3_a_wake_up_taken_by_a_worker_that_died_before_its_lease_starts_within
     assert ends_noted(platform, execution) == 1
 
 
-def test_f4_a_result_that_nobody_heard_costs_an_attempt_and_has_one_end(platform: Platform) -> None:
-    with dies(platform, "before_report"):
-        execution = platform.start_run("echo", {"n": 4})
-    record = platform.ended(execution, 60)
-    assert (record["status"], record["output"], record["attempt"]) == ("Success", {"n": 4}, 2)
-    assert ends_noted(platform, execution) == 1
-
-
 def test_a_recorder_killed_between_commit_and_acknowledgement_records_nothing_twice(platform: Platform) -> None:
     with dies(platform, "before_acknowledge"):
         execution = platform.start_run("echo", {"n": 5})
@@ -108,10 +99,16 @@ def test_a_recorder_killed_between_commit_and_acknowledgement_records_nothing_tw
     assert [ends_noted(platform, each) for each in (execution, again)] == [1, 1]
 
 
-def test_a_courier_killed_after_its_receiver_has_heard_tells_again_under_the_same_id(platform: Platform) -> None:
+def test_f4_a_result_and_a_telling_that_nobody_noted_are_made_again_and_the_run_has_one_end(platform: Platform) -> None:
+    """Both are noticed by time alone, so they wait together: a lease that runs out, a claim that does."""
     with receiving() as receiver:
-        headers = {"Callback-Url": receiver.url}
         with dies(platform, "after_told"):
-            execution = platform.call("POST", "deployments/echo/rpc/", {}, headers=headers).json
-        eventually(lambda: len(receiver.of(execution)) == 2, 60, "it is told again when the claim has run out")
-        assert json.loads(receiver.told[0].body) == json.loads(receiver.told[1].body)
+            headers = {"Callback-Url": receiver.url}
+            told = platform.call("POST", "deployments/echo/rpc/", {"n": 1}, headers=headers).json
+        with dies(platform, "before_report"):
+            unheard = platform.start_run("echo", {"n": 4})
+        record = platform.ended(unheard, 60)
+        assert (record["status"], record["output"], record["attempt"]) == ("Success", {"n": 4}, 2)
+        eventually(lambda: len(receiver.of(told)) == 2, 60, "it is told again when the claim has run out")
+        assert receiver.told[0].json == receiver.told[1].json
+    assert [ends_noted(platform, each) for each in (told, unheard)] == [1, 1]
