@@ -48,7 +48,7 @@ def chaos(seconds: float, seed: int, setup: str = SETUPS[0]) -> Verdict:
         if platform.stop() != 0:
             seen.problem("stop: fas up did not end with 0")
         made.close()
-        return history.judge(platform.data, seen, receiver, watcher.overlaps, before, seconds, seed)
+        return history.judge(platform.data, seen, receiver, watcher.overlaps, Traces.since(before), seconds, seed)
 
 
 def _deaf_now_and_then(seed: int) -> Any:

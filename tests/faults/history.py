@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.worlds import ATTEMPTS
-from tests.platforms import Platform, Traces, eventually
+from tests.platforms import Platform, eventually
 from tests.receivers import Receiver
 
 TERMINAL = ("Success", "Failure", "Cancelled")
@@ -116,7 +116,7 @@ def _status(platform: Platform, uuid: str) -> str:
 
 
 def judge(
-    data: Path, history: History, receiver: Receiver, overlaps: list[str], before: Traces, seconds: float, seed: int
+    data: Path, history: History, receiver: Receiver, overlaps: list[str], leaks: list[str], seconds: float, seed: int
 ) -> Verdict:
     """The verdict, once the platform has stopped; its database is read as it was left."""
     rows, ends, starts = _database(data)
@@ -124,7 +124,6 @@ def judge(
         _judge_run(history, run, rows.get(run.uuid))
     open_rows = [uuid for uuid, row in rows.items() if row["status"] not in TERMINAL]
     twice = [uuid for uuid, row in rows.items() if row["status"] in TERMINAL and ends[uuid] != 1]
-    leaks = Traces.since(before)
     for uuid in open_rows:
         history.problem(f"open: {uuid} is {rows[uuid]['status']} at the end")
     for uuid in twice:

@@ -31,7 +31,7 @@ class Watcher:
 
     def __init__(self, history: History) -> None:
         self.overlaps: list[str] = []
-        self._history = history
+        self.history = history
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher")
 
@@ -45,7 +45,7 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(EVERY):
-            self._history.samples += 1
+            self.history.samples += 1
             seen: dict[str, tuple[int, str]] = {}
             for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
                 found = NAME.fullmatch(_living(pid))

@@ -102,7 +102,6 @@ def world(setup: str, **environ: str) -> Iterator[World]:
         "FAASPOT_CALLBACK_NETWORKS": "127.0.0.0/8",
         "FAASPOT_MAX_ATTEMPTS": str(ATTEMPTS),
         "FAASPOT_GRACE": "3",
-        "FAASPOT_SERVICE_UID": "61990",
     }
     platform = Platform(setup, home, ("--port", str(port)), said | environ)
     made = World(platform=platform, valkey=valkey, points=points, small_disk=small_disk)
