@@ -1,12 +1,13 @@
 # The one door for every task; CI uses the same.
 #   make up [ARGS="--port 9000"]   set everything up and run the platform
 #   make test [ARGS="-k name"]     set everything up, then lint, types, import rules and all tests
+#   make chaos [ARGS="--seconds 600 --seed 1"]   break everything at random under load, then check what callers saw
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test lint unit bench clean
+.PHONY: up test lint unit chaos bench clean
 
 up: $(VENV)/.server
 	@exec $(BIN)/fas up $(ARGS)
@@ -37,6 +38,9 @@ $(VENV)/.server: pyproject.toml | $(VENV)/bin/uv
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
 	@touch $@ $(VENV)/.server
+
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.chaos $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -15,12 +15,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from faaspot_api.domain.model import (
+    NO_OPTIONS,
+    Callback,
+    CallbackTry,
     Deployment,
     DeploymentChange,
     Execution,
     Filter,
     Page,
     Principal,
+    Rerun,
+    Reruns,
+    RunOptions,
     Runtime,
     Settings,
     Spot,
@@ -29,7 +35,7 @@ from faaspot_api.domain.model import (
 )
 from faaspot_api.domain.names import name_error
 from faaspot_api.domain.runtimes import problems
-from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized
+from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized, Unprocessable
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -181,9 +187,22 @@ class FakeExecutions:
     def __init__(self, state: State, deployments: FakeDeployments) -> None:
         self._state = state
         self._deployments = deployments
+        self._keys: dict[str, tuple[tuple[Any, ...], str]] = {}
+        self.rerun: set[str] = set()
+        """Those that were run again."""
 
-    def run(self, who: Principal, name: str, args: str) -> Execution:
-        self._state.calls.append(("run", (name, args)))
+    def run(self, who: Principal, name: str, args: str, options: RunOptions = NO_OPTIONS) -> Execution:
+        self._state.calls.append(("run", (name, args) if options == NO_OPTIONS else (name, args, options)))
+        if options.key is not None:
+            request = (name, args, options.max_age)
+            known, uuid = self._keys.setdefault(options.key, (request, ""))
+            if known != request:
+                raise Unprocessable("This key was used for another request.", execution_id=uuid)
+            if uuid:
+                return self.get(who, uuid)
+            execution = self.run(who, name, args)
+            self._keys[options.key] = (request, execution.uuid)
+            return execution
         deployment = self._deployments.get(who, name)
         code = self._state.codes[deployment.version.id]
         known = {"args": args, "version": deployment.version.number}
@@ -199,14 +218,21 @@ class FakeExecutions:
             return self._state.record("run", name, status="Failure", reason="error", error=error, output=line, **known)
         return self._state.record("run", name, output=output, **known)
 
-    def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
-        return [self.run(who, name, one).uuid for one in args]
+    def run_bulk(self, who: Principal, name: str, args: Sequence[str], options: RunOptions = NO_OPTIONS) -> list[str]:
+        keyed = (replace(options, key=options.key and f"{options.key}-{n}") for n, _ in enumerate(args))
+        return [self.run(who, name, one, each).uuid for one, each in zip(args, keyed, strict=True)]
 
     def run_wait(
-        self, who: Principal, name: str, args: str, wait: float | None, gone: Any = None
+        self,
+        who: Principal,
+        name: str,
+        args: str,
+        wait: float | None,
+        gone: Any = None,
+        options: RunOptions = NO_OPTIONS,
     ) -> tuple[Execution, bool]:
         self._state.calls.append(("run_wait", (name, args, wait)))
-        execution = self.run(who, name, args)
+        execution = self.run(who, name, args, options)
         if self._state.next_end is not None:
             execution = replace(execution, **self._state.next_end)
             self._state.next_end = None
@@ -232,6 +258,8 @@ class FakeExecutions:
         if cursor is not None and not cursor.isdigit():
             raise Invalid.fields(FieldError(field="cursor", message="is not one that we gave"))
         found = [one for one in reversed(self._state.executions.values()) if _matches(one, wanted)]
+        if wanted.rerun is not None:
+            found = [one for one in found if (one.uuid in self.rerun) == wanted.rerun]
         start = int(cursor or 0)
         more = start + limit < len(found)
         return Page(items=tuple(found[start : start + limit]), cursor=str(start + limit) if more else None)
@@ -252,6 +280,55 @@ class FakeExecutions:
     def follow(self, who: Principal, uuid: str, gone: Any = None) -> Iterator[str]:
         self.get(who, uuid)
         return iter(["first line\n", "second line\n"])
+
+
+class FakeCallbacks:
+    """Every ended run has told of its end at the second try."""
+
+    def __init__(self, executions: FakeExecutions) -> None:
+        self._executions = executions
+
+    def secret(self, who: Principal) -> str:
+        return "whsec_" + who.name
+
+    def of(self, who: Principal, uuid: str) -> Callback:
+        execution = self._executions.get(who, uuid)
+        if execution.ended is None:
+            return Callback(origin="https://example.com", status="waiting", next=None, tries=())
+        failed = CallbackTry(at=execution.ended, status=None, error="no answer within 10 s", ms=10_000)
+        done = CallbackTry(at=execution.ended, status=204, error=None, ms=12)
+        return Callback(origin="https://example.com", status="delivered", next=None, tries=(failed, done))
+
+
+class FakeReruns:
+    """Runs again what the fake executions hold."""
+
+    def __init__(self, state: State, executions: FakeExecutions) -> None:
+        self._state = state
+        self._executions = executions
+        self._done = executions.rerun
+
+    def rerun(self, who: Principal, uuid: str) -> str:
+        old = self._executions.get(who, uuid)
+        if old.status not in ENDED:
+            raise Conflict("It has not ended.", execution_id=uuid)
+        self._done.add(uuid)
+        return self._executions.run(who, old.name, old.args or "{}").uuid
+
+    def rerun_all(self, who: Principal, wanted: Filter, limit: int, cursor: str | None) -> Reruns:
+        self._state.calls.append(("rerun_all", (wanted, limit, cursor)))
+        status = wanted.status or (None if wanted.reason else "Failure")
+        found = [
+            one for one in reversed(self._state.executions.values()) if _matches(one, replace(wanted, status=status))
+        ]
+        due = [one for one in found if one.kind == "run" and one.uuid not in self._done][:limit]
+        items = []
+        for one in due:
+            if one.name in self._state.deployments:
+                items.append(Rerun(of=one.uuid, uuid=self.rerun(who, one.uuid)))
+            else:
+                items.append(Rerun(of=one.uuid, message="Its deployment was deleted."))
+        return Reruns(items=tuple(items), cursor="1" if items and items[0].uuid and cursor is None else None)
 
 
 def _matches(one: Execution, wanted: Filter) -> bool:
@@ -427,6 +504,8 @@ class FakeServices:
         self.state = State()
         self.deployments = FakeDeployments(self.state)
         self.executions = FakeExecutions(self.state, self.deployments)
+        self.reruns = FakeReruns(self.state, self.executions)
+        self.callbacks = FakeCallbacks(self.executions)
         self.spots = FakeSpots(self.state)
         self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)

@@ -22,8 +22,9 @@ from faaspot_api.keys import KeyMissingError
 from faaspot_api.migrate import CANNOT_WORK, migrate
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import Event, Report, ReportStream
-from faaspot_api.services import Services
+from faaspot_api.services import Services, courier
 from faaspot_api.settings import Settings
+from faaspot_runner.contract.failpoints import arm, reach
 
 BATCH = 256
 BATCH_BYTES = 16 * 1024 * 1024
@@ -33,6 +34,8 @@ WAIT_SECONDS = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 TRIES = 5
 """Failures that are nobody's absence after which an event is moved aside."""
+CALLBACK_SECONDS = 0.5
+"""Pause between two looks for ends to tell of, where there are any to wait for."""
 DRAIN_SECONDS = 8.0
 """How long a stopping recorder goes on applying what still comes in."""
 
@@ -97,6 +100,7 @@ class Recorder:
     def _apply(self, reports: Sequence[Report]) -> None:
         if reports:
             self.apply([report.event for report in reports if report.event is not None])
+            reach("before_acknowledge")
             self.stream.acknowledge(reports)
 
     def _apply_one(self, report: Report) -> None:
@@ -120,6 +124,7 @@ class Recorder:
 def record(settings: Settings) -> int:
     """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`)."""
     log.configure(settings.log_level)
+    arm(settings.failpoints)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -138,6 +143,10 @@ def record(settings: Settings) -> int:
         target=reconcile, args=(make_pass, settings.reconcile_seconds, stop), name="reconciler", daemon=True
     )
     beside.start()
+    telling = threading.Thread(
+        target=courier.run, args=(services.courier, stop, CALLBACK_SECONDS), name="courier", daemon=True
+    )
+    telling.start()
     Recorder(ReportStream.open(settings), services.recorder.apply, stop).run()
     beside.join(DRAIN_SECONDS)
     return 0

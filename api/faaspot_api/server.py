@@ -16,6 +16,7 @@ from faaspot_api import log
 from faaspot_api.keys import KeyMissingError, public_key
 from faaspot_api.migrate import CANNOT_WORK, migrate
 from faaspot_api.settings import Settings
+from faaspot_runner.contract.failpoints import arm
 
 LINE_BYTES = 8190
 """Longest request line: the arguments of a sync GET travel in it."""
@@ -74,6 +75,7 @@ def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
 
     `token`: the text that the token `admin` shall have, "" leaves it.
     """
+    arm(settings.failpoints)
     log.configure(settings.log_level)
     # Once, before the fork: the processes share what is imported.
     import_module("faaspot_api.app")

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -197,6 +198,16 @@ class Settings:
     max_attempts: int = field(
         default=3, metadata=_row("Starts of one run at most, when spots or workers are lost.", least=1, most=100)
     )
+    callback_networks: str = field(
+        default="",
+        metadata=_row(
+            "Inner networks that callbacks may reach all the same, such as 10.1.0.0/16, separated by commas."
+        ),
+    )
+    failpoints: str = field(
+        default="",
+        metadata=_row("Directory of the platform's own fault tests: who comes to a point that is a file in it dies."),
+    )
     reconcile_seconds: float = field(
         default=2.0, metadata=_row("Pause between two passes of the reconciler.", least=0.05)
     )
@@ -222,7 +233,9 @@ class Settings:
         if unknown:
             raise SettingError(f"unknown setting: {', '.join(sorted(unknown))}")
         values["data_dir"] = Path(os.path.abspath(Path(values["data_dir"]).expanduser()))
-        return cls(**values)
+        settings = cls(**values)
+        _ = settings.open_networks  # what is wrong with them is said at the start
+        return settings
 
     def environment(self, *, leave_out: Iterable[str] = ()) -> dict[str, str]:
         """The variables by which a child process loads equal settings; defaults are left out."""
@@ -245,6 +258,20 @@ class Settings:
         if self.redis_url:
             return _without_password(self.redis_url)
         return f"unix://{quote(self.redis_socket or str(self.data_dir / 'redis' / 'redis.sock'))}"
+
+    @property
+    def open_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The `callback_networks`. Raises SettingError."""
+        try:
+            return tuple(ip_network(each.strip()) for each in self.callback_networks.split(",") if each.strip())
+        except ValueError as error:
+            raise SettingError(f"--callback-networks: {error}") from None
+
+    @property
+    def platform_hosts(self) -> tuple[str, ...]:
+        """The hosts of database and Redis, as far as they are reached by network."""
+        hosts = (urlsplit(url).hostname for url in (self.database_url, self.redis_url) if "://" in url)
+        return tuple(host for host in hosts if host)
 
     @property
     def own_redis(self) -> bool:

@@ -12,7 +12,7 @@ from fas.hints import ALIASES
 
 COMMANDS = {
     "deployments": "Named function packages: create, run, update, roll back. Also called functions.",
-    "executions": "The record of every run and build: read, wait, cancel, logs.",
+    "executions": "The record of every run and build: read, wait, cancel, run again, logs.",
     "spots": "Worker hosts: list, add, remove. Also called nodes.",
     "runtimes": "Where code runs on a spot: define, bring up and down.",
     "tokens": "Who may do what: create, list, revoke.",

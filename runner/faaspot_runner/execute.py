@@ -1,9 +1,9 @@
 """One execution, from the request to its end; the only place that decides status and reason.
 
-An end is reported only for what the function did, or what was said about it (cancelled, too late). When the platform
-failed (a zygote died, a fork was refused, a blob is away, the spot stops) there is no end: `run` gives None, the lease
-goes, and the reconciler starts another attempt or ends the record as `worker_lost`. That holds for a stop by the
-operator, too: whether the execution may be retried is known only to the API, so `interrupted` is never said here.
+An end is reported only for what the function did, or what was said about it (cancelled, too late, interrupted by a
+stop of the platform: whether that is the record's end or another attempt follows is known only to the API). When the
+platform failed (a zygote died, a fork was refused, a blob is away) there is no end: `run` gives None, the lease goes,
+and the reconciler starts another attempt or ends the record as `worker_lost`.
 
 Two clocks bound a run. A cold start (installing a missing environment, starting the sandbox, the import) has
 `cold_start_timeout`; then `main` has its own `limits.timeout`, in full, however long the start took.
@@ -170,12 +170,16 @@ class _Story:
         )
 
     def stopped(self, outcome: Outcome | None = None) -> RunEnded | None:
-        """The end of a run that was stopped from outside: cancelled, or none at all."""
-        if self._lease.ending != "cancelled":
-            return None
-        error = Error(type="Cancelled", message="Someone cancelled this execution.")
+        """The end of a run that was stopped from outside: cancelled, interrupted, or none at all."""
         log = outcome.log if outcome else ""
-        return self.end("Cancelled", "cancelled", error=error, log=log)
+        match self._lease.ending:
+            case "cancelled":
+                error = Error(type="Cancelled", message="Someone cancelled this execution.")
+                return self.end("Cancelled", "cancelled", error=error, log=log)
+            case "stopped":
+                error = Error(type="Interrupted", message="The platform was stopped before it had ended.")
+                return self.end("Failure", "interrupted", error=error, log=log)
+        return None
 
     def asked(self, future: Future[Prepared], end: float) -> Prepared:
         """What the spot answers by `end` (`time.monotonic`). Raises SandboxError, StoppedError, SpotGoneError."""

@@ -57,7 +57,7 @@ return {kept, redis.call('EXISTS', KEYS[2])}
 
 Request = RunRequest | BuildRequest
 Ending = Literal["cancelled", "lost", "stopped"]
-"""Someone cancelled it; its lease is gone or could not be renewed; this worker has to stop."""
+"""Someone cancelled it; its lease is gone or could not be renewed, or the spot died; the platform has to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,10 +214,10 @@ class Leases:
             if lease.request.execution_id == execution_id:
                 lease.end("cancelled")
 
-    def stop(self) -> None:
+    def stop(self, why: Ending) -> None:
         """Stop every run that is here."""
         for lease in self._all():
-            lease.end("stopped")
+            lease.end(why)
 
     def renew(self) -> None:
         """Renew all leases in one round trip and look at the cancel keys. Raises redis.RedisError."""

@@ -98,6 +98,10 @@ class Settings:
         metadata=_row("Base image of the runtime `docker`; {python} stands for the function's version."),
     )
     oci_runtime: str = field(default="", metadata=_row("OCI runtime of the runtime `docker`; the engine's default."))
+    failpoints: str = field(
+        default="",
+        metadata=_row("Directory of the platform's own fault tests: who comes to a point that is a file in it dies."),
+    )
     parent_pid: int = field(
         default=0, metadata=_row("Process id of the supervisor: the spot dies with it. 0 for none.", least=0)
     )

@@ -36,10 +36,11 @@ from rq.worker import BaseWorker, WorkerStatus
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunRequest, load
+from faaspot_runner.contract.failpoints import arm, reach
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.execute import Executor, Means
 from faaspot_runner.keeper import Keeper
-from faaspot_runner.lease import Lease, Leases, Place, RedisClock, Request, job_key
+from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request, job_key
 from faaspot_runner.lifeline import die_with, many_descriptors
 from faaspot_runner.report import LiveLogs, Reporter
 from faaspot_runner.runtimes.channels import Channels
@@ -220,6 +221,7 @@ class Runs:
         if request is None:
             self._drop(identifier)
             return
+        reach("after_dequeue")
         lease = self._leases.take(request)
         if lease is None:
             log.info("%s is a duplicate wake-up", identifier)
@@ -237,6 +239,7 @@ class Runs:
         if ended is None:
             self._reporter.dropped(lease, busy=busy)
             return
+        reach("before_report")
         reply = isinstance(request, RunRequest) and request.reply
         try:
             self._reporter.ended(lease, ended.event, reply=reply, live=followed, busy=busy)
@@ -276,6 +279,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--socket", required=True, type=int)
     said, rest = parser.parse_known_args(argv)
     settings = settings_module.read(rest)
+    arm(settings.failpoints)
     die_with(settings.parent_pid)
     many_descriptors()
     logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s {said.name}: %(message)s")
@@ -324,12 +328,13 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
         if slots:
             slots.forget(sandbox)
 
-    def hasten() -> None:
+    def hasten(why: Ending) -> None:
         worker.request_stop()
         hurry.set()
-        leases.stop()
+        leases.stop(why)
 
-    spot.listen(Heard(cancel=leases.cancel, look=keeper.look, gone=gone, hurry=hasten, ended=hasten))
+    hurried, orphaned = functools.partial(hasten, "stopped"), functools.partial(hasten, "lost")
+    spot.listen(Heard(cancel=leases.cancel, look=keeper.look, gone=gone, hurry=hurried, ended=orphaned))
     keeper.start()
     worker.work()
     keeper.stop()

@@ -15,11 +15,12 @@
 from faaspot.client import AsyncFaaspot, Faaspot
 from faaspot.config import Profile, Profiles
 from faaspot.errors import ApiError, ConfigError, ConnectionFailed, FaaspotError, NotFound, RunError, WaitTimeout
-from faaspot.types import Deployment, Execution, Runtime, Spot, Token, Version
+from faaspot.types import Callback, Deployment, Execution, Rerun, Runtime, Spot, Token, Version
 
 __all__ = [
     "ApiError",
     "AsyncFaaspot",
+    "Callback",
     "ConfigError",
     "ConnectionFailed",
     "Deployment",
@@ -29,6 +30,7 @@ __all__ = [
     "NotFound",
     "Profile",
     "Profiles",
+    "Rerun",
     "RunError",
     "Runtime",
     "Spot",

@@ -112,10 +112,10 @@ def mapping(value: Any, what: str) -> dict[str, Any]:
     return dict(value)
 
 
-def seconds(value: Any) -> float:
+def seconds(value: Any, what: str = "timeout") -> float:
     """A wait that the caller gave, not below 0. `BadArgument` if it is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise BadArgument(f"timeout must be a number of seconds, not {value!r}")
+        raise BadArgument(f"{what} must be a number of seconds, not {value!r}")
     return max(0.0, float(value))
 
 
@@ -143,7 +143,7 @@ def exchange(request: Request) -> Conversation[Response]:
             yield Pause(backoff(attempt))
             continue
         assert response is not None, "a request is answered by a response"
-        if last or response.status not in TRY_AGAIN:
+        if last or response.status not in TRY_AGAIN or "execution-id" in response.headers:  # it tells of an end
             return response
         yield Pause(min(retry_after(response) or backoff(attempt), LONGEST_BACKOFF))
     raise AssertionError("unreachable: the last try returns or raises")

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Ma
 from typing import Any, TypeAlias, Unpack
 from urllib.parse import unquote
 
-from faaspot import _calls, executions
+from faaspot import _calls
+from faaspot import _executions as executions
 from faaspot._calls import Conversation
 from faaspot._session import AsyncSession, Session
 from faaspot._source import Source, encoded, read
 from faaspot.errors import BadArgument
-from faaspot.types import Deployment, Execution, SettingsFields, Version
+from faaspot.types import Deployment, Execution, RunFields, SettingsFields, Version
 
 Args: TypeAlias = Mapping[str, Any]
 Context: TypeAlias = str | Mapping[str, Any]
@@ -123,15 +124,33 @@ def _rollback(name: str, version: int, wait: bool) -> Conversation[str | Executi
     return (yield from executions.succeeded(uuid, wait))
 
 
-def _run(name: str, args: Args | Sequence[Args] | None, wait: bool, timeout: float | None) -> Conversation[Any]:
+def _run(
+    name: str, args: Args | Sequence[Args] | None, wait: bool, timeout: float | None, options: RunFields
+) -> Conversation[Any]:
     if isinstance(args, Sequence) and not isinstance(args, str | bytes):
-        return (yield from _run_bulk(name, args, wait, False))
-    body = _arguments(args)
+        return (yield from _run_bulk(name, args, wait, False, options))
+    body, headers = _arguments(args), _headers(options)
+    safe = "idempotency_key" in options  # sent again it is the same execution
     if not wait:
-        return _calls.uuid_of((yield from _calls.ask(_calls.send("POST", _path(name, "rpc/"), body))))
-    prefer = {} if timeout is None else {"Prefer": f"wait={_calls.seconds(timeout):.3f}"}
-    request = _calls.send("POST", f"sync/{_path(name, 'rpc/')}", body, headers=prefer, timeout=SYNC_SECONDS)
+        request = _calls.send("POST", _path(name, "rpc/"), body, headers=headers, safe=safe)
+        return _calls.uuid_of((yield from _calls.ask(request)))
+    if timeout is not None:
+        headers["Prefer"] = f"wait={_calls.seconds(timeout):.3f}"
+    path = f"sync/{_path(name, 'rpc/')}"
+    request = _calls.send("POST", path, body, headers=headers, timeout=SYNC_SECONDS, safe=safe and timeout is None)
     return (yield from _calls.ask(request))
+
+
+def _headers(options: RunFields) -> dict[str, str]:
+    """The headers by which a run is told more than its args."""
+    headers: dict[str, str] = {}
+    if "idempotency_key" in options:
+        headers["Idempotency-Key"] = str(options["idempotency_key"])
+    if "max_age" in options:
+        headers["Max-Queue-Age"] = f"{_calls.seconds(options['max_age'], 'max_age'):.6f}"
+    if "callback_url" in options:
+        headers["Callback-Url"] = str(options["callback_url"])
+    return headers
 
 
 def _arguments(args: Any) -> dict[str, Any] | None:
@@ -139,11 +158,15 @@ def _arguments(args: Any) -> dict[str, Any] | None:
     return None if args is None else _calls.mapping(args, "args") or None
 
 
-def _run_bulk(name: str, items: Iterable[Args], wait: bool, return_exceptions: bool) -> Conversation[list[Any]]:
+def _run_bulk(
+    name: str, items: Iterable[Args], wait: bool, return_exceptions: bool, options: RunFields
+) -> Conversation[list[Any]]:
     if isinstance(items, str | Mapping) or not isinstance(items, Iterable):
         raise BadArgument(f"run_bulk takes a list of mappings, one for each run, not {type(items).__name__}")
     body = [_calls.mapping(each, f"item {number}") for number, each in enumerate(items)]
-    uuids = [str(each) for each in (yield from _calls.ask(_calls.send("POST", _path(name, "bulk_rpc/"), body)))]
+    safe = "idempotency_key" in options
+    request = _calls.send("POST", _path(name, "bulk_rpc/"), body, headers=_headers(options), safe=safe)
+    uuids = [str(each) for each in (yield from _calls.ask(request))]
     if not wait:
         return list(uuids)
     return (yield from executions.results(uuids, return_exceptions))
@@ -226,24 +249,36 @@ class Deployments:
         return self._session.hold(_rollback(name, version, wait))
 
     def run(
-        self, name: str, args: Args | Sequence[Args] | None = None, wait: bool = False, *, timeout: float | None = None
+        self,
+        name: str,
+        args: Args | Sequence[Args] | None = None,
+        wait: bool = False,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[RunFields],
     ) -> Any:
         """Run it: the execution id, or with `wait` what `main` returned, or the `RunError` of its failure.
 
         `args` keep their JSON types. A list of them runs each (see `run_bulk`). `timeout`: seconds to wait, then
-        `WaitTimeout`; the run goes on.
+        `WaitTimeout`; the run goes on. `options`: see `RunFields`.
         """
-        return self._session.hold(_run(name, args, wait, timeout))
+        return self._session.hold(_run(name, args, wait, timeout, options))
 
     def run_bulk(
-        self, name: str, items: Iterable[Args], wait: bool = False, *, return_exceptions: bool = False
+        self,
+        name: str,
+        items: Iterable[Args],
+        wait: bool = False,
+        *,
+        return_exceptions: bool = False,
+        **options: Unpack[RunFields],
     ) -> builtins.list[Any]:
         """Run it once for each of `items`: the execution ids, or with `wait` the results, in the order of `items`.
 
         Of runs that failed the first raises its `RunError`; with `return_exceptions` each stands in its place in the
         list.
         """
-        return self._session.hold(_run_bulk(name, items, wait, return_exceptions))
+        return self._session.hold(_run_bulk(name, items, wait, return_exceptions, options))
 
     def map(
         self, name: str, items: Iterable[Args], *, look_ahead: int = LOOK_AHEAD, return_exceptions: bool = False
@@ -256,7 +291,7 @@ class Deployments:
         """
         ahead: deque[str] = deque()
         for args in items:
-            ahead.append(self._session.hold(_run(name, args, False, None)))
+            ahead.append(self._session.hold(_run(name, args, False, None, {})))
             if len(ahead) >= max(1, look_ahead):
                 yield self._session.hold(_outcome(ahead.popleft(), return_exceptions))
         while ahead:
@@ -333,24 +368,36 @@ class AsyncDeployments:
         return await self._session.hold(_rollback(name, version, wait))
 
     async def run(
-        self, name: str, args: Args | Sequence[Args] | None = None, wait: bool = False, *, timeout: float | None = None
+        self,
+        name: str,
+        args: Args | Sequence[Args] | None = None,
+        wait: bool = False,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[RunFields],
     ) -> Any:
         """Run it: the execution id, or with `wait` what `main` returned, or the `RunError` of its failure.
 
         `args` keep their JSON types. A list of them runs each (see `run_bulk`). `timeout`: seconds to wait, then
-        `WaitTimeout`; the run goes on.
+        `WaitTimeout`; the run goes on. `options`: see `RunFields`.
         """
-        return await self._session.hold(_run(name, args, wait, timeout))
+        return await self._session.hold(_run(name, args, wait, timeout, options))
 
     async def run_bulk(
-        self, name: str, items: Iterable[Args], wait: bool = False, *, return_exceptions: bool = False
+        self,
+        name: str,
+        items: Iterable[Args],
+        wait: bool = False,
+        *,
+        return_exceptions: bool = False,
+        **options: Unpack[RunFields],
     ) -> builtins.list[Any]:
         """Run it once for each of `items`: the execution ids, or with `wait` the results, in the order of `items`.
 
         Of runs that failed the first raises its `RunError`; with `return_exceptions` each stands in its place in the
         list.
         """
-        return await self._session.hold(_run_bulk(name, items, wait, return_exceptions))
+        return await self._session.hold(_run_bulk(name, items, wait, return_exceptions, options))
 
     async def map(
         self,
@@ -363,7 +410,7 @@ class AsyncDeployments:
         """As `Deployments.map`; `items` may be asynchronous, too."""
         ahead: deque[str] = deque()
         async for args in _asynchronous(items):
-            ahead.append(await self._session.hold(_run(name, args, False, None)))
+            ahead.append(await self._session.hold(_run(name, args, False, None, {})))
             if len(ahead) >= max(1, look_ahead):
                 yield await self._session.hold(_outcome(ahead.popleft(), return_exceptions))
         while ahead:

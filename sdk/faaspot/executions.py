@@ -1,247 +1,16 @@
-"""The record of every run, build and spot task: read, wait for, cancel, and what it wrote."""
+"""The record of every run, build and spot task: read, wait for, cancel, run again, and what it wrote."""
 
 from __future__ import annotations
 
 import builtins
-import math
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
-from functools import partial
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, overload
 
-from faaspot import _calls
-from faaspot._calls import Conversation, Pause, Request
+from faaspot import _executions as calls
+from faaspot._executions import Reference, Several
 from faaspot._session import AsyncSession, Session
-from faaspot.errors import ApiError, BadAnswer, BadArgument, ConnectionFailed, RunError, TooLarge, WaitTimeout
-from faaspot.types import Execution
-
-T = TypeVar("T")
-Reference: TypeAlias = str | Execution
-"""An execution: its id, or a record of it."""
-Several: TypeAlias = list[Any] | tuple[Any, ...]
-"""Several references; not any sequence, for a text is one, too."""
-
-FIRST_POLL = 0.02
-LONGEST_POLL = 1.0
-PATIENCE = 60.0
-"""Seconds that a wait goes on while the platform does not answer: it may be starting again."""
-PAGE = 1000
-"""The most records that one page has."""
-BULK = 100
-"""How many executions are waited for at once; results may be megabytes each."""
-FOLLOW_SECONDS = 90_000.0
-"""A log may be silent as long as a run may take: a day, and an hour to spare."""
-
-
-# ---------------------------------------------------------------- calls
-
-
-def _uuid(execution: Reference) -> str:
-    if isinstance(execution, str | Execution):
-        return execution if isinstance(execution, str) else execution.uuid
-    raise BadArgument(f"An execution is its id or its record, not {execution!r}")
-
-
-def _path(execution: Reference) -> str:
-    return f"executions/{_calls.segment(_uuid(execution))}"
-
-
-def fetch(execution: Reference) -> Conversation[Execution]:
-    """The record."""
-    return Execution((yield from _calls.ask(_calls.get(_path(execution)))))
-
-
-def fetch_bulk(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
-    """The records of several, in the order asked for; one that is asked for twice is there twice."""
-    uuids = [_uuid(each) for each in executions]
-    body = list(dict.fromkeys(uuids))
-    found = yield from _calls.ask(_calls.send("POST", "executions/bulk", body, safe=True))
-    if not isinstance(found, list) or len(found) != len(body):
-        raise BadAnswer(f"Expected {len(body)} records, got {str(found)[:200]}")
-    records = dict(zip(body, found, strict=True))
-    return [Execution(records[each]) for each in uuids]
-
-
-def _read(executions: Reference | Several) -> Conversation[Any]:
-    if isinstance(executions, list | tuple):
-        return (yield from fetch_bulk(executions))
-    return (yield from fetch(executions))
-
-
-def page(
-    cursor: str | None, size: int, filters: dict[str, str | None]
-) -> Conversation[tuple[list[Execution], str | None]]:
-    """One page of records, newest first, and the cursor of the next."""
-    request = _calls.get("executions/", limit=str(size), cursor=cursor, **filters)
-    response = yield from _calls.exchange(request)
-    return [Execution(each) for each in _calls.decode(response)], _calls.next_cursor(response)
-
-
-def _list(limit: int, filters: dict[str, str | None]) -> Conversation[list[Execution]]:
-    found: list[Execution] = []
-    cursor: str | None = None
-    while len(found) < limit:
-        items, cursor = yield from page(cursor, min(limit - len(found), PAGE), filters)
-        found += items
-        if cursor is None:
-            break
-    return found[:limit]
-
-
-def _filters(
-    include_completed: bool,
-    deployment: str | None,
-    status: str | None,
-    reason: str | None,
-    since: datetime | str | None,
-    until: datetime | str | None,
-) -> dict[str, str | None]:
-    return {
-        "include_completed": str(bool(include_completed)),
-        "deployment": deployment,
-        "status": status,
-        "reason": reason,
-        "since": _moment(since),
-        "until": _moment(until),
-    }
-
-
-def _moment(value: datetime | str | None) -> str | None:
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
-def cancel(execution: Reference) -> Conversation[Any]:
-    """Cancel; the platform's answer, a record where it is one."""
-    answer = yield from _calls.ask(_calls.send("DELETE", _path(execution)))
-    return Execution(answer) if isinstance(answer, dict) else answer
-
-
-def _log(execution: Reference) -> Conversation[str]:
-    response = yield from _calls.exchange(_calls.get(f"{_path(execution)}/logs"))
-    return response.text if response.status == 200 else str(_calls.decode(response))
-
-
-def _follow(execution: Reference) -> Request:
-    path = f"{_path(execution)}/logs"
-    return Request(method="GET", path=path, query=(("follow", "true"),), timeout=FOLLOW_SECONDS, safe=True)
-
-
-def until_ended(execution: Reference, timeout: float | None = None) -> Conversation[Execution]:
-    """The record once it has ended. `WaitTimeout` after `timeout` seconds, None = however long it takes."""
-    limit = None if timeout is None else _calls.seconds(timeout)
-    record = yield from poll(lambda: fetch(execution), lambda found: found.has_ended, limit)
-    if record is None:
-        raise _not_in_time(_uuid(execution), timeout or 0.0)
-    return record
-
-
-def poll(
-    look: Callable[[], Conversation[T]],
-    done: Callable[[T], bool],
-    timeout: float | None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Conversation[T | None]:
-    """Look again and again, with growing pauses, until `done`; None if `timeout` seconds passed first.
-
-    A platform that is away for less than `PATIENCE` seconds does not end the wait.
-    """
-    started = heard = clock()
-    pause = FIRST_POLL
-    while True:
-        try:
-            found = yield from look()
-            heard = clock()
-            if done(found):
-                return found
-        except (ConnectionFailed, ApiError) as error:
-            if _final(error) or clock() - heard > PATIENCE:
-                raise
-        left = math.inf if timeout is None else started + timeout - clock()
-        if left <= 0:
-            return None
-        yield Pause(min(pause, left))
-        pause = min(pause * 1.5, LONGEST_POLL)
-
-
-def _final(error: ConnectionFailed | ApiError) -> bool:
-    """Whether asking again cannot help."""
-    return isinstance(error, ApiError) and (error.status is None or error.status < 500) and error.status != 429
-
-
-def _not_in_time(uuid: str, timeout: float) -> WaitTimeout:
-    return WaitTimeout(
-        f"Execution {uuid} has not ended within {timeout:g} s; it goes on",
-        status=504,
-        error_code="wait_timeout",
-        execution_id=uuid,
-        hint=f"`fas executions get {uuid} --wait` waits on.",
-    )
-
-
-def result(execution: Reference, timeout: float | None = None) -> Conversation[Any]:
-    """The value that the execution returned, once it has ended; raises the `RunError` of one that did not succeed."""
-    return _output((yield from until_ended(execution, timeout)))
-
-
-def _output(record: Execution) -> Any:
-    if record.status != "Success":
-        raise _calls.failure_of(record)
-    return record.output
-
-
-def outcome(record: Execution, return_exceptions: bool) -> Any:
-    """What the execution returned; the `RunError` of one that did not succeed is raised, or given back."""
-    try:
-        return _output(record)
-    except RunError as error:
-        if return_exceptions:
-            return error
-        raise
-
-
-def all_ended(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
-    """The records, in order, once all have ended."""
-    uuids = [_uuid(each) for each in executions]
-    found: list[Execution] = []
-    for start in range(0, len(uuids), BULK):
-        found += yield from _ended_together(uuids[start : start + BULK])
-    return found
-
-
-def _ended_together(uuids: list[str]) -> Conversation[list[Execution]]:
-    """The records of a few, once all have ended; in halves where they are too large for one answer."""
-    try:
-        look = partial(fetch_bulk, uuids)
-        return (yield from poll(look, lambda records: all(one.has_ended for one in records), None)) or []
-    except TooLarge:
-        if len(uuids) == 1:
-            raise
-    half = len(uuids) // 2
-    first = yield from _ended_together(uuids[:half])
-    return first + (yield from _ended_together(uuids[half:]))
-
-
-def results(uuids: Sequence[str], return_exceptions: bool = False) -> Conversation[list[Any]]:
-    """What each returned, in order, once all have ended."""
-    outputs: list[Any] = []
-    for start in range(0, len(uuids), BULK):
-        records = yield from all_ended(uuids[start : start + BULK])
-        outputs += [outcome(record, return_exceptions) for record in records]
-    return outputs
-
-
-def succeeded(execution: Reference, wait: bool) -> Conversation[str | Execution]:
-    """What create, delete and their like give back: the id, or after a wait the record of what succeeded."""
-    if not wait:
-        return _uuid(execution)
-    record = yield from until_ended(execution)
-    if record.status != "Success":
-        raise _calls.failure_of(record)
-    return record
-
-
-# ---------------------------------------------------------------- resources
+from faaspot.types import Callback, Execution, Rerun
 
 
 class Executions:
@@ -259,12 +28,12 @@ class Executions:
     def get(self, execution: Several) -> builtins.list[Execution]: ...
     def get(self, execution: Reference | Several) -> Execution | builtins.list[Execution]:
         """The record of one execution, or of several."""
-        found: Execution | builtins.list[Execution] = self._session.hold(_read(execution))
+        found: Execution | builtins.list[Execution] = self._session.hold(calls.read(execution))
         return found
 
     def get_bulk(self, executions: Sequence[Reference]) -> builtins.list[Execution]:
         """The records of several executions, in the order asked for. `NotFound` names those that are unknown."""
-        return self._session.hold(fetch_bulk(executions))
+        return self._session.hold(calls.fetch_bulk(executions))
 
     def list(
         self,
@@ -275,13 +44,16 @@ class Executions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
         limit: int = 100,
     ) -> builtins.list[Execution]:
         """The newest `limit` records.
 
-        What has ended only with `include_completed`, or when `status` or `reason` is given.
+        What has ended only with `include_completed`, or when `status` or `reason` is given. `rerun`: only what was run
+        again, or False: what was not.
         """
-        return self._session.hold(_list(limit, _filters(include_completed, deployment, status, reason, since, until)))
+        wanted = calls.filters(include_completed, deployment, status, reason, since, until, rerun)
+        return self._session.hold(calls.newest(limit, wanted))
 
     def iterate(
         self,
@@ -292,39 +64,63 @@ class Executions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
     ) -> Iterator[Execution]:
         """All records, newest first, page by page."""
-        filters = _filters(include_completed, deployment, status, reason, since, until)
+        filters = calls.filters(include_completed, deployment, status, reason, since, until, rerun)
         cursor: str | None = None
         while True:
-            items, cursor = self._session.hold(page(cursor, PAGE, filters))
+            items, cursor = self._session.hold(calls.page(cursor, calls.PAGE, filters))
             yield from items
             if cursor is None:
                 return
 
     def wait(self, execution: Reference, timeout: float | None = None) -> Execution:
         """The record once the execution has ended, however it ended. `WaitTimeout` after `timeout` seconds."""
-        return self._session.hold(until_ended(execution, timeout))
+        return self._session.hold(calls.until_ended(execution, timeout))
 
     def wait_bulk(self, executions: Sequence[Reference]) -> builtins.list[Execution]:
         """The records of several executions, in the order asked for, once all have ended, however they ended."""
-        return self._session.hold(all_ended(executions))
+        return self._session.hold(calls.all_ended(executions))
 
     def result(self, execution: Reference, timeout: float | None = None) -> Any:
         """What the function returned, once it has ended; raises its `RunError` if it failed."""
-        return self._session.hold(result(execution, timeout))
+        return self._session.hold(calls.result(execution, timeout))
 
     def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""
-        return self._session.hold(cancel(execution))
+        return self._session.hold(calls.cancel(execution))
+
+    def callback(self, execution: Reference) -> Callback:
+        """Who is told of its end, and every try so far. `NotFound` for one that nobody is told of."""
+        return self._session.hold(calls.callback(execution))
+
+    def rerun(self, execution: Reference) -> str:
+        """Run it again, by its deployment as it stands now; the id of the new execution. Its own record stays."""
+        return self._session.hold(calls.rerun(execution))
+
+    def rerun_all(
+        self,
+        deployment: str | None = None,
+        *,
+        status: str | None = None,
+        reason: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> builtins.list[Rerun]:
+        """Run again what failed and was not run again before, newest first; what became of each.
+
+        Without `status` ("Failure" or "Cancelled") and `reason` all failures.
+        """
+        return self._session.hold(calls.rerun_all(status, deployment, reason, since, until))
 
     def logs(self, execution: Reference) -> str:
         """What it has written to stdout and stderr so far, in order."""
-        return self._session.hold(_log(execution))
+        return self._session.hold(calls.log(execution))
 
     def follow(self, execution: Reference) -> Iterator[str]:
         """What it writes, as it writes it, until it ends."""
-        return self._session.stream(_follow(execution))
+        return self._session.stream(calls.follow(execution))
 
 
 class AsyncExecutions:
@@ -342,12 +138,12 @@ class AsyncExecutions:
     async def get(self, execution: Several) -> builtins.list[Execution]: ...
     async def get(self, execution: Reference | Several) -> Execution | builtins.list[Execution]:
         """The record of one execution, or of several."""
-        found: Execution | builtins.list[Execution] = await self._session.hold(_read(execution))
+        found: Execution | builtins.list[Execution] = await self._session.hold(calls.read(execution))
         return found
 
     async def get_bulk(self, executions: Sequence[Reference]) -> builtins.list[Execution]:
         """The records of several executions, in the order asked for. `NotFound` names those that are unknown."""
-        return await self._session.hold(fetch_bulk(executions))
+        return await self._session.hold(calls.fetch_bulk(executions))
 
     async def list(
         self,
@@ -358,14 +154,16 @@ class AsyncExecutions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
         limit: int = 100,
     ) -> builtins.list[Execution]:
         """The newest `limit` records.
 
-        What has ended only with `include_completed`, or when `status` or `reason` is given.
+        What has ended only with `include_completed`, or when `status` or `reason` is given. `rerun`: only what was run
+        again, or False: what was not.
         """
         return await self._session.hold(
-            _list(limit, _filters(include_completed, deployment, status, reason, since, until))
+            calls.newest(limit, calls.filters(include_completed, deployment, status, reason, since, until, rerun))
         )
 
     async def iterate(
@@ -377,12 +175,13 @@ class AsyncExecutions:
         reason: str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        rerun: bool | None = None,
     ) -> AsyncIterator[Execution]:
         """All records, newest first, page by page."""
-        filters = _filters(include_completed, deployment, status, reason, since, until)
+        filters = calls.filters(include_completed, deployment, status, reason, since, until, rerun)
         cursor: str | None = None
         while True:
-            items, cursor = await self._session.hold(page(cursor, PAGE, filters))
+            items, cursor = await self._session.hold(calls.page(cursor, calls.PAGE, filters))
             for item in items:
                 yield item
             if cursor is None:
@@ -390,24 +189,47 @@ class AsyncExecutions:
 
     async def wait(self, execution: Reference, timeout: float | None = None) -> Execution:
         """The record once the execution has ended, however it ended. `WaitTimeout` after `timeout` seconds."""
-        return await self._session.hold(until_ended(execution, timeout))
+        return await self._session.hold(calls.until_ended(execution, timeout))
 
     async def wait_bulk(self, executions: Sequence[Reference]) -> builtins.list[Execution]:
         """The records of several executions, in the order asked for, once all have ended, however they ended."""
-        return await self._session.hold(all_ended(executions))
+        return await self._session.hold(calls.all_ended(executions))
 
     async def result(self, execution: Reference, timeout: float | None = None) -> Any:
         """What the function returned, once it has ended; raises its `RunError` if it failed."""
-        return await self._session.hold(result(execution, timeout))
+        return await self._session.hold(calls.result(execution, timeout))
 
     async def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""
-        return await self._session.hold(cancel(execution))
+        return await self._session.hold(calls.cancel(execution))
+
+    async def callback(self, execution: Reference) -> Callback:
+        """Who is told of its end, and every try so far. `NotFound` for one that nobody is told of."""
+        return await self._session.hold(calls.callback(execution))
+
+    async def rerun(self, execution: Reference) -> str:
+        """Run it again, by its deployment as it stands now; the id of the new execution. Its own record stays."""
+        return await self._session.hold(calls.rerun(execution))
+
+    async def rerun_all(
+        self,
+        deployment: str | None = None,
+        *,
+        status: str | None = None,
+        reason: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> builtins.list[Rerun]:
+        """Run again what failed and was not run again before, newest first; what became of each.
+
+        Without `status` ("Failure" or "Cancelled") and `reason` all failures.
+        """
+        return await self._session.hold(calls.rerun_all(status, deployment, reason, since, until))
 
     async def logs(self, execution: Reference) -> str:
         """What it has written to stdout and stderr so far, in order."""
-        return await self._session.hold(_log(execution))
+        return await self._session.hold(calls.log(execution))
 
     def follow(self, execution: Reference) -> AsyncIterator[str]:
         """What it writes, as it writes it, until it ends."""
-        return self._session.stream(_follow(execution))
+        return self._session.stream(calls.follow(execution))

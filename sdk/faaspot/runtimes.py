@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from faaspot import _calls, executions
+from faaspot import _calls
+from faaspot import _executions as executions
 from faaspot._calls import Conversation
 from faaspot._session import AsyncSession, Session
 from faaspot.errors import RuntimeUnavailable, WaitTimeout

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from faaspot import _calls, executions
+from faaspot import _calls
+from faaspot import _executions as executions
 from faaspot._calls import Conversation, Request
 from faaspot._session import AsyncSession, Session
 from faaspot.types import Execution, Spot

@@ -1,4 +1,4 @@
-"""Who may do what: named tokens with a role. Administrators only."""
+"""Who may do what: named tokens with a role. For administrators, but for one's own callback secret."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def _create(name: str, role: Role, spots: Sequence[str]) -> Conversation[Token]:
     return Token((yield from _calls.ask(_calls.send("PUT", "tokens/", body))))
 
 
+def _callback_secret() -> Conversation[str]:
+    return str((yield from _calls.ask(_calls.get("tokens/callback-secret")))["secret"])
+
+
 def _revoke(name: str) -> Conversation[Any]:
     return (yield from _calls.ask(_calls.send("DELETE", f"tokens/{_calls.segment(name)}")))
 
@@ -39,6 +43,10 @@ class Tokens:
     def create(self, name: str, role: Role = "deployer", spots: Sequence[str] = ()) -> Token:
         """Make a token; `token` of the answer is its text, shown this once. `spots` limits a deployer to these."""
         return self._session.hold(_create(name, role, spots))
+
+    def callback_secret(self) -> str:
+        """What your receivers of callbacks check signatures with: of your own token, whatever its role."""
+        return self._session.hold(_callback_secret())
 
     def revoke(self, name: str) -> Any:
         """Make a token invalid at once."""
@@ -58,6 +66,10 @@ class AsyncTokens:
     async def create(self, name: str, role: Role = "deployer", spots: Sequence[str] = ()) -> Token:
         """Make a token; `token` of the answer is its text, shown this once. `spots` limits a deployer to these."""
         return await self._session.hold(_create(name, role, spots))
+
+    async def callback_secret(self) -> str:
+        """What your receivers of callbacks check signatures with: of your own token, whatever its role."""
+        return await self._session.hold(_callback_secret())
 
     async def revoke(self, name: str) -> Any:
         """Make a token invalid at once."""

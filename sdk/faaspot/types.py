@@ -128,6 +128,26 @@ class Execution(Record):
         return self["status"] in ENDED
 
 
+class Callback(Record):
+    """Who is told of an execution's end: `origin`, its URL without the path. `next`: when it is told (again).
+
+    `status`: "waiting" for the end, "pending", "delivered" or "failed"; `tries` {at, status, error, ms} of each try.
+    """
+
+    origin = Field[str]()
+    status = Field[str]()
+    next = Field[str | None]()
+    tries = Field[list[dict[str, Any]]]()
+
+
+class Rerun(Record):
+    """What became of running the execution `of` again: the new one's id, or None and a message that says why."""
+
+    of = Field[str]()
+    uuid = Field[str | None]()
+    message = Field[str | None]()
+
+
 class Settings(Record):
     """The settings of a deployment version. Units: `timeout` seconds, `memory` and `tmp` MB (2**20)."""
 
@@ -141,6 +161,11 @@ class Settings(Record):
     sdist = Field[bool]()
     description = Field[str | None]()
     egress = Field[list[str] | None]()
+    retries = Field[int | None]()
+    retry_on = Field[list[str]]()
+    retry_backoff = Field[float]()
+    max_age = Field[float | None]()
+    callback_url = Field[str]()
 
 
 class Deployment(Record):
@@ -232,8 +257,10 @@ class SettingsFields(TypedDict, total=False):
 
     `timeout` seconds; `memory` and `tmp` MB; `pids` processes and threads; `network` "none" or "internet"; `egress` the
     only places that a run may connect to ("api.example.com:443"); `python` a minor version such as "3.12"; `runtime` a
-    runtime's name; `sdist` whether packages without a wheel may be built; `concurrency` runs at a time per spot;
-    `retries` extra attempts; `reuse` one process for several runs.
+    runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
+    that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
+    before the first of them; `max_age` seconds that a run may wait for its start; `callback_url` who is told of
+    each end; `concurrency` runs at a time per spot; `reuse` one process for several runs.
     """
 
     timeout: float
@@ -247,5 +274,21 @@ class SettingsFields(TypedDict, total=False):
     sdist: bool
     concurrency: int
     retries: int
+    retry_on: Sequence[str]
+    retry_backoff: float
     reuse: int | bool
     description: str
+    max_age: float
+    callback_url: str
+
+
+class RunFields(TypedDict, total=False):
+    """What a run may be told beside its args.
+
+    `idempotency_key`: the same run under the same key is the same execution, so it is sent again where an answer was
+    lost; `max_age` seconds that it may wait for its start; `callback_url` who is told of its end.
+    """
+
+    idempotency_key: str
+    max_age: float
+    callback_url: str

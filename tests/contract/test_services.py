@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from faaspot_api.domain.model import Filter
+from faaspot_api.domain.model import Filter, RunOptions
 from faaspot_api.errors import ApiError, Conflict, NotFound, Unavailable
+from faaspot_api.services.callbacks import CallbackSecrets
 from faaspot_runner.contract import QUEUE_BUILDS, BuildOutcome
 from faaspot_runner.contract.runtimes import RuntimeDefinition
-from tests.control_plane import ADMIN, LOCK, MAIN, Plane, control_plane, ended
+from tests.control_plane import ADMIN, LOCK, MAIN, Plane, control_plane, ended, failed
 from tests.postgres_servers import BINARIES, MISSING, PostgresServer, running_postgres
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,29 @@ def test_updates_at_once_lose_nothing(plane: Plane) -> None:
     settings = version.settings
     assert (settings.memory, settings.timeout, settings.pids, settings.tmp) == (128, 9.0, 9, 9)
     assert (version.number, version.context_keys) == (6, ("a",))
+
+
+def test_of_many_runs_under_one_key_at_once_one_is_accepted(plane: Plane) -> None:
+    plane.create()
+    options = RunOptions(key="k")
+    found = _together(*(lambda: plane.services.executions.run(ADMIN, "hello", "{}", options).uuid for _ in range(20)))
+    assert len(set(found)) == 1
+    assert len(plane.services.executions.list(ADMIN, Filter(kind="run"), 100, None).items) == 1
+
+
+def test_of_many_who_run_all_failures_again_each_failure_is_taken_once(plane: Plane) -> None:
+    plane.create()
+    lost = plane.services.executions.run_bulk(ADMIN, "hello", ["{}"] * 20)
+    for _ in lost:
+        plane.finish(plane.take(), **failed())
+    done = _together(*(lambda: plane.services.reruns.rerun_all(ADMIN, Filter(), 30, None).items for _ in range(6)))
+    assert sorted(each.of for items in done for each in items) == sorted(lost)
+
+
+def test_of_many_who_sign_first_all_have_the_same_key(plane: Plane) -> None:
+    found = _together(*(lambda: CallbackSecrets(plane.store).of("ann") for _ in range(12)))
+    assert len(set(found)) == 1
+    assert found[0] == CallbackSecrets(plane.store).of("ann") != CallbackSecrets(plane.store).of("bob")
 
 
 @pytest.mark.parametrize("succeeds", [True, False])

@@ -268,9 +268,12 @@ def test_start_retry_and_end_are_written(store: Store) -> None:
         seq = executions.tracked(transaction, [row.uuid])[row.uuid].seq
         executions.mark_started(transaction, [(seq, START + 5, "127.0.0.1")])
         assert executions.tracked(transaction, [row.uuid])[row.uuid].started == START + 5
-        executions.mark_retried(transaction, [(seq, 2, "t2")])
+        begun = executions.tracked(transaction, [row.uuid])[row.uuid]
+        waits = replace(begun, state=replace(begun.state, attempt=2, token="t2"), expires=START + 9)
+        executions.mark_retried(transaction, [waits])
         again = executions.tracked(transaction, [row.uuid])[row.uuid]
         assert (again.state.status, again.state.attempt, again.state.token, again.started) == ("Pending", 2, "t2", None)
+        assert again.expires == START + 9
         executions.mark_cancelling(transaction, [seq])
         assert executions.tracked(transaction, [row.uuid])[row.uuid].state.cancelling
         executions.mark_ended(transaction, [an_end(seq, "Failure", "error", error='{"type": "E"}')])

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from faaspot_api.domain import egress
+from faaspot_api.domain import egress, retries
 from faaspot_api.domain.model import Settings
 from faaspot_api.errors import FieldError
 from faaspot_runner.contract import Limits, Network
 from faaspot_runner.contract.egress import ANYWHERE
 
-NOT_YET = frozenset({"concurrency", "retries", "reuse"})
+NOT_YET = frozenset({"concurrency", "reuse"})
 """Fields of the wire that a later release takes."""
 
 MAX_DESCRIPTION = 1000
@@ -43,6 +43,9 @@ RANGES = {
     "memory": Range(least=16, most=1_048_576, noun=MEGABYTES),
     "pids": Range(least=1, most=32_768, noun="processes and threads"),
     "tmp": Range(least=1, most=1_048_576, noun=MEGABYTES),
+    "retries": Range(least=0, most=100, noun="further starts"),
+    "retry_backoff": Range(least=0, most=retries.LONGEST_PAUSE, noun="seconds", whole=False),
+    "max_age": Range(least=1, most=31 * 86_400, noun="seconds", whole=False),
 }
 NETWORKS: tuple[Network, ...] = ("none", "internet")
 
@@ -54,7 +57,8 @@ def check(settings: Settings, max_timeout: float = 86_400) -> tuple[FieldError, 
     problems = {name: ranges[name].problem(said[name]) for name in ranges if name in said}
     problems |= {name: _word_problem(name, said[name]) for name in ("network", "description") if name in said}
     listed = () if settings.egress is None else tuple(egress.problems(settings.egress))
-    return (*(FieldError(field=name, message=problem) for name, problem in problems.items() if problem), *listed)
+    plain = (FieldError(field=name, message=problem) for name, problem in problems.items() if problem)
+    return (*plain, *listed, *retries.problems(settings))
 
 
 def _word_problem(name: str, value: str) -> str | None:
@@ -109,6 +113,9 @@ def filled(settings: Settings, *, network: Network, python: str, runtime: str) -
             runtime=runtime,
             sdist=False,
             description="",
+            retry_on=(),
+            retry_backoff=0.0,
+            callback_url="",
         ),
     )
 

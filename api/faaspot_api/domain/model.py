@@ -27,7 +27,10 @@ class Principal:
 class Settings:
     """The settings of a deployment version. None: not said, the default applies. Units as in `contract.Limits`.
 
-    `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any.
+    `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any. So does `retries`,
+    further starts of a run: None are as many as the server allows. `retry_on`, `retry_backoff`: see `domain.retries`.
+    `max_age`: seconds that a run may wait for its start; None, or more than that: the server's own number.
+    `callback_url`: who is told of each run's end, "" nobody.
     """
 
     timeout: float | None = None
@@ -40,6 +43,11 @@ class Settings:
     sdist: bool | None = None
     description: str | None = None
     egress: tuple[str, ...] | None = None
+    retries: int | None = None
+    retry_on: tuple[Reason, ...] | None = None
+    retry_backoff: float | None = None
+    max_age: float | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +133,22 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a caller says of a run beside its args. None: not said.
+
+    `key`: the same request under the same key is the same execution; `max_age`: seconds that it may wait for its start;
+    `callback`: the URL that is told of its end.
+    """
+
+    key: str | None = None
+    max_age: float | None = None
+    callback: str | None = None
+
+
+NO_OPTIONS = RunOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """What a list of executions shows; None: any.
 
@@ -137,6 +161,49 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
     ended: bool = True
+    kind: Kind | None = None
+    rerun: bool | None = None
+    """Only those that somebody has run again (True), or nobody has (False)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """What became of running `of` again: the new execution's id, or why there is none."""
+
+    of: str
+    uuid: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reruns:
+    """One part of many that are run again. `cursor` is opaque text for the next part, None at the end."""
+
+    items: tuple[Rerun, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackTry:
+    """One try to tell of an end. `status`: of the HTTP answer; None: there was none, and `error` says why."""
+
+    at: datetime
+    status: int | None
+    error: str | None
+    ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """Who is told of an execution's end. `origin`: the address without its path, which may hold a secret.
+
+    `status`: waiting for the end, pending (told soon, or again), delivered, failed for good. `next`: when it is told.
+    """
+
+    origin: str
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    next: datetime | None
+    tries: tuple[CallbackTry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

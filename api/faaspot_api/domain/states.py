@@ -4,7 +4,7 @@
 
     Pending --start--> Started --end--> Success | Failure | Cancelled
        ^  |               |
-       |  |               +--retry--> Pending, attempt + 1, a new token (the platform lost the attempt)
+       |  |               +--retry--> Pending, attempt + 1, a new token (see `retries`: the attempt does not count)
        |  +--end--> Failure | Cancelled, or any end whose start report was lost on the way
        +--(never left once it has ended)
 
@@ -17,10 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from faaspot_api.domain.retries import Retries
 from faaspot_runner.contract import TERMINAL, Kind, Reason, Status
-
-RETRIED_REASONS: frozenset[Reason] = frozenset({"worker_lost"})
-"""Failures of the platform, not of the function: another attempt is made while one is left."""
 
 RETRIED_KINDS: frozenset[Kind] = frozenset({"run", "build"})
 """What may be started again. Adding a spot twice would make two spots."""
@@ -82,13 +80,13 @@ def end(state: State, report: Report, ended: End) -> State | None:
     return replace(state, status=ended.status)
 
 
-def may_retry(state: State, reason: Reason | None, max_attempts: int) -> bool:
+def may_retry(state: State, reason: Reason | None, retries: Retries) -> bool:
     """Whether an attempt that ended for `reason` is followed by another one."""
     return (
-        reason in RETRIED_REASONS
+        reason in retries.reasons
         and state.kind in RETRIED_KINDS
         and not state.cancelling
-        and state.attempt < max_attempts
+        and state.attempt < retries.attempts
     )
 
 

@@ -6,6 +6,7 @@ from flask import Flask, Response
 from werkzeug.routing import BaseConverter
 
 from faaspot_api.http import (
+    callbacks,
     deployments,
     errors,
     executions,
@@ -13,6 +14,7 @@ from faaspot_api.http import (
     health,
     later,
     openapi,
+    reruns,
     runs,
     runtimes,
     spots,
@@ -26,6 +28,8 @@ NOUNS = (
     deployments.routes,
     runs.routes,
     executions.routes,
+    reruns.routes,
+    callbacks.routes,
     spots.routes,
     runtimes.routes,
     tokens.routes,

@@ -1,23 +1,16 @@
-"""The bodies of answers: JSON text out of records, without ever decoding a function's own values.
-
-`output` and `args` of a record are JSON texts already; they are set into the record's text as they are.
-"""
+"""The bodies of answers: JSON text out of records (see `domain.records` for that of an execution)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 from flask import Response
 
 from faaspot_api.domain.model import Deployment, Execution, Runtime, Spot, Token, Version
+from faaspot_api.domain.records import text as record
+from faaspot_api.domain.records import time
 from faaspot_api.http import strict
-from faaspot_runner.contract import Timings, Usage
-
-NO_TIMINGS = {field.name: None for field in fields(Timings)}
-NO_USAGE = {field.name: None for field in fields(Usage)}
-"""What was not measured is null: a record has the same keys whatever became of it."""
 
 
 def text(json: str, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -32,34 +25,6 @@ def text(json: str, *, status: int = 200, headers: dict[str, str] | None = None)
 def value(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer of a value that JSON can hold."""
     return text(strict.dump(value), status=status, headers=headers)
-
-
-def time(moment: datetime | None) -> str | None:
-    """W23: ``2017-07-21 15:10:52.537686+00:00``."""
-    return None if moment is None else moment.isoformat(sep=" ", timespec="microseconds")
-
-
-def record(execution: Execution) -> str:
-    """JSON text of the one record of an execution."""
-    known = {
-        "uuid": execution.uuid,
-        "name": execution.name,
-        "deployment": execution.deployment,
-        "version": execution.version,
-        "kind": execution.kind,
-        "status": execution.status,
-        "reason": execution.reason,
-        "error": execution.error,
-        "created": time(execution.created),
-        "started": time(execution.started),
-        "ended": time(execution.ended),
-        "spot": execution.spot,
-        "attempt": execution.attempt,
-        "timings": NO_TIMINGS | execution.timings,
-        "usage": NO_USAGE | execution.usage,
-        "logs_truncated": execution.logs_truncated,
-    }
-    return f'{strict.dump(known)[:-1]},"output":{execution.output or "null"},"args":{execution.args or "null"}}}'
 
 
 def records(executions: tuple[Execution, ...] | list[Execution]) -> str:

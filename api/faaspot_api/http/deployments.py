@@ -107,8 +107,7 @@ def change(body: schemas.CreateDeployment | schemas.UpdateDeployment) -> Deploym
     }
     renamed = said.pop("name") if "name" in said and isinstance(body, schemas.UpdateDeployment) else None
     said.pop("name", None)
-    if "egress" in said:
-        said["egress"] = tuple(said["egress"])
+    said |= {name: tuple(said[name]) for name in ("egress", "retry_on") if name in said}
     return DeploymentChange(**texts, name=renamed, settings=Settings(**said))
 
 

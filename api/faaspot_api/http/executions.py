@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from flask import Response
 
+from faaspot_api.domain import records
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import FieldError, Invalid, TooLarge
 from faaspot_api.http import answers, gateway, reading, schemas, wire
@@ -38,6 +39,7 @@ def list_executions(call: Call, query: schemas.ListExecutions) -> Response:
         since=query.since,
         until=query.until,
         ended=bool(query.include_completed),
+        rerun=query.rerun,
     )
     page = call.services.executions.list(call.who, wanted, query.limit, query.cursor)
     headers = {} if page.cursor is None else {"Link": f'<{_next(call, page.cursor)}>; rel="next"'}
@@ -47,7 +49,7 @@ def list_executions(call: Call, query: schemas.ListExecutions) -> Response:
 @routes.route("GET", "/executions/<member:uuid>", schemas.Execution, errors=(404,))
 def get_execution(call: Call, uuid: str) -> Response:
     """The record of one execution."""
-    return answers.text(answers.record(call.services.executions.get(call.who, uuid)))
+    return answers.text(records.text(call.services.executions.get(call.who, uuid)))
 
 
 @routes.route("POST", "/executions/bulk", list[schemas.Execution], errors=(404, 413), document=BULK_GET)
@@ -65,7 +67,7 @@ def get_executions(call: Call) -> Response:
 @routes.route("DELETE", "/executions/<member:uuid>", schemas.Execution, errors=(404, 409))
 def cancel_execution(call: Call, uuid: str) -> Response:
     """Cancel an execution that has not ended."""
-    return answers.text(answers.record(call.services.executions.cancel(call.who, uuid)))
+    return answers.text(records.text(call.services.executions.cancel(call.who, uuid)))
 
 
 @routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404, 429), media="text/plain")

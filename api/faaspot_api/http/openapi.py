@@ -29,6 +29,7 @@ DESCRIPTIONS = {
     404: "Unknown, or not yours.",
     409: "The present state does not allow it.",
     413: "Too large.",
+    422: "The Idempotency-Key was used for another request.",
     429: "Too much at once; see Retry-After.",
     500: "The function failed (`error_code` is the reason), or `internal`: a defect.",
     503: "Something is away for now; see Retry-After.",

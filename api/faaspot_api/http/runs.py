@@ -15,6 +15,7 @@ from flask import Response
 from faaspot_api.domain.model import Execution
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, RunFailed, TimedOut, TooLarge, Unavailable
 from faaspot_api.http import answers, gateway, reading, schemas, strict, wire
+from faaspot_api.http.options import PARAMETERS, run_options
 from faaspot_api.http.routes import Call, Routes
 from faaspot_runner.contract import MAX_ARGS_BYTES
 
@@ -26,7 +27,7 @@ RETRY_AFTER = 5
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
 _ASYNC = re.compile(r"(?:^|[,\s])respond-async\s*(?:$|[,;])", re.IGNORECASE)
 
-RUN_ERRORS = (404, 409, 413, 429, 504)
+RUN_ERRORS = (404, 409, 413, 422, 429, 504)
 _ARGS = {"type": "object", "additionalProperties": True}
 _IN_BODY = {"requestBody": {"required": False, "content": {"application/json": {"schema": _ARGS}}}}
 _IN_QUERY = {
@@ -37,7 +38,8 @@ _IN_QUERY = {
             "style": "form",
             "explode": True,
             "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-        }
+        },
+        *PARAMETERS,
     ]
 }
 _PREFER = {
@@ -47,10 +49,11 @@ _PREFER = {
     "schema": {"type": "string"},
 }
 _MANY = {
+    "parameters": [*PARAMETERS],
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"type": "array", "items": _ARGS, "maxItems": schemas.MAX_BULK}}},
-    }
+    },
 }
 
 
@@ -60,7 +63,7 @@ _MANY = {
     {200: Any, 202: schemas.Changed},
     query=None,
     errors=RUN_ERRORS,
-    document={**_IN_BODY, "parameters": [_PREFER]},
+    document={**_IN_BODY, "parameters": [_PREFER, *PARAMETERS]},
 )
 def run(call: Call, name: str) -> Response:
     """Run in the background; the answer is the execution's id, or with `Prefer: wait=N` the result."""
@@ -81,7 +84,14 @@ def run_by_query(call: Call, name: str) -> Response:
     return _run(call, name)
 
 
-@routes.route("POST", "/sync/deployments/<name>/rpc/", Any, query=None, errors=RUN_ERRORS, document=_IN_BODY)
+@routes.route(
+    "POST",
+    "/sync/deployments/<name>/rpc/",
+    Any,
+    query=None,
+    errors=RUN_ERRORS,
+    document={**_IN_BODY, "parameters": [*PARAMETERS]},
+)
 def run_sync(call: Call, name: str) -> Response:
     """Run and wait; the answer is what `main` returned."""
     return _run_sync(call, name)
@@ -102,15 +112,14 @@ def run_sync_by_query(call: Call, name: str) -> Response:
 
 
 @routes.route(
-    "POST", "/deployments/<name>/bulk_rpc/", list[schemas.ExecutionId], errors=(404, 409, 413, 429), document=_MANY
+    "POST", "/deployments/<name>/bulk_rpc/", list[schemas.ExecutionId], errors=(404, 409, 413, 422, 429), document=_MANY
 )
 def run_bulk(call: Call, name: str) -> Response:
     """Run many times in the background; the answer is a list of ids in the order of the args."""
-    _refuse_idempotency_key(call)
     items = wire.items(call.request, "values", reading.BULK_BODY)
     if len(items) > schemas.MAX_BULK:
         raise TooLarge(f"At most {schemas.MAX_BULK} runs at a time; these are {len(items)}.")
-    return answers.value(call.services.executions.run_bulk(call.who, name, _texts(items)))
+    return answers.value(call.services.executions.run_bulk(call.who, name, _texts(items), run_options(call.request)))
 
 
 def _run(call: Call, name: str) -> Response:
@@ -122,7 +131,7 @@ def _run(call: Call, name: str) -> Response:
         execution, ended = _wait(call, name, args, seconds)
         applied = f"wait={seconds:g}"
         return _result(execution, applied) if ended else _accepted(call, execution, applied)
-    execution = call.services.executions.run(call.who, name, args)
+    execution = call.services.executions.run(call.who, name, args, run_options(call.request))
     if _ASYNC.search(prefer):
         return _accepted(call, execution, "respond-async")
     return answers.text(f'"{execution.uuid}"', headers={"Execution-Id": execution.uuid})
@@ -142,9 +151,9 @@ def _run_sync(call: Call, name: str) -> Response:
 
 def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Execution, bool]:
     """Run and wait, among those who may; a caller who leaves meanwhile is not waited for, its run goes on."""
-    gone = gateway.gone(call.request.environ)
+    gone, options = gateway.gone(call.request.environ), run_options(call.request)
     with call.waiters.waiting(call.who):
-        return call.services.executions.run_wait(call.who, name, args, seconds, gone)
+        return call.services.executions.run_wait(call.who, name, args, seconds, gone, options)
 
 
 def _result(execution: Execution, applied: str | None) -> Response:
@@ -187,7 +196,6 @@ def _line(execution: Execution) -> str:
 
 
 def _args(call: Call) -> str:
-    _refuse_idempotency_key(call)
     args = wire.run_args(call.request, reading.ARGS_BODY)
     if len(args) > MAX_ARGS_BYTES or len(args.encode()) > MAX_ARGS_BYTES:
         raise reading.too_large("args", MAX_ARGS_BYTES)
@@ -208,8 +216,3 @@ def _texts(items: list[Any]) -> list[str]:
         if len(text) > MAX_ARGS_BYTES // 4 and len(text.encode()) > MAX_ARGS_BYTES:
             raise reading.too_large(f"[{index}]", MAX_ARGS_BYTES)
     return texts
-
-
-def _refuse_idempotency_key(call: Call) -> None:
-    if "Idempotency-Key" in call.request.headers:
-        strict.refuse("is not supported yet; leave the header out", field="Idempotency-Key")

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
-from faaspot_api.domain import limits, names
+from faaspot_api.domain import callbacks, limits, names
+from faaspot_api.domain.retries import ON_REQUEST
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import wire
 from faaspot_runner.contract import Kind, Network, Reason, Status
@@ -67,6 +68,25 @@ class _Settings(Request):
     )
     sdist: bool = left_out("Packages without a wheel may be built, inside a sandbox.")
     description: str = left_out("A text for people.", document={"maxLength": limits.MAX_DESCRIPTION})
+    retries: int = left_out(
+        "Further starts of a run that the platform lost or `retry_on` names; left out: as many as the server says.",
+        document=_range("retries"),
+    )
+    retry_on: list[Reason] = left_out(
+        "Failures of the function that are tried again, too.",
+        document={"items": {"type": "string", "enum": list(ON_REQUEST)}},
+    )
+    retry_backoff: float = left_out(
+        "Seconds before the second start; they double before each further one.", document=_range("retry_backoff")
+    )
+    callback_url: str = left_out(
+        "The http or https URL that is told of each run's end, signed; empty for nobody.",
+        document={"maxLength": callbacks.MAX_URL},
+    )
+    max_age: float = left_out(
+        "Seconds that a run may wait for its start, then it ends as `no_spot`; never longer than the server allows.",
+        document=_range("max_age"),
+    )
 
 
 class CreateDeployment(_Settings):
@@ -169,6 +189,7 @@ class ListExecutions(Request):
     since: Moment = left_out("Created at or after; UTC where no offset is said.")
     until: Moment = left_out("Created before.")
     include_completed: Flag = left_out("Also those that have ended.")
+    rerun: Flag = left_out("Only those that were run again, or with `false` that were not.")
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: str = left_out("Of the `next` link; opaque.", max_length=1000)
 
@@ -237,6 +258,11 @@ class Settings(BaseModel):
     sdist: bool | None
     description: str | None
     egress: list[str] | None
+    retries: int | None
+    retry_on: list[Reason] | None
+    retry_backoff: float | None
+    max_age: float | None
+    callback_url: str | None
 
 
 class VersionSummary(BaseModel):

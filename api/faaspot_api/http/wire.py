@@ -66,7 +66,7 @@ def collection_of_application(path: str) -> Iterator[str]:
 APPLICATION = r"(?!replace\Z)[^/]{1,200}"
 """W4: what 0.1.6 may put before a name ("None" when its profile has no application). The platform has one application,
 so the word is taken and means nothing. ``nodes/replace/IP`` is no spot of an application `replace`."""
-MEMBER = r"(?!(?:rpc|bulk_rpc|versions|rollback|bulk)\Z)[^/]+"
+MEMBER = r"(?!(?:rpc|bulk_rpc|versions|rollback|bulk|rerun)\Z)[^/]+"
 """A name or id where one of our own words could stand: ``functions/x/rpc`` is no function `rpc` of an application `x`,
 and ``executions/bulk`` is no execution."""
 

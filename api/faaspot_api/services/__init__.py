@@ -10,9 +10,9 @@
     code(version) -> str                             lock(version) -> str | None
 
 ``executions: ExecutionService``
-    run(who, name, args) -> Execution                args: JSON text of a dict, checked by the caller (size, strictness)
-    run_bulk(who, name, [args]) -> list of ids
-    run_wait(who, name, args, wait: float | None, gone) -> (Execution, ended: bool)
+    run(who, name, args, options) -> Execution       args: JSON text of a dict, checked by the caller (size, strictness)
+    run_bulk(who, name, [args], options) -> list of ids
+    run_wait(who, name, args, wait: float | None, gone, options) -> (Execution, ended: bool)
         gone(): the caller has left; it is not waited for any more, and the run goes on.
         None: the deployment's timeout + 30 s of queueing; with no spot online at its end the run ends `no_spot`.
         Never raises for how the run ended: the record says it. An error carries `execution_id` once there is a record.
@@ -23,6 +23,15 @@
     cancel(who, id) -> Execution                     (waits up to 1 s for the kill; Started if it takes longer)
     logs(who, id) -> str
     follow(who, id, gone) -> Iterator[str]           until the end, or the reader is gone(); "" while silent
+
+``reruns: RerunService``
+    rerun(who, id) -> execution id                   rerun_all(who, filter, limit, cursor) -> Reruns
+
+``callbacks: CallbackService``
+    of(who, id) -> Callback                          secret(who) -> str
+
+``courier: Courier``
+    round() -> bool                                  every half second, by one process
 
 ``spots: SpotService``
     list(who) / get(who, ip) -> Spot                 add(who) -> execution id
@@ -57,13 +66,17 @@ from dataclasses import dataclass
 
 from faaspot_api.keys import public_key
 from faaspot_api.queue.base import Queue
+from faaspot_api.services.acceptance import Acceptance
+from faaspot_api.services.callbacks import CallbackSecrets, CallbackService
 from faaspot_api.services.clearing import Clearing
+from faaspot_api.services.courier import Courier
 from faaspot_api.services.deployments import DeploymentService
 from faaspot_api.services.executions import ExecutionService
 from faaspot_api.services.health import HealthService
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
 from faaspot_api.services.recorder import Recorder
+from faaspot_api.services.reruns import RerunService
 from faaspot_api.services.runtimes import RuntimeService
 from faaspot_api.services.spots import SpotService
 from faaspot_api.services.tokens import TokenService
@@ -73,12 +86,15 @@ from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store
 
 __all__ = [
+    "CallbackService",
+    "Courier",
     "DeploymentService",
     "ExecutionService",
     "HealthService",
     "Policy",
     "Reconciler",
     "Recorder",
+    "RerunService",
     "RuntimeService",
     "Services",
     "SpotService",
@@ -92,6 +108,9 @@ class Services:
 
     deployments: DeploymentService
     executions: ExecutionService
+    reruns: RerunService
+    callbacks: CallbackService
+    courier: Courier
     spots: SpotService
     runtimes: RuntimeService
     tokens: TokenService
@@ -100,14 +119,26 @@ class Services:
     reconciler: Reconciler
 
     @classmethod
-    def make(cls, store: Store, blobs: Blobs, queue: Queue, spot_key: bytes, policy: Policy | None = None) -> Services:
+    def make(
+        cls,
+        store: Store,
+        blobs: Blobs,
+        queue: Queue,
+        spot_key: bytes,
+        policy: Policy | None = None,
+    ) -> Services:
         """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
         policy = policy or Policy()
         recorder = Recorder(store, blobs, queue, policy)
+        secrets = CallbackSecrets(store)
+        acceptance = Acceptance(store, queue, policy)
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
-            executions=ExecutionService(store, queue, recorder, policy),
+            executions=ExecutionService(store, queue, recorder, acceptance, policy),
+            reruns=RerunService(store, acceptance),
+            callbacks=CallbackService(store, secrets),
+            courier=Courier(store, secrets, policy),
             spots=SpotService(store, queue),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),

@@ -106,7 +106,7 @@ class DeploymentService:
         access.require(who, "manage")
         if (bad := names.name_error(name)) is not None:
             raise Invalid.fields(bad)
-        draft = drafts.first(change, self._offers(), self._policy.max_timeout)
+        draft = drafts.first(change, self._offers(), self._policy)
         with self._store.read() as transaction:
             if deployments.by_name(transaction, name) is not None:
                 raise deployments.exists(name)
@@ -137,13 +137,13 @@ class DeploymentService:
         if drafts.is_nothing(change):
             return self._rename(who, name, change.name)
         offers = self._offers() if drafts.needs_offers(change) else None
-        draft = drafts.next_after(base, change, offers, self._policy.max_timeout)
+        draft = drafts.next_after(base, change, offers, self._policy)
         version_id = names.new_id()
         with self._keeping(draft, version_id) as (transaction, kept):
             row = self._renamed(transaction, self._alone(transaction, who, name), change.name)
             if row.newest_id != base.id:  # another update came between: what this one says goes on top of it
                 base = _by_id(transaction, row.newest_id)
-                draft = drafts.next_after(base, change, None, self._policy.max_timeout)
+                draft = drafts.next_after(base, change, None, self._policy)
             version = _next_version(draft, version_id, row.versions + 1, base, kept)
             row = replace(row, newest_id=version_id, versions=version.number, updated=now())
             uuid, after = self._build(transaction, who, row, version, self._same_build(transaction, row, base, draft))

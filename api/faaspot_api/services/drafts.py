@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from faaspot_api.domain import callbacks, limits, requirements, source
 from faaspot_api.domain import context as contexts
-from faaspot_api.domain import limits, requirements, source
 from faaspot_api.domain.model import DeploymentChange, Settings, Version
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.services.offers import RUNTIME, Offers
+from faaspot_api.services.policy import Policy
 
 Value = TypeVar("Value")
 
@@ -48,7 +49,7 @@ def needs_offers(change: DeploymentChange) -> bool:
     return any(each is not None for each in (said.network, said.python, said.runtime, said.egress))
 
 
-def first(change: DeploymentChange, offers: Offers, max_timeout: float) -> Draft:
+def first(change: DeploymentChange, offers: Offers, policy: Policy) -> Draft:
     """The parts of a new deployment. Raises Invalid that lists every bad field, TooLarge."""
     missing = () if change.code is not None else (FieldError(field="code", message="is required"),)
     change = replace(change, settings=limits.implied(change.settings))
@@ -58,15 +59,15 @@ def first(change: DeploymentChange, offers: Offers, max_timeout: float) -> Draft
         python=offers.python,
         runtime=RUNTIME,
     )
-    draft = _checked(change, settings, "", "", max_timeout, missing)
+    draft = _checked(change, settings, "", "", policy, missing)
     offers.check(change.settings, settings)
     return draft
 
 
-def next_after(base: Version, change: DeploymentChange, offers: Offers | None, max_timeout: float) -> Draft:
+def next_after(base: Version, change: DeploymentChange, offers: Offers | None, policy: Policy) -> Draft:
     """The parts of the version after `base`; what is not said stays. `offers`: if `needs_offers`. Raises as `first`."""
     settings = limits.merged(change.settings, base.settings)
-    draft = _checked(change, settings, base.requirements, base.packages, max_timeout, ())
+    draft = _checked(change, settings, base.requirements, base.packages, policy, ())
     if offers is not None:
         offers.check(change.settings, settings)
     return draft
@@ -77,10 +78,10 @@ def _checked(
     settings: Settings,
     text: str,
     packages: str,
-    max_timeout: float,
+    policy: Policy,
     missing: tuple[FieldError, ...],
 ) -> Draft:
-    errors = [*missing, *limits.check(change.settings, max_timeout)]
+    errors = [*missing, *limits.check(change.settings, policy.max_timeout), *_callback(change.settings, policy)]
     if not errors:
         errors += limits.check_filled(settings)
     code = None if change.code is None else source.normal(change.code)
@@ -94,6 +95,12 @@ def _checked(
     if errors:
         raise Invalid.fields(*errors)
     return Draft(code=code, context=context, requirements=text, packages=packages, settings=settings)
+
+
+def _callback(settings: Settings, policy: Policy) -> Iterator[FieldError]:
+    url = settings.callback_url
+    if url and (problem := callbacks.problem(url, policy.callback_networks)):
+        yield FieldError(field="callback_url", message=problem)
 
 
 def _collected(errors: list[FieldError], parse: Callable[[], Value]) -> Value | None:

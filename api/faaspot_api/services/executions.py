@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from faaspot_api.domain.model import Execution, Filter, Page, Principal, Version
-from faaspot_api.domain.names import is_execution_id, is_name, new_execution_id
+from faaspot_api.domain.model import NO_OPTIONS, Execution, Filter, Page, Principal, RunOptions
+from faaspot_api.domain.names import is_execution_id, is_name
 from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
 from faaspot_api.queue.base import LOG_START, Queue
-from faaspot_api.services import access, spots, wakeups
-from faaspot_api.services.backlog import RETRY_AFTER, Backlog
+from faaspot_api.services import access, cursors, spots
+from faaspot_api.services.acceptance import Acceptance, Order
 from faaspot_api.services.policy import Policy
-from faaspot_api.services.recorder import Recorder, new_token
+from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.waiting import Gone, Waiting, never
-from faaspot_api.services.wakeups import Bell, Task
-from faaspot_api.store import deployments, executions, logs
-from faaspot_api.store.deployments import DeploymentRow
-from faaspot_api.store.engine import Store, Transaction
+from faaspot_api.services.wakeups import Bell
+from faaspot_api.store import executions, logs
+from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import NewExecution
-from faaspot_api.store.moments import SECOND, from_micros, now
+from faaspot_api.store.moments import from_micros
 from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 MAX_PAGE = 1000
 NAMED = 100
 """How many bad items of a bulk request an error names."""
-MAX_READY = 1000
-"""Versions remembered; each is a few hundred bytes and its requirements."""
 FOLLOW_SECONDS = 1.0
 """How long a follower waits for more text before it looks whether the end has come."""
 
@@ -39,45 +34,53 @@ FOLLOW_SECONDS = 1.0
 class ExecutionService:
     """What people do with executions."""
 
-    def __init__(self, store: Store, queue: Queue, recorder: Recorder, policy: Policy) -> None:
+    def __init__(self, store: Store, queue: Queue, recorder: Recorder, acceptance: Acceptance, policy: Policy) -> None:
         self._store = store
         self._queue = queue
         self._recorder = recorder
         self._policy = policy
         self._bell = Bell(queue)
-        self._backlog = Backlog(store, policy.max_pending)
+        self._acceptance = acceptance
         self._waiting = Waiting(store, queue, recorder)
-        self._ready: dict[str, Version] = {}
 
     # ------------------------------------------------------------ running
 
-    def run(self, who: Principal, name: str, args: str) -> Execution:
-        """Accept a background run; its record is committed when this returns.
+    def run(self, who: Principal, name: str, args: str, options: RunOptions = NO_OPTIONS) -> Execution:
+        """Accept a background run; its record is committed when this returns. A known key gives the run it stands for.
 
         Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
-        database, or a queue that is full; never one that is away).
+        database, or a queue that is full; never one that is away), Unprocessable (a key of another request).
         """
-        accepted, _ = self._accept(who, name, [args], QUEUE_BACKGROUND)
-        return _public(accepted[0])
+        accepted = self._acceptance.accept(who, Order(name=name, texts=[args], queue=QUEUE_BACKGROUND, options=options))
+        return _public(accepted.rows[0]) if accepted.rows else self._read(accepted.uuids[0])
 
-    def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
+    def run_bulk(self, who: Principal, name: str, args: Sequence[str], options: RunOptions = NO_OPTIONS) -> list[str]:
         """Accept many, all or none; their ids in the order of their args."""
-        accepted, _ = self._accept(who, name, args, QUEUE_BACKGROUND)
-        return [row.uuid for row in accepted]
+        order = Order(name=name, texts=args, queue=QUEUE_BACKGROUND, options=options)
+        return self._acceptance.accept(who, order).uuids
 
     def run_wait(
-        self, who: Principal, name: str, args: str, wait: float | None, gone: Gone = never
+        self,
+        who: Principal,
+        name: str,
+        args: str,
+        wait: float | None,
+        gone: Gone = never,
+        options: RunOptions = NO_OPTIONS,
     ) -> tuple[Execution, bool]:
         """Run and wait: the record, and whether it has ended. `wait`: seconds; None: the timeout and some queueing.
 
         With None a run that no spot could take ends `no_spot`; with seconds, or if the caller has `gone`, it goes on.
         Raises what `run` raises, and Invalid where the deployment's timeout is too long to be waited for.
         """
-        accepted, version = self._accept(who, name, [args], QUEUE_SYNC, bounded=wait is None)
-        uuid = accepted[0].uuid
-        seconds = (version.settings.timeout or 0.0) + self._policy.queueing if wait is None else wait
+        order = Order(name=name, texts=[args], queue=QUEUE_SYNC, options=options, bounded=wait is None)
+        accepted = self._acceptance.accept(who, order)
+        uuid = accepted.uuids[0]
+        seconds = accepted.timeout + self._policy.queueing if wait is None else wait
         try:
-            execution = self._waiting.for_reply(uuid, seconds, gone)
+            # The reply of a run that was accepted before is for who asked first.
+            waited = self._waiting.for_end if accepted.repeated else self._waiting.for_reply
+            execution = waited(uuid, seconds, gone)
             if execution is None and wait is None and not gone():
                 execution = self._without_spot(uuid)
             if execution is None:
@@ -86,83 +89,6 @@ class ExecutionService:
             error.execution_id = uuid
             raise
         return execution, is_ended(execution.status)
-
-    def _accept(
-        self, who: Principal, name: str, texts: Sequence[str], queue: str, *, bounded: bool = False
-    ) -> tuple[list[NewExecution], Version]:
-        """Commit the records, then wake the workers. A queue that is away is the reconciler's matter.
-
-        A queue that is full is not: then nothing is accepted, since what is must also start one day.
-        """
-        access.require(who, "run")
-        self._backlog.admit(who.name, len(texts))
-        if not self._queue.has_room():
-            raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
-        with self._store.write() as transaction:
-            row, version, build = self._target(transaction, who, name)
-            if bounded:
-                self._check_sync(version)
-            accepted = [self._record(who, row, version, build, text, queue, n) for n, text in enumerate(texts)]
-            if accepted:
-                executions.add(transaction, accepted)
-        if build is None:
-            spec = wakeups.sandbox(row.name, version)
-            self._bell.wake(wakeups.run(_task(record), spec) for record in accepted)
-        return accepted, version
-
-    def _target(self, transaction: Transaction, who: Principal, name: str) -> tuple[DeploymentRow, Version, str | None]:
-        """The deployment, the version that runs, and the build that has to end first, if any."""
-        row = deployments.by_name_shared(transaction, name) if is_name(name) else None
-        if row is None or not access.sees(who, row.owner, "run"):
-            raise access.unknown_deployment(name)
-        version = self._version(transaction, row.current_id or row.newest_id)
-        if version.status == "success":
-            return row, version, None
-        if version.status == "failed":
-            raise _not_ready(row.name, version)
-        return row, version, version.build
-
-    def _version(self, transaction: Transaction, version_id: str) -> Version:
-        """A version; one that is ready never changes again and is remembered."""
-        known = self._ready.get(version_id)
-        if known is not None:
-            return known
-        version = deployments.version(transaction, version_id)
-        if version is None:
-            raise LookupError(f"version {version_id} is referred to and not there")
-        if version.status == "success":
-            if len(self._ready) >= MAX_READY:
-                self._ready.clear()
-            self._ready[version_id] = version
-        return version
-
-    def _record(
-        self, who: Principal, row: DeploymentRow, version: Version, build: str | None, args: str, queue: str, n: int
-    ) -> NewExecution:
-        created = now() + n  # the runs of one bulk call keep their order in lists
-        return NewExecution(
-            uuid=new_execution_id(),
-            kind="run",
-            name=row.name,
-            owner=who.name,
-            queue=queue,
-            token=new_token(),
-            created=created,
-            expires=created + int(self._policy.max_age * SECOND),
-            waits_for=build,
-            deployment=row.name,
-            deployment_id=row.id,
-            deployment_owner=row.owner,
-            version=version.number,
-            version_id=version.id,
-            args=args,
-        )
-
-    def _check_sync(self, version: Version) -> None:
-        timeout, most = version.settings.timeout or 0.0, self._policy.max_sync_timeout
-        if timeout > most:
-            message = f"{timeout:g} seconds are too long to wait for (at most {most:g}); run it in the background"
-            raise Invalid.fields(FieldError(field="timeout", message=message))
 
     def _without_spot(self, uuid: str) -> Execution | None:
         """End a run that has never started, if there is no spot at all; None if it goes on."""
@@ -208,17 +134,17 @@ class ExecutionService:
         """One page, newest first. Raises Invalid for a cursor that no page gave."""
         if not 1 <= limit <= MAX_PAGE:
             raise Invalid.fields(FieldError(field="limit", message=f"must be from 1 to {MAX_PAGE}"))
-        after = None if cursor is None else _parse_cursor(cursor)
+        after = None if cursor is None else cursors.parse(cursor)
         if wanted.deployment is not None and not is_name(wanted.deployment):
             return Page(items=(), cursor=None)
         with self._store.read() as transaction:
             items, key = executions.page(transaction, wanted, access.executions(who), limit, after)
-        return Page(items=items, cursor=None if key is None else _cursor(key))
+        return Page(items=items, cursor=None if key is None else cursors.text(key))
 
     def wait(self, who: Principal, uuid: str, seconds: float) -> Execution:
         """The record at its end, or as it is after `seconds`."""
         execution = self.get(who, uuid)
-        return execution if is_ended(execution.status) else self._waiting.for_end(uuid, seconds)
+        return execution if is_ended(execution.status) else self._waiting.for_end(uuid, seconds) or self._read(uuid)
 
     def logs(self, who: Principal, uuid: str) -> str:
         """What it has written: all of it once it has ended, until now while it runs."""
@@ -273,7 +199,7 @@ class ExecutionService:
                 raise _already_ended(execution)
             after = self._recorder.cancel_within(transaction, [row], who.name)
         after.tell(self._bell)
-        return self._waiting.for_end(uuid, self._policy.in_flight)
+        return self._waiting.for_end(uuid, self._policy.in_flight) or self._read(uuid)
 
 
 def _public(row: NewExecution) -> Execution:
@@ -285,27 +211,6 @@ def _public(row: NewExecution) -> Execution:
         spot=None,
         timings={},
         usage={},
-    )
-
-
-def _task(row: NewExecution) -> Task:
-    return Task(
-        uuid=row.uuid,
-        attempt=row.attempt,
-        token=row.token,
-        queue=row.queue,
-        created=row.created,
-        expires=row.expires,
-        args=row.args,
-    )
-
-
-def _not_ready(name: str, version: Version) -> Conflict:
-    return Conflict(
-        f"{name} cannot run: its build {version.build} failed ({version.reason}). See its log, then update it.",
-        code="deployment_not_ready",
-        execution_id=version.build,
-        extra={"build": version.build, "reason": version.reason},
     )
 
 
@@ -328,19 +233,3 @@ def _unknown(uuids: Sequence[str]) -> ApiError:
     shown = ", ".join(uuid[:100] for uuid in uuids[:20])
     more = f" and {len(uuids) - 20} more" if len(uuids) > 20 else ""
     return NotFound(f"There are no executions {shown}{more}.", extra={"unknown": [uuid[:100] for uuid in uuids]})
-
-
-def _cursor(key: tuple[int, int]) -> str:
-    return base64.urlsafe_b64encode(b"%d.%d" % key).decode().rstrip("=")
-
-
-def _parse_cursor(text: str) -> tuple[int, int]:
-    try:
-        padded = text + "=" * (-len(text) % 4)
-        created, seq = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(".")
-        key = int(created), int(seq)
-    except (ValueError, binascii.Error):
-        key = (-1, -1)
-    if not all(0 <= part < 1 << 63 for part in key):
-        raise Invalid.fields(FieldError(field="cursor", message="is not one that a page gave; begin without it"))
-    return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from faaspot_api.settings import Settings
 
@@ -23,6 +24,15 @@ class Policy:
     build_timeout: float = 900.0
     in_flight: float = 1.0
     """Longest wait of a reader for an end that is about to be written, and of a cancel for the kill."""
+    callback_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Inner networks that callbacks may reach all the same."""
+    closed_hosts: tuple[str, ...] = ()
+    """Hosts of the platform, which they never may, wherever these are."""
+    callback_seconds: float = 10.0
+    """Of one try, from the lookup of the name to the answer's head."""
+
+    key_seconds: float = 86_400.0
+    """How long an idempotency key stands for what it was first used for."""
     unqueued: float = 3.0
     """A Pending record without wake-up and lease for this long is enqueued again; from queue to lease is quicker."""
     unleased: float = 10.0
@@ -37,4 +47,6 @@ class Policy:
             max_age=settings.max_age,
             max_attempts=settings.max_attempts,
             max_pending=settings.max_pending,
+            callback_networks=settings.open_networks,
+            closed_hosts=settings.platform_hosts,
         )

@@ -17,7 +17,7 @@ from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
 from faaspot_api.services.wakeups import Bell
-from faaspot_api.store import deployments, executions, runtimes
+from faaspot_api.store import deployments, executions, keys, pauses, runtimes
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import Tracked
 from faaspot_api.store.moments import SECOND, now
@@ -26,6 +26,9 @@ from faaspot_runner.contract import ENVIRONMENTS_SECONDS, Error
 NO_SPOT = End(status="Failure", reason="no_spot")
 LOST = End(status="Failure", reason="worker_lost")
 LOST_ERROR = Error(type="WorkerLost", message="The spot or worker that ran it was lost, and no attempt is left.")
+TOO_OLD_ERROR = Error(
+    type="NoSpot", message="No spot took it within its maximum age (the run's own, the deployment's, or the server's)."
+)
 GONE_ERROR = Error(type="Cancelled", message="Its deployment was deleted.")
 
 PAGE = 2000
@@ -58,6 +61,7 @@ class Reconciler:
         self._say_needed(at)
         rows = self._end_expired(self._open_rows())
         self._settle_waiting(rows)
+        rows = self._end_pauses(rows)
         self._clearing.clear_all()
         lost = self._lost(rows, at)
         self._wake([row for row in lost if row.state.status == "Pending"])
@@ -72,7 +76,10 @@ class Reconciler:
             self._bell.want(whole)
 
     def _say_needed(self, at: float) -> None:
-        """Tell the spots now and then what to keep; not at once: reports of builds may still be in the stream."""
+        """Tell the spots now and then what to keep; not at once: reports of builds may still be in the stream.
+
+        And forget idempotency keys that are too old.
+        """
         if self._said_needed is None:
             self._said_needed = at
         elif at - self._said_needed >= ENVIRONMENTS_SECONDS:
@@ -80,6 +87,8 @@ class Reconciler:
                 needed = deployments.environments(transaction)
             self._queue.need(needed)
             self._said_needed = at
+            with self._store.write() as transaction:
+                keys.forget(transaction, now() - int(self._policy.key_seconds * SECOND))
 
     def _open_rows(self) -> list[Tracked]:
         found: list[Tracked] = []
@@ -95,9 +104,8 @@ class Reconciler:
         """End what has waited for too long; returns the others."""
         moment, most = now(), int(self._policy.max_age * SECOND)
         old = [row for row in rows if row.state.status == "Pending" and moment > (row.expires or row.created + most)]
-        error = Error(type="NoSpot", message=f"No spot took it within {self._policy.max_age:g} seconds.")
         for chunk in _chunks(old):
-            self._recorder.decide(chunk, NO_SPOT, error)
+            self._recorder.decide(chunk, NO_SPOT, TOO_OLD_ERROR)
         ended = {row.uuid for row in old}
         return [row for row in rows if row.uuid not in ended]
 
@@ -105,6 +113,17 @@ class Reconciler:
         still_open = {row.uuid for row in rows}
         for build in {row.waits_for for row in rows if row.waits_for and row.waits_for not in still_open}:
             self._recorder.settle_waiting(build)
+
+    def _end_pauses(self, rows: Sequence[Tracked]) -> list[Tracked]:
+        """Wake what has paused between two attempts for long enough; returns what does not pause."""
+        moment = now()
+        with self._store.read() as transaction:
+            untils = pauses.every(transaction)
+        if any(until <= moment for until in untils.values()):
+            self._wake([row for row in rows if untils.get(row.uuid, moment + 1) <= moment])
+            with self._store.write() as transaction:
+                pauses.end(transaction, moment)
+        return [row for row in rows if row.uuid not in untils]
 
     def _lost(self, rows: Sequence[Tracked], at: float) -> list[Tracked]:
         """What has been in doubt for longer than its patience."""

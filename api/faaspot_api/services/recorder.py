@@ -13,13 +13,14 @@ from secrets import token_hex
 
 import structlog
 
-from faaspot_api.domain import states
+from faaspot_api.domain import retries, states
+from faaspot_api.domain.retries import Retries
 from faaspot_api.domain.states import End, Report
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services import builds, endings, wakeups
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.wakeups import Bell, Wakeup
-from faaspot_api.store import deployments, executions, logs
+from faaspot_api.store import deployments, executions, logs, pauses
 from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import Ending, Tracked
@@ -41,17 +42,19 @@ def new_token() -> str:
 
 @dataclass(slots=True, kw_only=True)
 class After:
-    """What is to be said once the transaction is committed."""
+    """What is to be said once the transaction is committed. `retried`: what got another attempt, now or later."""
 
     wakeups: list[Wakeup] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
     cancelled: list[Attempt] = field(default_factory=list)
+    retried: set[str] = field(default_factory=set)
 
     def add(self, more: After) -> None:
         """Say that, too."""
         self.wakeups += more.wakeups
         self.releases += more.releases
         self.cancelled += more.cancelled
+        self.retried |= more.retried
 
     def tell(self, bell: Bell) -> None:
         """Say it."""
@@ -123,8 +126,7 @@ class Recorder:
             after = self.within(transaction, [decision(row, end, error) for row in still])
             # A cancel is of the execution, not of an attempt: it would end the next attempt, too. The lost one has no
             # lease any more, its worker kills it.
-            retried = {wakeup.request.execution_id for wakeup in after.wakeups}
-            after.cancelled += [attempt_of(row) for row in still if row.uuid not in retried]
+            after.cancelled += [attempt_of(row) for row in still if row.uuid not in after.retried]
         after.tell(self._bell)
 
     def settle_waiting(self, build: str) -> None:
@@ -155,6 +157,9 @@ class _Batch:
         self._courses = {uuid: _Course(row=row) for uuid, row in rows.items()}
         self._events: list[Event] = []
         self._ready: list[Tracked] = []
+        self._standard = Retries(attempts=policy.max_attempts)
+        self._retries: dict[str, Retries] = {}
+        self._pauses: dict[str, int] = {}
         self._after = After()
 
     def take(self, event: RunStarted | RunEnded) -> None:
@@ -173,11 +178,13 @@ class _Batch:
         begun = [(course.row.seq, *course.started) for course in courses if course.started and not course.ending]
         executions.mark_started(self._transaction, begun)
         again = [course.row for course in courses if course.retried]
-        executions.mark_retried(self._transaction, [(row.seq, row.state.attempt, row.state.token) for row in again])
+        executions.mark_retried(self._transaction, again)
+        pauses.add(self._transaction, self._pauses)
+        self._after.retried |= {row.uuid for row in again}
         executions.mark_ended(self._transaction, [course.ending for course in courses if course.ending])
         logs.keep(self._transaction, {uuid: course.log for uuid, course in self._courses.items() if course.log})
         logs.note(self._transaction, self._events)
-        woken = [*again, *self._ready]
+        woken = [*(row for row in again if row.uuid not in self._pauses), *self._ready]
         if woken:
             self._after.wakeups += wakeups.again(self._transaction, woken, self._policy)
         return self._after
@@ -215,20 +222,37 @@ class _Batch:
             return
         if not states.speaks_for(row.state, Report(attempt=event.attempt, token=event.token)):
             return
-        if row.state.cancelling and end.reason in states.RETRIED_REASONS:
+        if row.state.cancelling and end.reason in retries.PLATFORM:
             end = CANCELLED
-        if states.may_retry(row.state, end.reason, self._policy.max_attempts):
-            self._retry(course, event)
+        allowed = self._allowed(row, end)
+        if states.may_retry(row.state, end.reason, allowed):
+            self._retry(course, event, end, allowed.pause(row.state.attempt))
         else:
             self._end(course, event, end)
 
-    def _retry(self, course: _Course, event: RunEnded) -> None:
+    def _allowed(self, row: Tracked, end: End) -> Retries:
+        """The retries of the record's version. Most ends are successes, and those do not ask."""
+        if end.status != "Failure" or row.state.kind != "run" or row.version_id is None:
+            return self._standard
+        if row.version_id not in self._retries:
+            version = deployments.version(self._transaction, row.version_id)
+            known = self._standard if version is None else retries.of(version.settings, self._policy.max_attempts)
+            self._retries[row.version_id] = known
+        return self._retries[row.version_id]
+
+    def _retry(self, course: _Course, event: RunEnded, end: End, pause: float) -> None:
+        """Another attempt, after `pause` seconds; it may wait at least as long for its start as the first one could."""
         row = course.row
         state = states.retry(row.state, new_token())
         if state is None:
             return
-        self._note(course, "lost", int(event.at * SECOND), event.error.message if event.error else None)
-        course.row = replace(row, state=state, started=None)
+        what = "lost" if end.reason in retries.PLATFORM else "failed"
+        self._note(course, what, int(event.at * SECOND), event.error.message if event.error else None)
+        ready = now() + int(pause * SECOND)
+        expires = None if row.expires is None else ready + (row.expires - row.created)
+        if pause:
+            self._pauses[row.uuid] = ready
+        course.row = replace(row, state=state, started=None, expires=expires)
         course.started, course.retried = None, True
         if state.kind == "build":
             builds.retried(self._transaction, row)

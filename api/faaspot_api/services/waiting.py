@@ -59,14 +59,14 @@ class Waiting:
                 break
         return None
 
-    def for_end(self, uuid: str, seconds: float) -> Execution:
-        """The record at its end, or as it is after `seconds`."""
+    def for_end(self, uuid: str, seconds: float, gone: Gone = never) -> Execution | None:
+        """The record at its end, None if that does not come within `seconds` or the caller has gone."""
         execution = self._read(uuid)
         for _ in _looks(seconds):
-            if is_ended(execution.status):
+            if is_ended(execution.status) or gone():
                 break
             execution = self._read(uuid)
-        return execution
+        return execution if is_ended(execution.status) else None
 
     def in_flight(self, found: Iterable[Execution], seconds: float) -> dict[str, Execution]:
         """Those of `found` whose end was reported, read again until it is written, at most `seconds` long."""

@@ -89,6 +89,12 @@ def by_name(transaction: Transaction, name: str) -> DeploymentRow | None:
     return _row(transaction.execute(_BY_NAME, {"wanted": name}).one_or_none())
 
 
+def living_name(transaction: Transaction, deployment_id: str) -> str | None:
+    """The present name of a deployment, None if it was deleted."""
+    name: str | None = transaction.execute(select(D.name).where(D.id == deployment_id, _LIVING)).scalar_one_or_none()
+    return name
+
+
 def by_name_shared(transaction: Transaction, name: str) -> DeploymentRow | None:
     """The same, and nobody deletes it or makes another version current before this transaction ends."""
     return _row(transaction.execute(_BY_NAME.with_for_update(read=True), {"wanted": name}).one_or_none())
@@ -184,8 +190,8 @@ def _version(row: Row[*tuple[Any, ...]]) -> Version:
 
 
 def _settings(kept: dict[str, Any]) -> Settings:
-    egress = kept.get("egress")
-    return Settings(**{**kept, "egress": None if egress is None else tuple(egress)})
+    lists = {name: tuple(said) for name in ("egress", "retry_on") if (said := kept.get(name)) is not None}
+    return Settings(**{**kept, **lists})
 
 
 # ---------------------------------------------------------------- as people see them

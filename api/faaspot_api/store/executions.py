@@ -15,6 +15,7 @@ from faaspot_api.domain.states import State
 from faaspot_api.errors import TooLarge
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.moments import from_micros, maybe, to_micros
+from faaspot_api.store.reruns import was_rerun
 from faaspot_api.store.tables import executions
 from faaspot_runner.contract import TERMINAL, Kind, Reason, Status
 
@@ -118,6 +119,7 @@ _RETRY = (
         status="Pending",
         attempt=bindparam("next_attempt"),
         token=bindparam("next_token"),
+        expires=bindparam("latest"),
         started=None,
         spot=None,
     )
@@ -148,9 +150,12 @@ def mark_started(transaction: Transaction, rows: Iterable[tuple[int, int, str]])
     _many(transaction, _START, [{"row": seq, "at": at, "where": spot} for seq, at, spot in rows])
 
 
-def mark_retried(transaction: Transaction, rows: Iterable[tuple[int, int, str]]) -> None:
-    """(seq, attempt, token) of rows that wait for another attempt."""
-    values = [{"row": seq, "next_attempt": attempt, "next_token": token} for seq, attempt, token in rows]
+def mark_retried(transaction: Transaction, rows: Iterable[Tracked]) -> None:
+    """These wait for another attempt, with the attempt, token and last moment that they have here."""
+    values = [
+        {"row": row.seq, "next_attempt": row.state.attempt, "next_token": row.state.token, "latest": row.expires}
+        for row in rows
+    ]
     _many(transaction, _RETRY, values)
 
 
@@ -342,6 +347,10 @@ def _filtered(statement: Select[Any], wanted: Filter) -> Select[Any]:
         statement = statement.where(C.deployment == wanted.deployment)
     if wanted.reason is not None:
         statement = statement.where(C.reason == wanted.reason)
+    if wanted.kind is not None:
+        statement = statement.where(C.kind == wanted.kind)
+    if wanted.rerun is not None:
+        statement = statement.where(was_rerun() if wanted.rerun else ~was_rerun())
     if wanted.status is not None:
         statement = statement.where(C.status == wanted.status, C.ended.is_not(None) if _ends(wanted.status) else _OPEN)
     if wanted.status is None and wanted.reason is None and not wanted.ended:

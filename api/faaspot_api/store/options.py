@@ -7,8 +7,16 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select
 
-from faaspot_api.store.engine import Transaction
+from faaspot_api.store.engine import Transaction, hold
 from faaspot_api.store.tables import options
+
+OPTIONS = 0x6661_6175
+"""The number under which whoever makes an option that must not be made twice is alone."""
+
+
+def alone(transaction: Transaction) -> None:
+    """Nobody else makes an option until this transaction ends."""
+    hold(transaction, OPTIONS)
 
 
 def read(transaction: Transaction, name: str) -> Any:

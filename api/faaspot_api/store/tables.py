@@ -143,6 +143,57 @@ logs = Table(
     Column("text", LargeBinary, nullable=False),
 )
 
+# What only few executions have stands beside them: a column added to a table comes behind its megabytes.
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("execution", String(36), primary_key=True),
+    Column("until", BigInteger, nullable=False),
+)
+
+reruns = Table(
+    "reruns",
+    metadata,
+    Column("execution", String(36), primary_key=True),
+    Column("of", String(36), nullable=False, index=True),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("owner", String(63), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("created", BigInteger, nullable=False, index=True),
+    Column("executions", Text, nullable=False),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("execution", String(36), primary_key=True),
+    Column("owner", String(63), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("status", String(9), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due", BigInteger),
+)
+_untold = callbacks.c.status == "pending"
+Index("ix_callbacks_due", callbacks.c.due, sqlite_where=_untold, postgresql_where=_untold)
+
+callback_tries = Table(
+    "callback_tries",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("execution", String(36), nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("ms", Integer, nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -71,6 +71,8 @@ class Programs:
             *("--data-dir", str(settings.data_dir), "--redis-url", settings.redis, "--workers", sets),
             *("--grace", f"{settings.grace:g}", "--parent-pid", str(parent)),
         ]
+        if settings.failpoints:
+            command += ["--failpoints", settings.failpoints]
         if settings.allow_process_runtime:
             command.append("--allow-process")
         password = {"FAASPOT_REDIS_PASSWORD": settings.redis_secret() or ""} if not settings.own_redis else {}
@@ -93,6 +95,7 @@ class Programs:
         """Everything outside of what all systems share that a service process opens."""
         paths = [*_interpreter(), *(str(path) for path in self.directory.service_paths)]
         paths += [str(Path(_socket(self.settings.redis)).parent)] if self.settings.own_redis else []
+        paths += [self.settings.failpoints] if self.settings.failpoints else []
         paths += [environ[name] for name in CA_VARIABLES if name in environ]
         if (database := _sqlite_file(self.settings.database)) is not None:
             paths.append(str(database.parent))

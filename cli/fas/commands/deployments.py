@@ -65,7 +65,19 @@ def settings_options(command: F) -> F:
                 "--sdist/--no-sdist", default=None, help="Build packages that have no wheel, inside a sandbox."
             ),
             click.option("--concurrency", type=int, metavar="N", help="How many runs at a time on each spot (later)."),
-            click.option("--retries", type=int, metavar="N", help="How many more attempts after a failure (later)."),
+            click.option("--retries", type=int, metavar="N", help="How often a run is started again at most."),
+            click.option(
+                "--retry-on",
+                multiple=True,
+                metavar="REASON",
+                callback=lambda _context, _option, said: list(said) or None,
+                help="Start it again after this failure of its own, too (error, timeout, oom ...); may be said again.",
+            ),
+            click.option(
+                "--retry-backoff", type=float, metavar="SECONDS", help="Pause before that, doubled each time."
+            ),
+            click.option("--max-age", type=float, metavar="SECONDS", help="How long a run may wait for its start."),
+            click.option("--callback-url", metavar="URL", help="Who is told of each run's end; '' for nobody."),
             click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run (later)."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )
@@ -77,6 +89,25 @@ def settings_options(command: F) -> F:
 def wait_option(what: str) -> Callable[[F], F]:
     """``--wait``."""
     return click.option("-w", "--wait", is_flag=True, help=f"Wait until {what}.")
+
+
+def run_options(command: F) -> F:
+    """What a run may be told beside its parameters; what is left out is not passed on."""
+    for option in reversed(
+        (
+            click.option("--max-age", type=float, metavar="SECONDS", help="How long it may wait for its start."),
+            click.option("--callback-url", metavar="URL", help="Who is told of its end, signed."),
+            click.option(
+                "--idempotency-key", metavar="KEY", help="The same run under the same key is the same execution."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def parameter_options(text: str) -> Callable[[F], F]:
@@ -250,6 +281,7 @@ def _packages(lock: str) -> str:
 @wait_option("it has ended, and print what it returned")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this; the run goes on.")
 @click.option("-i", "--interval", hidden=True, help="Taken for the sake of old scripts.")
+@run_options
 @pass_state
 def run(
     state: State,
@@ -260,6 +292,7 @@ def run(
     wait: bool,
     timeout: float | None,
     interval: str | None,
+    **options: Any,
 ) -> None:
     """Run a deployment.
 
@@ -268,11 +301,10 @@ def run(
     name, more = params.named(words)
     args = params.one(args_json, (*parameters, *more))
     if not (wait or timeout is not None):
-        return progress.told(
-            state.client, state.client.deployments.run(name, args), wait=False, text="", as_json=state.as_json
-        )
+        execution = state.client.deployments.run(name, args, **_said(options))
+        return progress.told(state.client, execution, wait=False, text="", as_json=state.as_json)
     with progress.naming(lambda: _under_way(state, name, args)), progress.shown(f"Running {name}"):
-        result = state.client.deployments.run(name, args, wait=True, timeout=timeout)
+        result = state.client.deployments.run(name, args, wait=True, timeout=timeout, **_said(options))
     return output.value(result, state.as_json)
 
 
@@ -292,8 +324,11 @@ def _under_way(state: State, name: str, args: dict[str, Any]) -> str | None:
 @click.argument("name")
 @parameter_options('The parameters of one run, as "a=1, b=2". Say it once for each run.')
 @wait_option("all have ended, and print what they returned, one line each")
+@run_options
 @pass_state
-def run_bulk(state: State, /, name: str, parameters: tuple[str, ...], args_json: str | None, wait: bool) -> None:
+def run_bulk(
+    state: State, /, name: str, parameters: tuple[str, ...], args_json: str | None, wait: bool, **options: Any
+) -> None:
     """Run a deployment many times: once for each -p, or for each item of --args.
 
     Prints the ids of the executions, in the order asked for. With --wait a line for each: what it returned, or its
@@ -302,7 +337,7 @@ def run_bulk(state: State, /, name: str, parameters: tuple[str, ...], args_json:
     items = params.many(args_json, parameters)
     if not items:
         raise click.UsageError("Nothing to run: say -p for each run, or --args with a JSON list.")
-    ids = state.client.deployments.run_bulk(name, items)
+    ids = state.client.deployments.run_bulk(name, items, **_said(options))
     if wait:
         return _bulk_ended(state, name, ids)
     if state.as_json:

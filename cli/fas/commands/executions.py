@@ -10,12 +10,13 @@ from fas import output, progress
 from fas.command import FAILED, Group, State, pass_state
 
 COLUMNS = ("uuid", "name", "kind", "status", "reason", "created", "output")
+TRIES = ("at", "status", "error", "ms")
 STATUSES = ("Pending", "Started", "Success", "Failure", "Cancelled")
 
 
 @click.group(cls=Group)
 def executions() -> None:
-    """The record of every run and build: read, wait, cancel, logs."""
+    """The record of every run and build: read, wait, cancel, run again, logs."""
 
 
 @executions.command("list")
@@ -25,6 +26,7 @@ def executions() -> None:
 @click.option("--reason", metavar="WORD", help="Only those that ended for this reason.")
 @click.option("--since", metavar="TIME", help="Only those created at or after this time.")
 @click.option("--until", metavar="TIME", help="Only those created before this time.")
+@click.option("--rerun/--not-rerun", default=None, help="Only those that were run again, or were not.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
 @pass_state
 def list_(
@@ -36,6 +38,7 @@ def list_(
     reason: str | None,
     since: str | None,
     until: str | None,
+    rerun: bool | None,
     limit: int,
 ) -> None:
     """List executions, the newest first.
@@ -43,7 +46,14 @@ def list_(
     Those that have ended are left out, unless --include-completed, --status or --reason asks for them.
     """
     found = state.client.executions.list(
-        include_completed, deployment, status=status, reason=reason, since=since, until=until, limit=limit + 1
+        include_completed,
+        deployment,
+        status=status,
+        reason=reason,
+        since=since,
+        until=until,
+        rerun=rerun,
+        limit=limit + 1,
     )
     more, found = len(found) > limit, found[:limit]
     _list(state, found)
@@ -87,6 +97,58 @@ def cancel(state: State, /, uuid: str) -> None:
     if state.as_json:
         return output.value(answer)
     return output.line(f"{uuid} {answer.get('status', 'Cancelled') if isinstance(answer, dict) else answer}")
+
+
+@executions.command()
+@click.argument("uuid")
+@pass_state
+def callback(state: State, /, uuid: str) -> None:
+    """Show who is told of an execution's end, and what came of each try."""
+    found = state.client.executions.callback(uuid)
+    if state.as_json:
+        return output.value(found)
+    output.pairs({key: found[key] for key in ("origin", "status", "next")})
+    return output.table(TRIES, ([each.get(key) for key in TRIES] for each in found.tries))
+
+
+@executions.command()
+@click.argument("uuids", nargs=-1, metavar="[UUID]...")
+@click.option("-d", "--deployment", metavar="NAME", help="Those of this deployment.")
+@click.option(
+    "--status", type=click.Choice(("Failure", "Cancelled"), case_sensitive=False), help="Those in this status."
+)
+@click.option("--reason", metavar="WORD", help="Those that ended for this reason.")
+@click.option("--since", metavar="TIME", help="Those created at or after this time.")
+@click.option("--until", metavar="TIME", help="Those created before this time.")
+@pass_state
+def rerun(state: State, /, uuids: tuple[str, ...], **wanted: str | None) -> None:
+    """Run executions that have ended again, by their deployments as they stand now; their own records stay.
+
+    By id, each with its new id on a line of its own; or by options, all failures that match and were not run again
+    before: the old id and the new one, or why there is none, and then the exit code is 1.
+    """
+    if bool(uuids) == any(wanted.values()):
+        raise click.UsageError("Say which: ids, or at least one option that chooses, not both.")
+    if uuids:
+        return _rerun_each(state, uuids)
+    done = state.client.executions.rerun_all(**wanted)
+    if state.as_json:
+        output.value(done)
+    else:
+        output.table(("of", "uuid", "message"), ((each.of, each.uuid, each.message) for each in done))
+        output.note(f"{sum(each.uuid is not None for each in done)} run again.")
+    if any(each.uuid is None for each in done):
+        raise click.exceptions.Exit(FAILED)
+    return None
+
+
+def _rerun_each(state: State, uuids: tuple[str, ...]) -> None:
+    again = [state.client.executions.rerun(each) for each in uuids]
+    if state.as_json:
+        return output.value(again)
+    for each in again:
+        output.line(each)
+    return None
 
 
 @executions.command()

@@ -52,3 +52,11 @@ def revoke(state: State, /, name: str) -> None:
     """Make a token invalid at once."""
     answer = state.client.tokens.revoke(name)
     return output.value(answer) if state.as_json else output.note(f"The token of {name} is no longer valid.")
+
+
+@tokens.command()
+@pass_state
+def callback_secret(state: State, /) -> None:
+    """Print the secret with which your callbacks are signed, of your own token, whatever its role."""
+    secret = state.client.tokens.callback_secret()
+    return output.value({"secret": secret}) if state.as_json else output.line(secret)

@@ -42,6 +42,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 
+from faaspot_runner.contract.addresses import INNER_V4
 from faaspot_runner.contract.egress import EgressRule
 from faaspot_runner.sandbox.firewall import LINK_PREFIX, FirewallError, Rules
 from faaspot_runner.sandbox.gate import RESOLV_CONF, Gate
@@ -53,18 +54,6 @@ __all__ = ["Egress", "EgressUnavailable", "NetworkLease", "unavailable"]
 
 log = logging.getLogger(__name__)
 
-DENIED = tuple(
-    map(
-        IPv4Network,
-        (
-            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-            "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
-            "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-            "168.63.129.16/32",  # a public address that is Azure's metadata service
-        ),
-    )
-)  # fmt: skip
-"""What no sandbox reaches: private, link-local (metadata), shared, loopback, test, multicast and reserved networks."""
 SANDBOX_TABLE = 100
 HOST_LOCK_SECONDS = 30.0
 RUNNING_SECONDS = 3.0
@@ -125,7 +114,7 @@ class Egress:
 
         `spare`: leases made ahead. Sweeps first what a dead spot of the same name left. Raises EgressUnavailable.
         """
-        egress = cls(name, examine(), DENIED + tuple(map(IPv4Network, deny)), spare)
+        egress = cls(name, examine(), INNER_V4 + tuple(map(IPv4Network, deny)), spare)
         try:
             with _host_lock():
                 egress._sweep()

@@ -258,6 +258,7 @@ def worker_arguments(settings: Settings) -> list[str]:
         "build_threads",
         "cold_start_timeout",
         "download_uid",
+        "failpoints",
         "log_level",
     )
     said = ((f"--{name.replace('_', '-')}", str(getattr(settings, name))) for name in names)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
+from faaspot_runner.lease import HOLD_SECONDS
 from faaspot_runner.spot.line import Line
 
 log = logging.getLogger(__name__)
@@ -21,12 +22,19 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 STEADY_SECONDS = 30.0
 """A worker that lived this long did not fail at its start: the next one comes without a pause."""
+SILENT_SECONDS = HOLD_SECONDS
+"""A worker that said nothing for this long is frozen: it neither renews its leases nor kills its runs for that."""
+LOOK_SECONDS, STALL_SECONDS = 1.0, 3.0
+"""How often that is looked at; a look that comes later than this says that the spot itself stood still."""
 KILL_SECONDS = 5.0
 """How long a worker that was told to hurry may take before it is killed."""
 
 
 class Member:
-    """One worker process. `sandboxes`: those alive that it has channels to; `running`: its executions in flight."""
+    """One worker process. `sandboxes`: those alive that it has channels to; `running`: its executions in flight.
+
+    `heard`: when it last said something (monotonic), None before it first did.
+    """
 
     def __init__(self, name: str, queue: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
@@ -35,6 +43,7 @@ class Member:
         self.line: Line
         self.sandboxes: set[str] = set()
         self.running = 0
+        self.heard: float | None = None
         self.asking: set[asyncio.Task[None]] = set()
 
     def ask(self, work: Awaitable[None]) -> None:
@@ -59,6 +68,7 @@ class Crew:
         self._bury = bury
         self._members: set[Member] = set()
         self._keeping: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
         self._stopping = False
 
     @property
@@ -74,6 +84,7 @@ class Crew:
 
     def start(self, wanted: dict[str, int]) -> None:
         """Keep that many workers of each queue running."""
+        self._watching = asyncio.create_task(self._watch(), name="silent workers")
         for queue, count in wanted.items():
             for number in range(1, count + 1):
                 self._keeping.append(asyncio.create_task(self._keep(queue, number), name=f"worker {queue} {number}"))
@@ -103,6 +114,29 @@ class Crew:
             await asyncio.wait([ended], timeout=KILL_SECONDS)
         self._signal(signal.SIGKILL)
         await ended
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch(self) -> None:
+        """Kill workers that are silent, for ever: their runs die with them before another attempt may start."""
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            last, looked = looked, time.monotonic()
+            stalled = looked - last > STALL_SECONDS  # what they said meanwhile is yet to be read
+            for member in self._members:
+                if member.heard is None or member.process.returncode is not None:
+                    continue
+                if stalled:
+                    member.heard = looked
+                elif looked - member.heard > SILENT_SECONDS:
+                    log.error("the worker %s has been silent for %.0f s and is killed", member.name, SILENT_SECONDS)
+                    member.process.kill()
+                    member.heard = None
+
+    def _heard(self, member: Member, message: dict[str, Any]) -> None:
+        member.heard = time.monotonic()
+        self._hear(member, message)
 
     def _signal(self, number: signal.Signals) -> None:
         for member in self._members:
@@ -139,7 +173,7 @@ class Crew:
             )
             failing.pop_all()
         member = Member(name, queue, process)
-        member.line = Line(ours, lambda message: self._hear(member, message))
+        member.line = Line(ours, lambda message: self._heard(member, message))
         self._members.add(member)
         member.line.send(self._welcome)
         if self._stopping:

@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 
 from faaspot_api import errors, log
 from faaspot_api.errors import ApiError, FieldError
-from tests.fake_services import ADMIN_TOKEN
 from tests.http_api import Api
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "http_errors.json"
@@ -205,7 +204,7 @@ def test_every_answer_is_safe_for_a_browser(api: Api) -> None:
             assert headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("field", ["concurrency", "retries", "reuse"])
+@pytest.mark.parametrize("field", ["concurrency", "reuse"])
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/deployments/"), ("PATCH", "/v1/deployments/hello")])
 def test_settings_of_a_later_release_are_refused_by_name(api: Api, method: str, path: str, field: str) -> None:
     problem = api.refused(400, method, path, {"name": "a", "code": "def main(a, b): pass", field: 1})
@@ -223,19 +222,3 @@ def test_settings_of_a_later_release_are_refused_by_name(api: Api, method: str, 
 def test_addresses_of_a_later_release_say_so(api: Api, method: str, path: str) -> None:
     assert "not supported yet" in api.refused(400, method, path)["message"]
     assert api.refused(401, method, path, token=None)["error_code"] == "unauthorized"
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v1/deployments/hello/rpc/"),
-        ("GET", "/v1/deployments/hello/rpc/"),
-        ("POST", "/v1/sync/deployments/hello/rpc/"),
-        ("POST", "/v1/deployments/hello/bulk_rpc/"),
-    ],
-)
-def test_an_idempotency_key_is_refused_rather_than_ignored(api: Api, method: str, path: str) -> None:
-    api.deploy()
-    problem = api.refused(400, method, path, headers={"Idempotency-Key": "k", "Authorization": f"Token {ADMIN_TOKEN}"})
-    assert "not supported yet" in problem["message"]
-    assert problem["errors"][0]["field"] == "Idempotency-Key"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from faaspot_api.domain.model import Filter
+from faaspot_api.domain.model import Filter, RunOptions
 from tests.http_api import HELLO, Api
 
 
@@ -137,3 +137,12 @@ def test_half_a_surrogate_pair_in_an_error_is_escaped(api: Api) -> None:
     assert b"\\ud800<script>" in answer.data
     assert answer.json is not None
     assert answer.json["error"]["message"] == "\ud800<script>"
+
+
+def test_who_is_told_of_an_end_and_with_which_secret(api: Api) -> None:
+    uuid = api.ok("POST", "/v1/deployments/hello/rpc/", headers={"Callback-Url": "https://example.com/x"})
+    assert api.last[2] == RunOptions(callback="https://example.com/x")
+    log = api.ok("GET", f"/v1/executions/{uuid}/callbacks")
+    assert (log["origin"], log["status"]) == ("https://example.com", "delivered")
+    assert [each["error"] for each in log["tries"]] == ["no answer within 10 s", None]
+    assert api.ok("GET", "/v1/tokens/callback-secret") == {"secret": "whsec_admin"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from faaspot_api.domain.model import RunOptions
 from tests.http_api import HELLO, Api
 
 RPC = "/v1/deployments/hello/rpc/"
@@ -201,7 +202,7 @@ def test_a_bulk_that_is_no_list_is_a_400(api: Api, body: Any, field: str) -> Non
 
 def test_a_bulk_of_20_000_is_taken_and_one_more_is_not(api: Api) -> None:
     taken: list[int] = []
-    api.services.executions.run_bulk = lambda who, name, args: taken.append(len(args)) or []  # type: ignore
+    api.services.executions.run_bulk = lambda who, name, args, options: taken.append(len(args)) or []  # type: ignore
     api.ok("POST", "/v1/deployments/hello/bulk_rpc/", [{}] * 20_000)
     assert taken == [20_000]
     assert api.refused(413, "POST", "/v1/deployments/hello/bulk_rpc/", [{}] * 20_001)["error_code"] == "too_large"
@@ -242,3 +243,41 @@ def test_a_body_that_breaks_off_is_a_400(api: Api) -> None:
     answer = api.call("POST", RPC, raw=b'{"a": 1}', environ_overrides={"CONTENT_LENGTH": "100"})
     assert answer.status_code == 400
     assert "ended before its Content-Length" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/v1/deployments/hello/rpc/", "/v1/sync/deployments/hello/rpc/"])
+def test_the_same_request_under_the_same_key_is_the_same_execution(api: Api, path: str) -> None:
+    headers = {"Idempotency-Key": "order 7"}
+    first = api.call("POST", path, {"a": 1}, headers=headers)
+    assert api.call("POST", path, {"a": 1}, headers=headers).headers["Execution-Id"] == first.headers["Execution-Id"]
+    assert api.call("POST", path, {"a": 1}).headers["Execution-Id"] != first.headers["Execution-Id"]
+    problem = api.refused(422, "POST", path, {"a": 2}, headers=headers)
+    assert (problem["error_code"], problem["execution_id"]) == ("idempotency_mismatch", first.headers["Execution-Id"])
+
+
+def test_many_runs_under_one_key_are_the_same_runs(api: Api) -> None:
+    headers = {"Idempotency-Key": "k"}
+    first = api.ok("POST", "/v1/deployments/hello/bulk_rpc/", [{"a": 1}, {"a": 2}], headers=headers)
+    assert api.ok("POST", "/v1/deployments/hello/bulk_rpc/", [{"a": 1}, {"a": 2}], headers=headers) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Idempotency-Key", ""),
+        ("Idempotency-Key", "x" * 256),
+        ("Idempotency-Key", "\u00e9"),
+        ("Max-Queue-Age", "soon"),
+        ("Max-Queue-Age", "-1"),
+        ("Max-Queue-Age", "1e3"),
+        ("Max-Queue-Age", "nan"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_named(api: Api, name: str, value: str) -> None:
+    problem = api.refused(400, "POST", "/v1/deployments/hello/rpc/", headers={name: value})
+    assert problem["errors"][0]["field"] == name
+
+
+def test_a_maximum_age_reaches_the_service(api: Api) -> None:
+    api.ok("POST", "/v1/deployments/hello/rpc/", headers={"Max-Queue-Age": "2.5"})
+    assert api.last[2] == RunOptions(max_age=2.5)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from faaspot_api.domain.model import Filter
-from faaspot_api.store import logs
+from faaspot_api.store import executions, logs, pauses
+from faaspot_api.store.moments import SECOND
 from faaspot_runner.contract import (
     MAX_ERROR_BYTES,
     MAX_LOG_BYTES,
@@ -26,6 +27,7 @@ from faaspot_runner.contract import (
     load,
 )
 from tests.control_plane import ADMIN, Plane, control_plane, ended, failed, started
+from tests.platforms import eventually
 
 
 @pytest.fixture
@@ -218,13 +220,97 @@ def test_after_the_last_attempt_it_is_lost_for_good(plane: Plane) -> None:
     assert plane.queue.take("background") is None
 
 
-@pytest.mark.parametrize("reason", ["error", "timeout", "oom", "signal", "limit", "interrupted"])
+@pytest.mark.parametrize("reason", ["error", "timeout", "oom", "signal", "limit"])
 def test_the_functions_own_failures_are_not_tried_again(plane: Plane, reason: str) -> None:
     uuid = plane.run()
     request = plane.take()
     plane.start(request)
     plane.finish(request, **failed(reason))
     assert (plane.record(uuid).status, plane.record(uuid).reason) == ("Failure", reason)
+
+
+def test_what_a_stop_interrupted_ends_as_that_when_no_attempt_is_left(plane: Plane) -> None:
+    uuid = plane.run()
+    for _ in range(2):
+        request = plane.take()
+        plane.start(request)
+        plane.finish(request, **failed("interrupted", "The platform was stopped before it had ended.", "Interrupted"))
+    record = plane.record(uuid)
+    assert (record.status, record.reason, record.attempt) == ("Failure", "interrupted", 2)
+    assert record.output == '"The platform was stopped before it had ended."'
+
+
+def test_a_deployment_that_says_no_retries_starts_once_whatever_happens(plane: Plane) -> None:
+    plane.create("once", retries=0)
+    uuid = plane.run("once")
+    request = plane.take()
+    plane.start(request)
+    plane.finish(request, **failed("worker_lost", "the sandbox died"))
+    assert (plane.record(uuid).reason, plane.record(uuid).attempt) == ("worker_lost", 1)
+
+
+def test_a_deployment_may_have_its_own_failures_tried_again(plane: Plane) -> None:
+    plane.create("flaky", retries=2, retry_on=("error",))
+    uuid = plane.run("flaky")
+    for reason in ("error", "worker_lost"):
+        request = plane.take()
+        plane.start(request)
+        plane.finish(request, **failed(reason))
+        assert plane.record(uuid).status == "Pending"
+    last = plane.take()
+    assert last.attempt == 3
+    plane.start(last)
+    plane.finish(last, **failed("error", "still no"))
+    record = plane.record(uuid)
+    assert (record.reason, record.attempt, record.output) == ("error", 3, '"ValueError: still no"')
+    with plane.store.read() as transaction:
+        what = [event.what for event in logs.history(transaction, uuid)]
+    assert what == ["started", "failed", "started", "lost", "started", "ended"]
+
+
+def test_only_the_failures_that_were_named_are_tried_again(plane: Plane) -> None:
+    plane.create("flaky", retries=2, retry_on=("timeout",))
+    uuid = plane.run("flaky")
+    request = plane.take()
+    plane.start(request)
+    plane.finish(request, **failed("error"))
+    assert (plane.record(uuid).reason, plane.record(uuid).attempt) == ("error", 1)
+
+
+def test_what_someone_has_cancelled_is_not_tried_again_for_its_own_failure(plane: Plane) -> None:
+    plane.create("flaky", retries=2, retry_on=("error",))
+    uuid = plane.run("flaky")
+    request = plane.take()
+    plane.start(request)
+    plane.services.executions.cancel(ADMIN, uuid)
+    plane.finish(request, **failed("error"))
+    assert (plane.record(uuid).status, plane.record(uuid).attempt) == ("Failure", 1)
+
+
+def test_the_next_attempt_waits_for_its_pause_and_may_then_wait_as_long_as_the_first(plane: Plane) -> None:
+    plane.create("slow", retries=3, retry_backoff=0.2)
+    uuid = plane.run("slow")
+    first = plane.take()
+    plane.start(first)
+    plane.finish(first, **failed("worker_lost"))
+    assert plane.queue.take("background") is None
+    plane.passes(0.0, 100.0)
+    assert plane.queue.take("background") is None, "it pauses, so nobody doubts that it has a wake-up"
+    eventually(lambda: plane.passes(200.0) or plane.queue.take("background"), 5)
+    with plane.store.read() as transaction:
+        row = executions.tracked(transaction, [uuid])[uuid]
+        assert pauses.every(transaction) == {}
+    assert row.expires is not None
+    assert row.expires - row.created > first.expires * SECOND - row.created
+
+
+def test_a_run_that_is_cancelled_while_it_pauses_ends_at_once(plane: Plane) -> None:
+    plane.create("slow", retries=3, retry_backoff=60)
+    uuid = plane.run("slow")
+    request = plane.take()
+    plane.start(request)
+    plane.finish(request, **failed("worker_lost"))
+    assert plane.services.executions.cancel(ADMIN, uuid).status == "Cancelled"
 
 
 def test_a_build_is_tried_again_too(plane: Plane) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from faaspot_api.domain import states
+from faaspot_api.domain.retries import Retries
 from faaspot_api.domain.states import End, Report, State
 from faaspot_runner.contract import Kind, Reason
 
@@ -81,7 +82,9 @@ def test_a_retry_needs_a_token_of_its_own() -> None:
         ("spot", "worker_lost", 1, False, False),
         ("run", "error", 1, False, False),
         ("run", "timeout", 1, False, False),
-        ("run", "interrupted", 1, False, False),
+        ("run", "interrupted", 1, False, True),
+        ("run", "interrupted", 3, False, False),
+        ("build", "interrupted", 1, False, True),
         ("run", None, 1, False, False),
     ],
 )
@@ -89,7 +92,7 @@ def test_only_what_the_platform_lost_is_tried_again(
     kind: Kind, reason: Reason | None, attempt: int, cancelling: bool, expected: bool
 ) -> None:
     state = State(kind=kind, status="Started", attempt=attempt, token="t", cancelling=cancelling)
-    assert states.may_retry(state, reason, max_attempts=3) is expected
+    assert states.may_retry(state, reason, Retries(attempts=3)) is expected
 
 
 def test_what_waits_is_cancelled_at_once_and_what_runs_when_its_worker_obeys() -> None:

@@ -251,3 +251,11 @@ def test_the_samples_do_what_they_say(fas: Fas, own_folder: Path) -> None:
 
 def test_no_sample_is_a_usage_error(fas: Fas) -> None:
     assert "No action requested, need to select some sample.." in fas("deployments", "samples", code=USAGE).stderr
+
+
+def test_a_run_may_have_a_key_and_a_maximum_age(fas: Fas, own_folder: Path) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    return args\n")
+    fas("deployments", "create", "keyed", "-f", "f.py")
+    first = fas("deployments", "run", "keyed", "--idempotency-key", "k", "--max-age", "9").stdout
+    assert fas("deployments", "run", "keyed", "--idempotency-key", "k", "--max-age", "9").stdout == first
+    assert "another request" in fas("deployments", "run", "keyed", "--idempotency-key", "k", code=FAILED).stderr

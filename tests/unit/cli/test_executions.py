@@ -76,3 +76,40 @@ def test_logs_whole_followed_and_as_json(fas: Fas, endless: str) -> None:
     assert fas("executions", "logs", endless, "-f").stdout == "first line\nsecond line\n"
     assert fas.json("executions", "logs", endless)["log"].startswith("first line\n")
     assert "--json cannot" in fas("executions", "logs", endless, "-f", "--json", code=USAGE).stderr
+
+
+def test_failures_are_run_again_by_id_or_all_that_match(fas: Fas, own_folder: Path) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    return {}['a']\n")
+    fas("deployments", "create", "broken", "-f", "f.py")
+    uuid = fas("deployments", "run", "broken").stdout.strip()
+
+    again = fas("executions", "rerun", uuid).stdout.strip()
+    assert fas.json("executions", "get", again)["reason"] == "error"
+    assert fas.json("executions", "rerun", uuid) != [again]
+    assert uuid in fas("executions", "list", "--reason", "error", "--rerun").stdout
+    assert uuid not in fas("executions", "list", "--reason", "error", "--not-rerun").stdout
+    shown = fas("executions", "rerun", "--reason", "error").stdout
+    assert again in shown
+    assert "Say which" in fas("executions", "rerun", code=USAGE).stderr
+    assert "Say which" in fas("executions", "rerun", uuid, "--reason", "error", code=USAGE).stderr
+
+
+def test_what_cannot_be_run_again_is_told_and_is_a_failure(fas: Fas, own_folder: Path) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    return {}['a']\n")
+    fas("deployments", "create", "gone", "-f", "f.py")
+    fas("deployments", "run", "gone")
+    fas("deployments", "delete", "gone")
+
+    assert "was deleted" in fas("executions", "rerun", "-d", "gone", code=FAILED).stdout
+
+
+def test_who_is_told_of_an_end_is_shown_with_every_try(fas: Fas, endless: str, own_folder: Path) -> None:
+    write(own_folder, "f.py", "def main(args, context):\n    return 1\n")
+    fas("deployments", "create", "told", "-f", "f.py", "--callback-url", "https://example.com/all")
+    uuid = fas("deployments", "run", "told", "--callback-url", "https://example.com/x").stdout.strip()
+
+    shown = fas("executions", "callback", uuid).stdout
+    assert "delivered" in shown
+    assert "no answer within 10 s" in shown
+    assert fas.json("executions", "callback", endless)["status"] == "waiting"
+    assert fas("tokens", "callback-secret").stdout == "whsec_admin\n"

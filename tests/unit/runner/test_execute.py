@@ -214,14 +214,15 @@ def test_a_process_is_dead_when_its_end_was_settled(desk: Desk) -> None:
     assert run.wait(5) == -9
 
 
-@pytest.mark.parametrize(("word", "status"), [("cancelled", "Cancelled"), ("lost", None), ("stopped", None)])
+@pytest.mark.parametrize(("word", "status"), [("cancelled", "Cancelled"), ("lost", None), ("stopped", "Failure")])
 def test_a_run_that_may_not_go_on_never_starts(desk: Desk, word: str, status: str | None) -> None:
     ended = desk.run(stop=word)
     assert (ended.status if ended else None) == status
+    assert ended is None or ended.reason == {"cancelled": "cancelled", "stopped": "interrupted"}[word]
     assert desk.spot.asked == []
 
 
-@pytest.mark.parametrize(("word", "status"), [("cancelled", "Cancelled"), ("lost", None), ("stopped", None)])
+@pytest.mark.parametrize(("word", "status"), [("cancelled", "Cancelled"), ("lost", None), ("stopped", "Failure")])
 def test_a_word_of_the_lease_stops_a_run_in_flight(desk: Desk, word: str, status: str | None) -> None:
     timer = threading.Timer(0.3, lambda: desk.lease and desk.lease.end(word))  # type: ignore[arg-type]
     timer.start()

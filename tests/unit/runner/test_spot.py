@@ -17,9 +17,12 @@ from uuid import uuid4
 import pytest
 
 from faaspot_api.domain.seal import seal
+from faaspot_api.services import Policy
 from faaspot_runner.contract import (
     CONTROL,
     ENVIRONMENTS,
+    LEASE_RENEW_SECONDS,
+    LEASE_SECONDS,
     BuildRequest,
     Cancel,
     Release,
@@ -333,8 +336,10 @@ def test_what_runs_beyond_the_grace_is_stopped_and_left_to_another_attempt(fresh
     began = time.monotonic()
     assert fresh.stop() == 0
     assert 1 <= time.monotonic() - began < 8
-    assert [event.kind for event in fresh.events(request)] == ["started"]
-    assert fresh.client.get(lease_key(request.execution_id, 1)) is None
+    started, ended = fresh.events(request)
+    assert started.kind == "started"
+    assert isinstance(ended, RunEnded)
+    assert (ended.status, ended.reason) == ("Failure", "interrupted")
 
 
 def test_a_second_signal_hastens(fresh: Site) -> None:
@@ -461,6 +466,20 @@ def test_a_frozen_redis_stops_a_run_before_its_lease_is_over_and_the_spot_recove
     eventually(lambda: not [pid for pid in running if alive(pid)], 15)
     assert time.monotonic() - began < 15
     fresh.server.signal(signal.SIGCONT)
+    assert fresh.run().status == "Success"
+    assert not any(isinstance(event, RunEnded) for event in fresh.events(request))
+
+
+def test_a_frozen_worker_is_killed_with_its_runs_before_another_attempt_may_start(fresh: Site) -> None:
+    """F2: it would neither renew the lease nor kill the run that lost it."""
+    fresh.start()
+    request, running = marked(fresh)
+    worker = next(pid for pid in descendants(fresh.pid) if ".sync." in cmdline(pid))
+    os.kill(worker, signal.SIGSTOP)
+    began = time.monotonic()
+    eventually(lambda: not [pid for pid in running if alive(pid)], 20)
+    assert time.monotonic() - began < LEASE_SECONDS + Policy().unleased - LEASE_RENEW_SECONDS
+    fresh.online("sync=1,background=1,builds=1")
     assert fresh.run().status == "Success"
     assert not any(isinstance(event, RunEnded) for event in fresh.events(request))
 

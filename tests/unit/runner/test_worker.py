@@ -38,7 +38,7 @@ from faaspot_runner.contract import (
     reply_key,
 )
 from faaspot_runner.execute import Ended, Executor
-from faaspot_runner.lease import Lease, Leases, Place, RedisClock, Request, recover, sweep_started
+from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request, recover, sweep_started
 from faaspot_runner.report import LiveLog, LiveLogs, Reporter
 from faaspot_runner.worker import Runs, SpotWorker
 from tests.unit.runner.valkey import Valkey
@@ -412,10 +412,13 @@ def test_a_run_whose_lease_could_not_be_renewed_is_stopped_before_it_runs_out(
     assert [event.kind for event in events(client)] == ["started"]
 
 
-def test_a_worker_that_has_to_stop_leaves_its_runs_to_another_attempt(bench: Bench, client: redis.Redis) -> None:
+@pytest.mark.parametrize("why", ["stopped", "lost"])
+def test_a_worker_that_has_to_stop_leaves_its_runs_to_another_attempt(
+    bench: Bench, client: redis.Redis, why: Ending
+) -> None:
     request = a_run()
     thread = bench.begin(request)
-    bench.leases.stop()
+    bench.leases.stop(why)
     thread.join(5)
     assert [event.kind for event in events(client)] == ["started"]
     assert client.get(lease_key(request.execution_id, 1)) is None

@@ -24,8 +24,10 @@ def binary() -> Path:
 class Valkey:
     """One server. `url` is what a spot takes as --redis-url; there is no password."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, more: tuple[str, ...] = ()) -> None:
+        """`more`: further options of the server."""
         self.directory = directory
+        self._more = more
         self.socket = directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -38,12 +40,14 @@ class Valkey:
         options = ("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory), "--save", "")
         more = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
         with (self.directory / "valkey.log").open("ab") as log:
-            self.process = subprocess.Popen([binary(), *options, *more], stdout=log, stderr=log)
+            self.process = subprocess.Popen([binary(), *options, *more, *self._more], stdout=log, stderr=log)
         deadline = time.monotonic() + 10
         with self.client() as client:
             while True:
                 try:
                     client.ping()
+                    return
+                except redis.AuthenticationError:
                     return
                 except redis.RedisError:
                     assert self.process.poll() is None, (self.directory / "valkey.log").read_text()

@@ -19,8 +19,8 @@ RESOURCES = ("deployments", "executions", "spots", "runtimes", "tokens")
 
 def test_the_public_names_are_these() -> None:
     assert sorted(library.__all__) == [
-        "ApiError", "AsyncFaaspot", "ConfigError", "ConnectionFailed", "Deployment", "Execution", "Faaspot",
-        "FaaspotError", "NotFound", "Profile", "Profiles", "RunError", "Runtime", "Spot", "Token", "Version",
+        "ApiError", "AsyncFaaspot", "Callback", "ConfigError", "ConnectionFailed", "Deployment", "Execution", "Faaspot",
+        "FaaspotError", "NotFound", "Profile", "Profiles", "Rerun", "RunError", "Runtime", "Spot", "Token", "Version",
         "WaitTimeout",
     ]  # fmt: skip
     assert all(hasattr(library, name) for name in library.__all__)

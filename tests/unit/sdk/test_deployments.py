@@ -15,6 +15,7 @@ from faaspot.errors import (
     BadArgument,
     Exists,
     FaaspotError,
+    IdempotencyMismatch,
     Invalid,
     MissingFile,
     NotFound,
@@ -22,6 +23,7 @@ from faaspot.errors import (
     UnreadableFile,
     WaitTimeout,
 )
+from faaspot_api.domain.model import RunOptions
 from tests.unit.sdk.served import Served, write
 
 ECHO = "def main(args, context):\n    return args\n"
@@ -92,8 +94,21 @@ def test_the_platforms_refusals_come_out_as_their_errors(faaspot: Faaspot, echo:
     with pytest.raises(Invalid, match="main") as caught:
         faaspot.deployments.create("other", code="x = 1\n")
     assert caught.value.errors[0].field == "code"
-    with pytest.raises(Invalid, match="retries"):
-        faaspot.deployments.create("other", code=ECHO, retries=3)
+    with pytest.raises(Invalid, match="concurrency"):
+        faaspot.deployments.create("other", code=ECHO, concurrency=3)
+
+
+def test_the_same_run_under_the_same_key_is_the_same_execution(faaspot: Faaspot, platform: Served, echo: str) -> None:
+    first = faaspot.deployments.run(echo, {"n": 1}, idempotency_key="k", max_age=9)
+    assert platform.services.state.calls[-2][1][2] == RunOptions(key="k", max_age=9.0)
+    assert faaspot.deployments.run(echo, {"n": 1}, idempotency_key="k", max_age=9) == first
+    assert faaspot.deployments.run(echo, {"n": 1}, wait=True, idempotency_key="k", max_age=9) == {"n": 1}
+    with pytest.raises(IdempotencyMismatch):
+        faaspot.deployments.run(echo, {"n": 2}, idempotency_key="k")
+    several = faaspot.deployments.run_bulk(echo, [{"n": 1}, {"n": 2}], idempotency_key="many")
+    assert faaspot.deployments.run_bulk(echo, [{"n": 1}, {"n": 2}], idempotency_key="many") == several
+    with pytest.raises(BadArgument, match="max_age"):
+        faaspot.deployments.run(echo, max_age="soon")  # type: ignore[typeddict-item]
 
 
 def test_update_sends_only_what_is_given(faaspot: Faaspot, platform: Served, echo: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from faaspot import AsyncFaaspot, Faaspot, executions
+from faaspot import AsyncFaaspot, Faaspot, _executions
 from faaspot.errors import AlreadyEnded, BuildFailed, ConnectionFailed, NotFound, RunError, TooLarge, WaitTimeout
 from tests.unit.sdk.played import Played, answer
 from tests.unit.sdk.served import Served
@@ -32,35 +32,35 @@ def endless(faaspot: Faaspot) -> str:
 
 
 def test_a_wait_looks_at_once_and_then_with_growing_pauses() -> None:
-    played = Played(executions.until_ended("u-1"), *[record("Pending")] * 3, record("Started"), record("Success"))
+    played = Played(_executions.until_ended("u-1"), *[record("Pending")] * 3, record("Started"), record("Success"))
 
     assert played.value.status == "Success"
     assert played.pauses == sorted(played.pauses)
-    assert played.pauses[0] == executions.FIRST_POLL
+    assert played.pauses[0] == _executions.FIRST_POLL
     assert {request.path for request in played.requests} == {"executions/u-1"}
 
 
 def test_pauses_do_not_grow_for_ever() -> None:
-    played = Played(executions.until_ended("u-1"), *[record("Pending")] * 40, record("Cancelled"))
+    played = Played(_executions.until_ended("u-1"), *[record("Pending")] * 40, record("Cancelled"))
 
-    assert max(played.pauses) == executions.LONGEST_POLL
+    assert max(played.pauses) == _executions.LONGEST_POLL
 
 
 def test_a_wait_outlives_a_platform_that_is_starting_again() -> None:
     away = [*[ConnectionFailed("refused")] * 4, *[answer(502, content=b"<h1>")] * 4]
-    played = Played(executions.until_ended("u-1"), record("Started"), *away, record("Success"))
+    played = Played(_executions.until_ended("u-1"), record("Started"), *away, record("Success"))
 
     assert played.value.status == "Success"
 
 
 def test_a_wait_for_what_is_unknown_ends_at_once() -> None:
     with pytest.raises(NotFound):
-        Played(executions.until_ended("u-1"), answer(404, {"message": "unknown", "error_code": "not_found"}))
+        Played(_executions.until_ended("u-1"), answer(404, {"message": "unknown", "error_code": "not_found"}))
 
 
 def test_a_limited_wait_says_that_the_run_goes_on() -> None:
     with pytest.raises(WaitTimeout, match="goes on") as caught:
-        Played(executions.until_ended("u-1", timeout=0), record("Started"))
+        Played(_executions.until_ended("u-1", timeout=0), record("Started"))
     assert caught.value.execution_id == "u-1"
 
 
@@ -68,8 +68,8 @@ def test_the_result_of_a_failure_is_its_error() -> None:
     failed = record("Failure", reason="build_failed", error={"type": "X", "message": "no wheel", "traceback": None})
 
     with pytest.raises(BuildFailed, match="no wheel"):
-        Played(executions.result("u-1"), failed)
-    assert Played(executions.result("u-1"), record("Success", output=[1])).value == [1]
+        Played(_executions.result("u-1"), failed)
+    assert Played(_executions.result("u-1"), record("Success", output=[1])).value == [1]
 
 
 def test_many_are_waited_for_together_and_the_first_failure_is_raised() -> None:
@@ -78,24 +78,24 @@ def test_many_are_waited_for_together_and_the_first_failure_is_raised() -> None:
     done = answer(body=[first, {"uuid": "b", "status": "Success", "output": 2}])
     failed = answer(body=[first, {"uuid": "b", "status": "Failure", "output": "why"}])
 
-    played = Played(executions.results(["a", "b"]), pending, done)
+    played = Played(_executions.results(["a", "b"]), pending, done)
 
     assert played.value == [1, 2]
     assert json.loads(played.requests[0].payload) == ["a", "b"]
     with pytest.raises(RunError, match="why"):
-        Played(executions.results(["a", "b"]), failed)
+        Played(_executions.results(["a", "b"]), failed)
 
 
 def test_records_that_are_too_large_for_one_answer_are_asked_for_in_halves() -> None:
     too_large = answer(413, {"message": "ask for fewer", "error_code": "too_large"})
     one, two, three = ({"uuid": name, "status": "Success", "output": name} for name in "abc")
 
-    played = Played(executions.results(["a", "b", "c"]), too_large, answer(body=[one]), too_large,
+    played = Played(_executions.results(["a", "b", "c"]), too_large, answer(body=[one]), too_large,
                     answer(body=[two]), answer(body=[three]))  # fmt: skip
 
     assert played.value == ["a", "b", "c"]
     with pytest.raises(TooLarge):
-        Played(executions.results(["a"]), too_large)
+        Played(_executions.results(["a"]), too_large)
 
 
 # ---------------------------------------------------------------- over the wire
@@ -126,7 +126,7 @@ def test_a_list_leaves_out_what_has_ended_unless_asked(faaspot: Faaspot, endless
 
 
 def test_pages_are_followed_as_far_as_the_limit(faaspot: Faaspot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executions, "PAGE", 10)
+    monkeypatch.setattr(_executions, "PAGE", 10)
     faaspot.deployments.create("echo", code=ECHO)
     ids = faaspot.deployments.run_bulk("echo", [{"n": n} for n in range(35)])
 
@@ -185,3 +185,37 @@ def test_several_are_waited_for_however_they_ended(faaspot: Faaspot, endless: st
 
     assert [each.status for each in faaspot.executions.wait_bulk(ids)] == ["Success", "Failure"]
     assert faaspot.executions.wait_bulk([]) == []
+
+
+def test_failures_are_run_again_one_by_one_and_all_that_match(faaspot: Faaspot, platform: Served) -> None:
+    faaspot.deployments.create("half", code="def main(args, context):\n    return 1 / args['n']\n")
+    good, bad, worse = faaspot.deployments.run_bulk("half", [{"n": 2}, {"n": 0}, {"n": 0}])
+
+    again = faaspot.executions.rerun(good)
+    assert again != good
+    assert faaspot.executions.get(again).args == {"n": 2}
+    done = faaspot.executions.rerun_all("half", reason="error")
+    assert {each.of for each in done} >= {bad, worse}
+    assert all(each.uuid for each in done)
+    assert good in [each.uuid for each in faaspot.executions.list(status="Success", rerun=True)]
+    assert again in [each.uuid for each in faaspot.executions.list(status="Success", rerun=False)]
+
+    async def talk() -> list[Any]:
+        async with AsyncFaaspot(host=platform.url, token=platform.token) as both:
+            return [await both.executions.rerun(good), await both.executions.rerun_all("half", status="Cancelled")]
+
+    assert asyncio.run(talk())[1] == []
+
+
+def test_who_is_told_of_an_end(faaspot: Faaspot, platform: Served) -> None:
+    faaspot.deployments.create("echo", code=ECHO)
+    execution = faaspot.deployments.run("echo", callback_url="https://example.com/hook")
+    told = faaspot.executions.callback(execution)
+    assert (told.status, told.origin, len(told.tries)) == ("delivered", "https://example.com", 2)
+    assert faaspot.tokens.callback_secret() == "whsec_admin"
+
+    async def talk() -> list[Any]:
+        async with AsyncFaaspot(host=platform.url, token=platform.token) as both:
+            return [(await both.executions.callback(execution)).next, await both.tokens.callback_secret()]
+
+    assert asyncio.run(talk()) == [None, "whsec_admin"]

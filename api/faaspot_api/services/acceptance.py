@@ -1,0 +1,264 @@
+"""How a run is accepted: its record is committed before the caller hears its id, and only then a worker is woken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from faaspot_api.domain import callbacks as rules
+from faaspot_api.domain.model import NO_OPTIONS, Principal, RunOptions, Version
+from faaspot_api.domain.names import is_name, new_execution_id
+from faaspot_api.errors import Conflict, FieldError, Invalid, Unavailable, Unprocessable
+from faaspot_api.queue.base import Queue
+from faaspot_api.services import access, wakeups
+from faaspot_api.services.backlog import RETRY_AFTER, Backlog
+from faaspot_api.services.policy import Policy
+from faaspot_api.services.recorder import new_token
+from faaspot_api.services.wakeups import Bell, Task
+from faaspot_api.store import callbacks, deployments, executions, keys
+from faaspot_api.store.callbacks import Callback
+from faaspot_api.store.deployments import DeploymentRow
+from faaspot_api.store.engine import Store, Transaction
+from faaspot_api.store.executions import NewExecution
+from faaspot_api.store.moments import SECOND, now
+from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.contract.failpoints import reach
+
+MAX_READY = 1000
+"""Versions remembered; each is a few hundred bytes and its requirements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Runs of one deployment that are asked for together. `texts`: the args of each, as JSON.
+
+    `bounded`: somebody waits for the end, so the deployment's timeout must not be too long for that.
+    """
+
+    name: str
+    texts: Sequence[str]
+    queue: str
+    options: RunOptions = NO_OPTIONS
+    bounded: bool = False
+
+    @property
+    def digest(self) -> str:
+        """What makes two requests under one idempotency key the same."""
+        said = [self.name, self.options.max_age, self.options.callback, *self.texts]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """Runs of one deployment that were accepted together.
+
+    `timeout`: seconds that each may take; `spec`: what workers are to be woken with, None if a build has to end first.
+    `repeated`: instead of rows, what the same request under the same idempotency key was answered before.
+    """
+
+    rows: tuple[NewExecution, ...]
+    timeout: float
+    spec: SandboxSpec | None = None
+    repeated: tuple[str, ...] = ()
+
+    @property
+    def uuids(self) -> list[str]:
+        """The ids to answer, in the order of the args."""
+        return list(self.repeated) or [row.uuid for row in self.rows]
+
+
+class Acceptance:
+    """Takes runs in."""
+
+    def __init__(self, store: Store, queue: Queue, policy: Policy) -> None:
+        self._store = store
+        self._queue = queue
+        self._policy = policy
+        self._bell = Bell(queue)
+        self._backlog = Backlog(store, policy.max_pending)
+        self._ready: dict[str, Version] = {}
+
+    def accept(self, who: Principal, order: Order) -> Accepted:
+        """Commit the records, all or none, then wake the workers.
+
+        Under an idempotency key that is known nothing is accepted, and what it was answered is answered again. Raises
+        what `make_room` and `within` raise, and Unprocessable for a key that was used for something else.
+        """
+        access.require(who, "run")
+        key = order.options.key
+        if key is not None and (known := self._answered(who, order)) is not None:
+            return known
+        self.make_room(who, len(order.texts))
+        with self._store.write() as transaction:
+            if key is not None:
+                keys.alone(transaction, who.name, key)
+                if (known := self._known(transaction, who, order)) is not None:
+                    return known
+            accepted = self.within(transaction, who, order)
+            if key is not None:
+                keys.add(transaction, who.name, key, order.digest, accepted.uuids, now())
+            reach("before_commit")
+        reach("after_commit")
+        self.wake(accepted)
+        return accepted
+
+    def make_room(self, who: Principal, more: int) -> None:
+        """Raises Overloaded where too many runs of this token wait, Unavailable where the queue is full.
+
+        A queue that is away is the reconciler's matter. One that is full is not: what is accepted must also start one
+        day.
+        """
+        self._backlog.admit(who.name, more)
+        if not self._queue.has_room():
+            raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
+
+    def within(self, transaction: Transaction, who: Principal, order: Order) -> Accepted:
+        """The same inside a transaction of the caller, who wakes the workers after the commit.
+
+        Raises NotFound, Conflict (`deployment_not_ready`), Invalid.
+        """
+        row, version, build = self._target(transaction, who, order.name)
+        if order.bounded:
+            self._check_sync(version)
+        age = int(self._max_age(version, order.options) * SECOND)
+        rows = tuple(_record(who, row, version, build, order, age, n) for n in range(len(order.texts)))
+        if rows:
+            executions.add(transaction, rows)
+            self._keep_callback(transaction, who, row, version, order, rows)
+        spec = wakeups.sandbox(row.name, version) if build is None else None
+        return Accepted(rows=rows, timeout=version.settings.timeout or 0.0, spec=spec)
+
+    def wake(self, accepted: Accepted) -> None:
+        """Wake the workers, unless a build has to end first."""
+        if accepted.spec is not None:
+            spec = accepted.spec
+            self._bell.wake(wakeups.run(_task(record), spec) for record in accepted.rows)
+
+    # ------------------------------------------------------------ steps
+
+    def _answered(self, who: Principal, order: Order) -> Accepted | None:
+        with self._store.read() as transaction:
+            return self._known(transaction, who, order)
+
+    def _known(self, transaction: Transaction, who: Principal, order: Order) -> Accepted | None:
+        """What the order's key was answered before. Raises Unprocessable."""
+        kept = keys.find(transaction, who.name, order.options.key or "")
+        if kept is None:
+            return None
+        first = next(iter(kept.executions), None)
+        if kept.digest != order.digest:
+            raise Unprocessable(
+                "This Idempotency-Key was used for another request: take a new key, or send the same request again.",
+                execution_id=first,
+            )
+        row = executions.tracked(transaction, [first])[first] if first else None
+        version = self._version(transaction, row.version_id) if row and row.version_id else None
+        timeout = version.settings.timeout if version else None
+        return Accepted(rows=(), timeout=timeout or 0.0, repeated=kept.executions)
+
+    def _keep_callback(
+        self,
+        transaction: Transaction,
+        who: Principal,
+        row: DeploymentRow,
+        version: Version,
+        order: Order,
+        rows: Sequence[NewExecution],
+    ) -> None:
+        """Write down who is told of the ends. It is signed for who named the address. Raises Invalid."""
+        said = order.options.callback
+        url, owner = (version.settings.callback_url, row.owner) if said is None else (said, who.name)
+        if said and (problem := rules.problem(said, self._policy.callback_networks)):
+            raise Invalid.fields(FieldError(field="Callback-Url", message=problem))
+        if url:
+            host = rules.place(url)[1]
+            callbacks.add(
+                transaction, [Callback(execution=each.uuid, owner=owner, url=url, host=host) for each in rows]
+            )
+
+    def _max_age(self, version: Version, options: RunOptions) -> float:
+        """Seconds that a run may wait for its start. Raises Invalid."""
+        most = self._policy.max_age
+        if options.max_age is not None and not 0 < options.max_age <= most:
+            message = f"must be more than 0 and at most {most:g} seconds"
+            raise Invalid.fields(FieldError(field="Max-Queue-Age", message=message))
+        return options.max_age or min(version.settings.max_age or most, most)
+
+    def _target(self, transaction: Transaction, who: Principal, name: str) -> tuple[DeploymentRow, Version, str | None]:
+        """The deployment, the version that runs, and the build that has to end first, if any."""
+        row = deployments.by_name_shared(transaction, name) if is_name(name) else None
+        if row is None or not access.sees(who, row.owner, "run"):
+            raise access.unknown_deployment(name)
+        version = self._version(transaction, row.current_id or row.newest_id)
+        if version.status == "success":
+            return row, version, None
+        if version.status == "failed":
+            raise _not_ready(row.name, version)
+        return row, version, version.build
+
+    def _version(self, transaction: Transaction, version_id: str) -> Version:
+        """A version; one that is ready never changes again and is remembered."""
+        known = self._ready.get(version_id)
+        if known is not None:
+            return known
+        version = deployments.version(transaction, version_id)
+        if version is None:
+            raise LookupError(f"version {version_id} is referred to and not there")
+        if version.status == "success":
+            if len(self._ready) >= MAX_READY:
+                self._ready.clear()
+            self._ready[version_id] = version
+        return version
+
+    def _check_sync(self, version: Version) -> None:
+        timeout, most = version.settings.timeout or 0.0, self._policy.max_sync_timeout
+        if timeout > most:
+            message = f"{timeout:g} seconds are too long to wait for (at most {most:g}); run it in the background"
+            raise Invalid.fields(FieldError(field="timeout", message=message))
+
+
+def _record(
+    who: Principal, row: DeploymentRow, version: Version, build: str | None, order: Order, age: int, n: int
+) -> NewExecution:
+    """The record of the `n`th run of an order. `age`: microseconds that it may wait for its start."""
+    created = now() + n  # the runs of one bulk call keep their order in lists
+    return NewExecution(
+        uuid=new_execution_id(),
+        kind="run",
+        name=row.name,
+        owner=who.name,
+        queue=order.queue,
+        token=new_token(),
+        created=created,
+        expires=created + age,
+        waits_for=build,
+        deployment=row.name,
+        deployment_id=row.id,
+        deployment_owner=row.owner,
+        version=version.number,
+        version_id=version.id,
+        args=order.texts[n],
+    )
+
+
+def _task(row: NewExecution) -> Task:
+    return Task(
+        uuid=row.uuid,
+        attempt=row.attempt,
+        token=row.token,
+        queue=row.queue,
+        created=row.created,
+        expires=row.expires,
+        args=row.args,
+    )
+
+
+def _not_ready(name: str, version: Version) -> Conflict:
+    return Conflict(
+        f"{name} cannot run: its build {version.build} failed ({version.reason}). See its log, then update it.",
+        code="deployment_not_ready",
+        execution_id=version.build,
+        extra={"build": version.build, "reason": version.reason},
+    )
