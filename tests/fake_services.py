@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from faaspot_api.domain.model import (
     Deployment,
     DeploymentChange,
@@ -30,6 +32,7 @@ from faaspot_api.domain.model import (
 from faaspot_api.domain.names import name_error
 from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized
+from faaspot_api.metrics import Metrics
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -420,6 +423,18 @@ class FakeHealth:
         return self._state.parts
 
 
+class FakeFigures:
+    is_open = False
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def text(self, who: Principal | None) -> bytes:
+        if who is not None and who.role not in ("admin", "monitor"):
+            raise Forbidden("Only a token of role admin or monitor may do this.")
+        return self._metrics.text(CollectorRegistry())
+
+
 class FakeServices:
     """All of them over one `State`."""
 
@@ -431,3 +446,5 @@ class FakeServices:
         self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)
         self.health = FakeHealth(self.state)
+        self.metrics = Metrics()
+        self.figures = FakeFigures(self.metrics)

@@ -183,6 +183,13 @@ class Settings:
         default="warning", metadata=_row("What the log shows.", choices=("debug", "info", "warning", "error"))
     )
     access_log: bool = field(default=False, metadata=_row("Log every HTTP request."))
+    metrics: str = field(
+        default="token",
+        metadata=_row(
+            "Who reads /metrics: a token of role admin or monitor, everybody, nobody.",
+            choices=("token", "open", "off"),
+        ),
+    )
     trusted_proxies: int = field(
         default=0, metadata=_row("Reverse proxies in front whose X-Forwarded-* headers are believed.", least=0, most=10)
     )

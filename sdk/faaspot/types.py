@@ -17,7 +17,7 @@ Status: TypeAlias = Literal["Pending", "Started", "Success", "Failure", "Cancell
 Kind: TypeAlias = Literal["run", "build", "spot", "delete"]
 BuildStatus: TypeAlias = Literal["pending", "in-progress", "success", "failed"]
 RuntimeStatus: TypeAlias = Literal["undeployed", "deploying", "deployed", "undeploying", "failed"]
-Role: TypeAlias = Literal["admin", "deployer", "invoker"]
+Role: TypeAlias = Literal["admin", "deployer", "invoker", "monitor"]
 
 ENDED: frozenset[str] = frozenset({"Success", "Failure", "Cancelled"})
 """The statuses that never change again."""

@@ -79,6 +79,7 @@ class RedisSpot:
     def finish(self, request: Request, ended: RunEnded) -> None:
         if isinstance(request, RunRequest) and request.reply:
             self.redis.rpush(contract.reply_key(request.execution_id), contract.dump(ended))
+        self.redis.xadd(contract.REPORTS, {"event": contract.dump(ended)})
         self.redis.set(contract.lease_key(request.execution_id, request.attempt), contract.LEASE_DONE, ex=120)
 
     def expire(self, request: Request) -> None:
@@ -213,6 +214,16 @@ def test_queued_reads_long_lines(both: tuple[Queue, Spot]) -> None:
     queue.enqueue_runs(requests, QUEUE_BACKGROUND)
     asked = [attempt(requests[number]) for number in (0, 5_000, 9_999, 10_000, 11_999)]
     assert queue.queued(asked) == frozenset(asked)
+
+
+def test_the_lengths_are_of_what_no_worker_has_taken(both: tuple[Queue, Spot]) -> None:
+    queue, spot = both
+    assert queue.lengths() == {"sync": 0, "background": 0, "builds": 0, "reports": 0}
+    queue.enqueue_runs([run(n) for n in range(3)], QUEUE_BACKGROUND)
+    taken = spot.take(QUEUE_BACKGROUND)
+    assert taken is not None
+    spot.finish(taken, ended(taken))
+    assert queue.lengths() == {"sync": 0, "background": 2, "builds": 0, "reports": 1}
 
 
 def test_a_lease_is_held_then_done_or_gone(both: tuple[Queue, Spot]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from faaspot_runner.contract import Kind, Network, Reason, Status
 from faaspot_runner.contract.runtimes import RuntimeStatus
 
-Role = Literal["admin", "deployer", "invoker"]
+Role = Literal["admin", "deployer", "invoker", "monitor"]
 BuildStatus = Literal["pending", "in-progress", "success", "failed"]
 
 

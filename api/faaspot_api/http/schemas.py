@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from faaspot_api.domain import limits, names
+from faaspot_api.domain.model import Role
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import wire
 from faaspot_runner.contract import Kind, Network, Reason, Status
@@ -138,7 +139,7 @@ class CreateToken(Request):
     """A new token. It cannot be limited to some `spots` yet: any but an empty list is refused."""
 
     name: Name
-    role: Literal["admin", "deployer", "invoker"]
+    role: Role
     spots: list[str] = left_out(max_length=254)
 
 
@@ -309,7 +310,7 @@ class Token(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    role: Literal["admin", "deployer", "invoker"]
+    role: Role
     spots: list[str]
     created: Time
 

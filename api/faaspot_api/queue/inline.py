@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Condition
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
 from faaspot_runner.contract import (
     QUEUE_BUILDS,
+    QUEUES,
     SUPERVISOR,
     BuildRequest,
     Release,
@@ -134,6 +135,12 @@ class InlineQueue:
         """See `Queue.shed`. This one never holds anybody up."""
         self._check()
         return 0
+
+    def lengths(self) -> Mapping[str, int]:
+        """See `Queue.lengths`."""
+        self._check()
+        with self._changed:
+            return {name: len(self._waiting[name]) for name in QUEUES} | {"reports": len(self._events)}
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`."""

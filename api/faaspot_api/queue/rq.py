@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -34,6 +34,7 @@ from faaspot_runner.contract import (
     QUEUE_BUILDS,
     QUEUE_SYNC,
     QUEUES,
+    REPORTS,
     RUNTIMES,
     SPOTS,
     SUPERVISOR,
@@ -244,6 +245,14 @@ class RedisQueue:
         if taken:
             _log.warning("queue_shed", wakeups=taken)
         return taken
+
+    def lengths(self) -> Mapping[str, int]:
+        """See `Queue.lengths`."""
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            for name in QUEUES:
+                pipe.llen(self._lines[name].key)
+            pipe.xlen(REPORTS)
+            return dict(zip((*QUEUES, "reports"), pipe.execute(), strict=True))
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""

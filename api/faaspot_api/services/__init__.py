@@ -41,6 +41,9 @@
 ``health: HealthService``
     ready() -> dict of part (database, queue, spots) -> "ok" or a reason
 
+``figures: FigureService``
+    text(who) -> the metrics in Prometheus' text format
+
 ``recorder: Recorder``
     apply(events)                                    idempotent; raises Unavailable: then give them again
 
@@ -56,10 +59,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from faaspot_api.keys import public_key
+from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Queue
 from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.deployments import DeploymentService
 from faaspot_api.services.executions import ExecutionService
+from faaspot_api.services.figures import FigureService
 from faaspot_api.services.health import HealthService
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
@@ -75,6 +80,7 @@ from faaspot_api.store.engine import Store
 __all__ = [
     "DeploymentService",
     "ExecutionService",
+    "FigureService",
     "HealthService",
     "Policy",
     "Reconciler",
@@ -96,24 +102,40 @@ class Services:
     runtimes: RuntimeService
     tokens: TokenService
     health: HealthService
+    figures: FigureService
+    metrics: Metrics
     recorder: Recorder
     reconciler: Reconciler
 
     @classmethod
-    def make(cls, store: Store, blobs: Blobs, queue: Queue, spot_key: bytes, policy: Policy | None = None) -> Services:
-        """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
-        policy = policy or Policy()
-        recorder = Recorder(store, blobs, queue, policy)
+    def make(
+        cls,
+        store: Store,
+        blobs: Blobs,
+        queue: Queue,
+        spot_key: bytes,
+        policy: Policy | None = None,
+        metrics: Metrics | None = None,
+    ) -> Services:
+        """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`).
+
+        `metrics` None: what this process counts is its own.
+        """
+        policy, metrics = policy or Policy(), metrics or Metrics()
+        recorder = Recorder(store, blobs, queue, policy, metrics)
+        health = HealthService(store, queue)
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
-            executions=ExecutionService(store, queue, recorder, policy),
+            executions=ExecutionService(store, queue, recorder, policy, metrics),
             spots=SpotService(store, queue),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),
-            health=HealthService(store, queue),
+            health=health,
+            figures=FigureService(store, queue, health, metrics, policy),
+            metrics=metrics,
             recorder=recorder,
-            reconciler=Reconciler(store, queue, recorder, clearing, policy),
+            reconciler=Reconciler(store, queue, recorder, clearing, policy, metrics),
         )
 
     @classmethod
@@ -125,6 +147,7 @@ class Services:
             queue,
             public_key(settings),
             Policy.of(settings),
+            Metrics.shared(settings.data_dir / "run" / "metrics"),
         )
 
 

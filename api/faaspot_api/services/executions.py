@@ -12,6 +12,7 @@ from faaspot_api.domain.model import Execution, Filter, Page, Principal, Version
 from faaspot_api.domain.names import is_execution_id, is_name, new_execution_id
 from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
+from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import LOG_START, Queue
 from faaspot_api.services import access, spots, wakeups
 from faaspot_api.services.backlog import RETRY_AFTER, Backlog
@@ -39,11 +40,12 @@ FOLLOW_SECONDS = 1.0
 class ExecutionService:
     """What people do with executions."""
 
-    def __init__(self, store: Store, queue: Queue, recorder: Recorder, policy: Policy) -> None:
+    def __init__(self, store: Store, queue: Queue, recorder: Recorder, policy: Policy, metrics: Metrics) -> None:
         self._store = store
         self._queue = queue
         self._recorder = recorder
         self._policy = policy
+        self._metrics = metrics
         self._bell = Bell(queue)
         self._backlog = Backlog(store, policy.max_pending)
         self._waiting = Waiting(store, queue, recorder)
@@ -105,6 +107,7 @@ class ExecutionService:
             accepted = [self._record(who, row, version, build, text, queue, n) for n, text in enumerate(texts)]
             if accepted:
                 executions.add(transaction, accepted)
+        self._metrics.accepted("run", row.name, len(accepted))
         if build is None:
             spec = wakeups.sandbox(row.name, version)
             self._bell.wake(wakeups.run(_task(record), spec) for record in accepted)

@@ -18,6 +18,10 @@ class Policy:
     max_pending: int = 100_000
     """Runs of one token that may wait at once."""
 
+    metrics_open: bool = False
+    """Whether everybody may read the metrics."""
+    metrics_off: bool = False
+
     queueing: float = 30.0
     """What a sync caller waits beyond the deployment's timeout."""
     build_timeout: float = 900.0
@@ -37,4 +41,6 @@ class Policy:
             max_age=settings.max_age,
             max_attempts=settings.max_attempts,
             max_pending=settings.max_pending,
+            metrics_open=settings.metrics == "open",
+            metrics_off=settings.metrics == "off",
         )

@@ -7,14 +7,16 @@ record's present attempt and token changes nothing, and what has ended stays as 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from secrets import token_hex
 
 import structlog
 
 from faaspot_api.domain import states
 from faaspot_api.domain.states import End, Report
+from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services import builds, endings, wakeups
 from faaspot_api.services.policy import Policy
@@ -46,27 +48,32 @@ class After:
     wakeups: list[Wakeup] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
     cancelled: list[Attempt] = field(default_factory=list)
+    counts: list[Callable[[], None]] = field(default_factory=list)
 
     def add(self, more: After) -> None:
         """Say that, too."""
         self.wakeups += more.wakeups
         self.releases += more.releases
         self.cancelled += more.cancelled
+        self.counts += more.counts
 
     def tell(self, bell: Bell) -> None:
         """Say it."""
         bell.wake(self.wakeups)
         bell.cancel(self.cancelled)
         bell.release(self.releases)
+        for count in self.counts:
+            count()
 
 
 class Recorder:
     """Applies reports, each batch in one transaction."""
 
-    def __init__(self, store: Store, blobs: Blobs, queue: Queue, policy: Policy) -> None:
+    def __init__(self, store: Store, blobs: Blobs, queue: Queue, policy: Policy, metrics: Metrics) -> None:
         self._store = store
         self._blobs = blobs
         self._policy = policy
+        self._metrics = metrics
         self._bell = Bell(queue)
 
     def apply(self, events: Sequence[RunStarted | RunEnded]) -> None:
@@ -81,7 +88,7 @@ class Recorder:
     def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
         """The same inside a transaction of the caller, who tells what follows after the commit."""
         rows = executions.tracked(transaction, [event.execution_id for event in events])
-        batch = _Batch(transaction, self._blobs, self._policy, rows)
+        batch = _Batch(transaction, self._blobs, self._policy, self._metrics, rows)
         for event in events:
             batch.take(event)
         return batch.write()
@@ -130,7 +137,8 @@ class Recorder:
     def settle_waiting(self, build: str) -> None:
         """Wake, or end, runs that wait for a build which has ended already."""
         with self._store.write() as transaction:
-            after = _Batch(transaction, self._blobs, self._policy, {}).settle_waiting(build)
+            batch = _Batch(transaction, self._blobs, self._policy, self._metrics, {})
+            after = batch.settle_waiting(build)
         after.tell(self._bell)
 
 
@@ -148,10 +156,18 @@ class _Course:
 class _Batch:
     """The reports of one transaction, folded so that each record is written once."""
 
-    def __init__(self, transaction: Transaction, blobs: Blobs, policy: Policy, rows: Mapping[str, Tracked]) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        blobs: Blobs,
+        policy: Policy,
+        metrics: Metrics,
+        rows: Mapping[str, Tracked],
+    ) -> None:
         self._transaction = transaction
         self._blobs = blobs
         self._policy = policy
+        self._metrics = metrics
         self._courses = {uuid: _Course(row=row) for uuid, row in rows.items()}
         self._events: list[Event] = []
         self._ready: list[Tracked] = []
@@ -227,6 +243,7 @@ class _Batch:
         state = states.retry(row.state, new_token())
         if state is None:
             return
+        self._after.counts.append(partial(self._metrics.retried, state.kind))
         self._note(course, "lost", int(event.at * SECOND), event.error.message if event.error else None)
         course.row = replace(row, state=state, started=None)
         course.started, course.retried = None, True
@@ -243,7 +260,14 @@ class _Batch:
             event = self._end_build(course, event, end)
         course.ending = endings.ending(row, event, end, course.started[1] if course.started else None)
         course.row = replace(row, state=state)
+        self._count(row, end, event)
         self._note(course, "ended", course.ending.ended, end.reason or end.status)
+
+    def _count(self, row: Tracked, end: End, event: RunEnded) -> None:
+        name = "" if row.state.kind == "spot" else row.name
+        self._after.counts.append(
+            partial(self._metrics.ended, row.state.kind, name, end.status, end.reason, event.timings)
+        )
 
     def _note(self, course: _Course, what: str, at: int, detail: str | None) -> None:
         row = course.row

@@ -89,6 +89,17 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Open executions of one kind. `oldest`: microseconds."""
+
+    kind: Kind
+    queue: str
+    status: Status
+    open: int
+    oldest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """The end of a row. `timings` and `usage` without their empty values; `output` and `error` are JSON texts."""
 
@@ -273,6 +284,14 @@ def waiting_runs(transaction: Transaction, owner: str, most: int) -> int:
     found = select(C.seq).where(_OPEN, asked, C.kind == "run", C.status == "Pending").limit(most)
     count: int = transaction.execute(select(func.count()).select_from(found.subquery())).scalar_one()
     return count
+
+
+def backlog(transaction: Transaction) -> tuple[Backlog, ...]:
+    """How many executions are open, by kind, queue and status."""
+    groups = (C.kind, C.queue, C.status)
+    statement = select(*groups, func.count().label("open"), func.min(C.created).label("oldest"))
+    rows = transaction.execute(statement.where(_OPEN).group_by(*groups))
+    return tuple(Backlog(**row._mapping) for row in rows)
 
 
 def any_open_of_deployment(transaction: Transaction, deployment_id: str) -> bool:

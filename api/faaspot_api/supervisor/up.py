@@ -94,6 +94,7 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     sock = held.enter_context(listener.listen(settings.host, settings.port))
     lock = held.enter_context(directory.claimed()) if lock is None else lock
     directory.furnish(own_redis=settings.own_redis)
+    directory.clear_run()
     if certificate is not None:
         certificate = tls.handed_over(certificate, directory)
         held.callback(directory.clear_run)

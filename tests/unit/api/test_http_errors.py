@@ -216,18 +216,6 @@ def test_settings_of_a_later_release_are_refused_by_name(api: Api, method: str, 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/metrics"),
-        ("POST", "/metrics/"),
-    ],
-)
-def test_addresses_of_a_later_release_say_so(api: Api, method: str, path: str) -> None:
-    assert "not supported yet" in api.refused(400, method, path)["message"]
-    assert api.refused(401, method, path, token=None)["error_code"] == "unauthorized"
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
         ("POST", "/v1/deployments/hello/rpc/"),
         ("GET", "/v1/deployments/hello/rpc/"),
         ("POST", "/v1/sync/deployments/hello/rpc/"),
