@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from faaspot_api.domain.names import name_error
 from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized
 from faaspot_api.metrics import Metrics
+from faaspot_api.services.doctor import Check, Examination
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -75,6 +77,9 @@ class State:
     tokens: dict[str, Token] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=lambda: {"database": "ok", "queue": "ok"})
+    checks: list[Check] = field(
+        default_factory=lambda: [Check(section="parts", name="queue", answer="ok", text="Redis")]
+    )
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     next_end: dict[str, Any] | None = None
     """Fields of the record with which the next awaited run ends, whatever its function does."""
@@ -423,6 +428,14 @@ class FakeHealth:
         return self._state.parts
 
 
+class FakeDoctor:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def examine(self, who: Principal) -> Examination:
+        return Examination(version="9.9", time=time.time(), checks=tuple(self._state.checks))
+
+
 class FakeFigures:
     is_open = False
 
@@ -447,4 +460,5 @@ class FakeServices:
         self.tokens = FakeTokens(self.state)
         self.health = FakeHealth(self.state)
         self.metrics = Metrics()
+        self.doctor = FakeDoctor(self.state)
         self.figures = FakeFigures(self.metrics)

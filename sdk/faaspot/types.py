@@ -227,6 +227,17 @@ class Token(Record):
     token = Field[str]()
 
 
+class Examination(Record):
+    """How the platform is. `ok`: nothing is missing; `time`: epoch seconds by its clock; `checks`: each a dict of
+    section, name, answer ("ok", "weaker", "missing"), text and what_to_do.
+    """
+
+    ok = Field[bool]()
+    version = Field[str]()
+    time = Field[float]()
+    checks = Field[list[dict[str, Any]]]()
+
+
 class SettingsFields(TypedDict, total=False):
     """The settings that create and update take as keyword arguments; left out: the platform's default (or as it was).
 

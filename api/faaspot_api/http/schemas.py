@@ -332,6 +332,21 @@ class Ready(BaseModel):
     parts: dict[str, str]
 
 
+class Check(BaseModel):
+    section: str
+    name: str
+    answer: Literal["ok", "weaker", "missing"]
+    text: str
+    what_to_do: str
+
+
+class Examination(BaseModel):
+    ok: bool
+    version: str
+    time: float = Field(description="Epoch seconds by the server's clock.")
+    checks: list[Check]
+
+
 class BadField(BaseModel):
     field: str
     message: str

@@ -120,5 +120,11 @@ class Queue(Protocol):
     def spots(self) -> tuple[SpotSeen, ...]:
         """Every spot that has ever told of itself and was not removed, by address."""
 
+    def beat(self, problem: str) -> None:
+        """The recorder lives: say so, and why it cannot record for now ("" if it can). Forgotten within seconds."""
+
+    def recorder(self) -> str | None:
+        """What the recorder last said by `beat`; None if it has fallen silent."""
+
     def ping(self) -> None:
         """Answers, or raises `Unavailable` that says why (away, wrong password, full, read-only)."""

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.settings import Settings
-from faaspot_runner.contract import SUPERVISOR
+from faaspot_runner.contract import PREFIX, SUPERVISOR
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -25,6 +25,9 @@ SLICE_SECONDS = 3.0
 MAX_CONNECTIONS = 1100
 """Of one process: a waiting caller holds one, and `web_threads` is at most 1024."""
 RETRY_AFTER = 2
+RECORDER = PREFIX + "recorder"
+"""String, gone `RECORDER_SECONDS` after the recorder last told how it is: why it cannot record, or empty."""
+RECORDER_SECONDS = 15
 TAKEN = SUPERVISOR + ":taken"
 """Spot requests the supervisor is working on."""
 

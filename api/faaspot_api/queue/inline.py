@@ -40,6 +40,7 @@ class InlineQueue:
         self.released: list[Release] = []
         self.wanted: Runtimes | None = None
         self.needed: tuple[str, ...] | None = None
+        self._recorder: str | None = None
         self._changed = Condition()
         self._waiting: dict[str, dict[Attempt, Request]] = defaultdict(dict)
         self._leases: dict[Attempt, tuple[str, LeaseState]] = {}
@@ -149,6 +150,16 @@ class InlineQueue:
         with self._changed:
             return tuple(SpotSeen(info=info, age=now - seen) for _, (info, seen) in sorted(self._spots.items()))
 
+    def beat(self, problem: str) -> None:
+        """See `Queue.beat`. This one forgets it with everything else only."""
+        self._check()
+        self._recorder = problem
+
+    def recorder(self) -> str | None:
+        """See `Queue.recorder`."""
+        self._check()
+        return self._recorder
+
     def ping(self) -> None:
         """See `Queue.ping`."""
         self._check()
@@ -222,6 +233,7 @@ class InlineQueue:
             self._events.clear()
             self.cancelled.clear()
             self.wanted = None
+            self._recorder = None
             self._changed.notify_all()
 
     def _put(self, queue: str, request: Request) -> None:

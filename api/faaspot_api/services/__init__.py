@@ -39,10 +39,14 @@
     first_token(text = "") -> text | None            there is an `admin`, with this text if one is given
 
 ``health: HealthService``
-    ready() -> dict of part (database, queue, spots) -> "ok" or a reason
+    ready() -> dict of part (database, queue, recorder, spots) -> "ok" or a reason
+    beat(problem)                                    the recorder's sign of life
 
 ``figures: FigureService``
     text(who) -> the metrics in Prometheus' text format
+
+``doctor: DoctorService``
+    examine(who) -> Examination, for `fas doctor --server`
 
 ``recorder: Recorder``
     apply(events)                                    idempotent; raises Unavailable: then give them again
@@ -63,6 +67,7 @@ from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Queue
 from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.deployments import DeploymentService
+from faaspot_api.services.doctor import DoctorService
 from faaspot_api.services.executions import ExecutionService
 from faaspot_api.services.figures import FigureService
 from faaspot_api.services.health import HealthService
@@ -79,6 +84,7 @@ from faaspot_api.store.engine import Store
 
 __all__ = [
     "DeploymentService",
+    "DoctorService",
     "ExecutionService",
     "FigureService",
     "HealthService",
@@ -103,6 +109,7 @@ class Services:
     tokens: TokenService
     health: HealthService
     figures: FigureService
+    doctor: DoctorService
     metrics: Metrics
     recorder: Recorder
     reconciler: Reconciler
@@ -133,6 +140,7 @@ class Services:
             tokens=TokenService(store),
             health=health,
             figures=FigureService(store, queue, health, metrics, policy),
+            doctor=DoctorService(store, blobs, queue, health),
             metrics=metrics,
             recorder=recorder,
             reconciler=Reconciler(store, queue, recorder, clearing, policy, metrics),

@@ -56,6 +56,11 @@ class Store:
         self._writer = self.engine.execution_options(write=True)
         self._one_writer = Lock() if self.engine.dialect.name == "sqlite" else None
 
+    @property
+    def kind(self) -> str:
+        """sqlite or postgresql."""
+        return self.engine.dialect.name
+
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: one consistent view. Raises Unavailable."""

@@ -59,7 +59,7 @@ class Platform:
             say(text)
 
     async def start(self, token: str, url: str) -> None:
-        """Returns when /healthz answers and the wanted spots have registered. Raises CannotStartError."""
+        """Returns when /healthz answers, the wanted spots are there and ends are recorded. Raises CannotStartError."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._start(token, url)
@@ -84,6 +84,7 @@ class Platform:
         await _or_failed(_healthy(url), web, recorder)
         for ip in spots.addresses:
             await spots.registered(ip)
+        await _or_failed(self._recording(), recorder)
         self._serving = asyncio.create_task(spots.serve())
 
     async def _start_redis(self) -> None:
@@ -99,6 +100,11 @@ class Platform:
         spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self)
         await spots.start()
         return spots
+
+    async def _recording(self) -> None:
+        """Returns when the recorder has told that it can record."""
+        while self._requests is not None and not await asyncio.to_thread(self._requests.recording):
+            await asyncio.sleep(POLL_SECONDS)
 
     def keep_token(self, token: str) -> None:
         """Keep the admin token's text where only the owner of the data directory can read it."""
