@@ -1,4 +1,6 @@
-"""``python -m faaspot_api up | prepare | gunicorn | recorder | migrate | health``: a process of the control plane each.
+"""``python -m faaspot_api up | prepare | gunicorn | recorder | migrate | health | backup | restore``.
+
+A process of the control plane each, and what operators do with its data.
 
 `up` is what `fas up` starts; it starts the others. Elsewhere they are run one by one (`compose.yaml`): `prepare` to its
 end, then the others.
@@ -43,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from faaspot_api.health import check_health
 
         return check_health(settings)
+    if given.command == "backup":
+        from faaspot_api.backup import backup
+
+        return backup(settings, given.file, keys=not given.without_keys)
+    if given.command == "restore":
+        from faaspot_api.restore import restore
+
+        return restore(settings, given.file, given.spot_key)
     from faaspot_api.migrate import migrate
 
     return migrate(settings, settings.token)
@@ -82,7 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     recorder = commands.add_parser("recorder", help="apply events and reconcile", allow_abbrev=False)
     migrate = commands.add_parser("migrate", help="bring the database up to date", allow_abbrev=False)
     health = commands.add_parser("health", help="ask the HTTP server beside us how it is", allow_abbrev=False)
-    for command in (up, prepare, web, recorder, migrate, health):
+    backup = commands.add_parser("backup", help="write all that cannot be made again to one file", allow_abbrev=False)
+    backup.add_argument("file", metavar="FILE", help="the file to make; - for stdout")
+    backup.add_argument("--without-keys", action="store_true", help="leave the private key and the admin token out")
+    restore = commands.add_parser("restore", help="make a data directory from a backup", allow_abbrev=False)
+    restore.add_argument("file", metavar="FILE", help="what `backup` wrote; - for stdin")
+    restore.add_argument("--spot-key", type=Path, metavar="FILE", help="the spots' private key, if the backup has none")
+    for command in (up, prepare, web, recorder, migrate, health, backup, restore):
         add_arguments(command)
     return parser
 

@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "sdk/faaspot/config.py",
     "cli/fas/output.py",
     "cli/fas/commands/up.py",
+    "cli/fas/commands/backup.py",
 }
 """Who may read the process' environment. Everything else is told."""
 

@@ -68,6 +68,15 @@ class Store:
             yield connection
 
     @contextmanager
+    def read_at_one_moment(self) -> Iterator[Transaction]:
+        """A transaction that sees the database as it is now, however long it goes on reading. Raises Unavailable."""
+        with _translated(), self.engine.connect() as connection:
+            if self.kind == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
+            yield connection
+
+    @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that writes: commits at the end, rolls back on any exception. Raises Unavailable."""
         with _translated(), self._turn(), self._writer.begin() as connection:
