@@ -7,6 +7,7 @@ of, else its pid, by which tests tell one spot from the next.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,8 +24,21 @@ def main(kind: str, *arguments: str) -> int:
     if kind == "spot":
         return spot(arguments[0])
     if kind == "recorder":
-        signal.pause()
+        return recorder()
     return 0
+
+
+def recorder() -> int:
+    """Tells of itself, as soon as Redis is there."""
+    from faaspot_api.errors import Unavailable
+    from faaspot_api.queue.rq import RedisQueue
+    from faaspot_api.settings import Settings
+
+    queue = RedisQueue.open(Settings.load())
+    while True:
+        with contextlib.suppress(Unavailable):
+            queue.beat("")
+        time.sleep(0.1)
 
 
 def web(descriptor: int) -> int:

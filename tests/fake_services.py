@@ -190,11 +190,11 @@ class FakeExecutions:
         self._state = state
         self._deployments = deployments
 
-    def run(self, who: Principal, name: str, args: str) -> Execution:
+    def run(self, who: Principal, name: str, args: str, traceparent: str | None = None) -> Execution:
         self._state.calls.append(("run", (name, args)))
         deployment = self._deployments.get(who, name)
         code = self._state.codes[deployment.version.id]
-        known = {"args": args, "version": deployment.version.number}
+        known = {"args": args, "version": deployment.version.number, "traceparent": traceparent}
         if "# never ends" in code:
             return self._state.record("run", name, status="Started", ended=None, **known)
         space: dict[str, Any] = {}
@@ -207,14 +207,20 @@ class FakeExecutions:
             return self._state.record("run", name, status="Failure", reason="error", error=error, output=line, **known)
         return self._state.record("run", name, output=output, **known)
 
-    def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
-        return [self.run(who, name, one).uuid for one in args]
+    def run_bulk(self, who: Principal, name: str, args: Sequence[str], traceparent: str | None = None) -> list[str]:
+        return [self.run(who, name, one, traceparent).uuid for one in args]
 
     def run_wait(
-        self, who: Principal, name: str, args: str, wait: float | None, gone: Any = None
+        self,
+        who: Principal,
+        name: str,
+        args: str,
+        wait: float | None,
+        gone: Any = None,
+        traceparent: str | None = None,
     ) -> tuple[Execution, bool]:
         self._state.calls.append(("run_wait", (name, args, wait)))
-        execution = self.run(who, name, args)
+        execution = self.run(who, name, args, traceparent)
         if self._state.next_end is not None:
             execution = replace(execution, **self._state.next_end)
             self._state.next_end = None

@@ -125,7 +125,7 @@ class Recorder:
 
 def record(settings: Settings) -> int:
     """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`)."""
-    log.configure(settings.log_level)
+    log.configure(settings.log_level, "recorder")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -61,6 +61,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "forwarded_allow_ips": "",
             "certfile": settings.certfile or None,
             "keyfile": settings.keyfile or settings.certfile or None,
+            "logger_class": "faaspot_api.http.gateway.Log",
             "accesslog": "-" if settings.access_log else None,
             "errorlog": "-",
             "loglevel": settings.log_level,
@@ -74,7 +75,7 @@ def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
 
     `token`: the text that the token `admin` shall have, "" leaves it.
     """
-    log.configure(settings.log_level)
+    log.configure(settings.log_level, "api")
     # Once, before the fork: the processes share what is imported.
     import_module("faaspot_api.app")
     if status := migrate(settings, token):

@@ -101,7 +101,7 @@ class Settings:
     parent_pid: int = field(
         default=0, metadata=_row("Process id of the supervisor: the spot dies with it. 0 for none.", least=0)
     )
-    log_level: str = field(default="info", metadata=_row("debug, info, warning or error."))
+    log_level: str = field(default="warning", metadata=_row("debug, info, warning or error."))
 
     @property
     def worker_counts(self) -> dict[str, int]:

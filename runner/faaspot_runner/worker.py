@@ -33,6 +33,7 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
+from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunRequest, load
@@ -225,11 +226,13 @@ class Runs:
             log.info("%s is a duplicate wake-up", identifier)
             return
         try:
-            self._run(request, lease)
+            with log_module.about(request):
+                self._run(request, lease)
         finally:
             self._leases.drop(lease)
 
     def _run(self, request: Request, lease: Lease) -> None:
+        log.info("taken")
         live = self._live.open(request.execution_id)
         ended = self._executor.run(request, lease, live)
         followed = live.close()
@@ -237,6 +240,7 @@ class Runs:
         if ended is None:
             self._reporter.dropped(lease, busy=busy)
             return
+        log.info("ended", extra={"status": ended.event.status, "reason": ended.event.reason})
         reply = isinstance(request, RunRequest) and request.reply
         try:
             self._reporter.ended(lease, ended.event, reply=reply, live=followed, busy=busy)
@@ -278,7 +282,7 @@ def main(argv: Sequence[str]) -> int:
     settings = settings_module.read(rest)
     die_with(settings.parent_pid)
     many_descriptors()
-    logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s {said.name}: %(message)s")
+    log_module.configure(settings.log_level, f"worker {said.name}")
     logging.getLogger("rq").setLevel(logging.WARNING)
     with socket.socket(fileno=said.socket) as sock:
         try:

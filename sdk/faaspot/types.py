@@ -121,6 +121,7 @@ class Execution(Record):
     timings = Nested(Timings)
     usage = Nested(Usage)
     logs_truncated = Field[bool]()
+    traceparent = Field[str | None]()
 
     @property
     def has_ended(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +44,6 @@ def test_the_metrics_tell_of_every_process(platform: Platform) -> None:
     found = figures(platform)
     assert found("faaspot_accepted_total", kind="run", deployment="hello") == 30
     assert found("faaspot_run_seconds_count", deployment="hello") == 30
-    assert found("faaspot_build_seconds_count", status="Success") == 1
     assert found("faaspot_starts_total", start="warm") + found("faaspot_starts_total", start="cold") == 30
     assert found("faaspot_spots", status="online") == 1
     assert all(found("faaspot_ready", part=part) == 1 for part in ("database", "queue", "recorder", "spots"))
@@ -55,6 +56,47 @@ def test_it_is_ready_and_the_doctor_finds_it_well(platform: Platform) -> None:
     found = platform.fas("doctor", "--server").stdout
     assert "missing" not in found
     assert "ends are recorded" in found
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_callers_trace_goes_into_the_record_the_function_and_the_logs(platform: Platform) -> None:
+    platform.deploy("traced", "import os\ndef main(args, context):\n    return os.environ.get('TRACEPARENT')\n")
+    answer = platform.run("traced", headers={"traceparent": TRACE})
+    assert answer.json == TRACE
+    assert platform.record(answer.headers["Execution-Id"])["traceparent"] == TRACE
+    assert platform.run("traced").json is None
+
+
+def test_the_logs_of_all_processes_show_the_way_of_an_execution() -> None:
+    environ = {"FAASPOT_LOG_LEVEL": "info", "FAASPOT_ACCESS_LOG": "1"}
+    with platforms.platform(SETUPS[0], environ=environ) as platform:
+        platform.deploy("hello", CODE, context={"word": "a secret"})
+        answer = platform.run("hello", {"name": "x"}, headers={"traceparent": TRACE})
+        uuid = answer.headers["Execution-Id"]
+        wanted = {
+            ("api", "accepted"),
+            ("worker", "taken"),
+            ("worker", "ended"),
+            ("api", "recorded"),
+            ("api", "answered"),
+        }
+
+        def told() -> bool:
+            lines = [line for line in _log(platform) if line.get("execution_id") == uuid]
+            assert {line.get("trace_id") for line in lines} <= {TRACE.split("-")[1]}
+            return wanted <= {(line["process"].split()[0], line["event"]) for line in lines}
+
+        eventually(told, 10, "each process has logged its part")
+        kept = [path.read_text() for path in (platform.data / "logs").glob("*.log*")]
+        assert not [text for text in kept if "a secret" in text or platform.token in text]
+
+
+def _log(platform: Platform) -> list[dict[str, Any]]:
+    """The lines of all processes but Redis, each of which must be JSON."""
+    paths = [path for path in (platform.data / "logs").glob("*.log") if path.name not in ("redis.log", "bytecode.log")]
+    return [json.loads(line) for path in paths for line in path.read_text().split("\n")[:-1]]
 
 
 def test_a_running_platform_is_kept_and_comes_back_elsewhere(platform: Platform) -> None:

@@ -122,6 +122,7 @@ class Execution:
     usage: dict[str, Any]
     logs_truncated: bool
     owner: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,7 @@ def record(execution: Execution) -> str:
         "timings": NO_TIMINGS | execution.timings,
         "usage": NO_USAGE | execution.usage,
         "logs_truncated": execution.logs_truncated,
+        "traceparent": execution.traceparent,
     }
     return f'{strict.dump(known)[:-1]},"output":{execution.output or "null"},"args":{execution.args or "null"}}}'
 

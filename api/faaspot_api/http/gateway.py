@@ -6,13 +6,16 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
 import structlog
+from gunicorn.glogging import Logger
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
+from faaspot_api.domain import traces
 from faaspot_api.http import problem
 
 _log = structlog.get_logger(__name__)
@@ -71,6 +74,34 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             client.sendall(refusal(exc))
         except OSError as error:
             _log.debug("the caller has gone", address=addr, reason=repr(error))
+
+
+class Log(Logger):  # type: ignore[misc]
+    """gunicorn's log as lines of JSON among the others; a request's without its query, which may hold arguments."""
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn, before it starts and when it loads its settings anew."""
+        super().setup(cfg)
+        for log in (self.error_log, self.access_log):
+            log.handlers.clear()
+            log.propagate = True
+
+    def access(self, resp: Any, req: Any, environ: Mapping[str, Any], request_time: timedelta) -> None:
+        """Called by gunicorn for each answer."""
+        if self.cfg.accesslog is None:
+            return
+        headers = {name.lower(): value for name, value in resp.headers}
+        about = {
+            "method": req.method,
+            "path": req.path,
+            "status": int(str(resp.status).split(None, 1)[0]),
+            "bytes": getattr(resp, "sent", None),
+            "ms": round(request_time.total_seconds() * 1000, 3),
+            "client": environ.get("REMOTE_ADDR"),
+            "execution_id": headers.get("execution-id"),
+            "trace_id": traces.trace_id(traces.parse(environ.get("HTTP_TRACEPARENT"))),
+        }
+        self.access_log.info("answered", extra={name: said for name, said in about.items() if said is not None})
 
 
 def refusal(exc: Exception) -> bytes:

@@ -1,12 +1,14 @@
-"""What Prometheus reads, and what is timed of the answers themselves."""
+"""What Prometheus reads, what is timed of the answers themselves, and by which trace their log lines go."""
 
 from __future__ import annotations
 
 import time
 
+import structlog
 from flask import Flask, Response, g, request
 
 from faaspot_api import metrics
+from faaspot_api.domain import traces
 from faaspot_api.http.routes import Call, Routes
 
 routes = Routes("metrics")
@@ -22,11 +24,14 @@ def read_metrics(call: Call) -> Response:
 
 
 def register(app: Flask, counted: metrics.Metrics) -> None:
-    """Time every answer of `app`."""
+    """Time every answer of `app`; what is logged on the way has the trace of its caller."""
 
     @app.before_request
     def begin() -> None:
         g.began = time.monotonic()
+        structlog.contextvars.clear_contextvars()  # the thread has served others
+        if (trace := traces.parse(request.headers.get(traces.HEADER))) is not None:
+            structlog.contextvars.bind_contextvars(trace_id=traces.trace_id(trace))
 
     @app.after_request
     def answered(response: Response) -> Response:

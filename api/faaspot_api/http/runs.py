@@ -12,6 +12,7 @@ from typing import Any
 
 from flask import Response
 
+from faaspot_api.domain import traces
 from faaspot_api.domain.model import Execution
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, RunFailed, TimedOut, TooLarge, Unavailable
 from faaspot_api.http import answers, gateway, reading, schemas, strict, wire
@@ -110,7 +111,7 @@ def run_bulk(call: Call, name: str) -> Response:
     items = wire.items(call.request, "values", reading.BULK_BODY)
     if len(items) > schemas.MAX_BULK:
         raise TooLarge(f"At most {schemas.MAX_BULK} runs at a time; these are {len(items)}.")
-    return answers.value(call.services.executions.run_bulk(call.who, name, _texts(items)))
+    return answers.value(call.services.executions.run_bulk(call.who, name, _texts(items), _trace(call)))
 
 
 def _run(call: Call, name: str) -> Response:
@@ -122,7 +123,7 @@ def _run(call: Call, name: str) -> Response:
         execution, ended = _wait(call, name, args, seconds)
         applied = f"wait={seconds:g}"
         return _result(execution, applied) if ended else _accepted(call, execution, applied)
-    execution = call.services.executions.run(call.who, name, args)
+    execution = call.services.executions.run(call.who, name, args, _trace(call))
     if _ASYNC.search(prefer):
         return _accepted(call, execution, "respond-async")
     return answers.text(f'"{execution.uuid}"', headers={"Execution-Id": execution.uuid})
@@ -144,7 +145,11 @@ def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Exec
     """Run and wait, among those who may; a caller who leaves meanwhile is not waited for, its run goes on."""
     gone = gateway.gone(call.request.environ)
     with call.waiters.waiting(call.who):
-        return call.services.executions.run_wait(call.who, name, args, seconds, gone)
+        return call.services.executions.run_wait(call.who, name, args, seconds, gone, _trace(call))
+
+
+def _trace(call: Call) -> str | None:
+    return traces.parse(call.request.headers.get(traces.HEADER))
 
 
 def _result(execution: Execution, applied: str | None) -> Response:

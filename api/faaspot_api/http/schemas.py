@@ -225,6 +225,7 @@ class Execution(BaseModel):
     timings: dict[str, Any]
     usage: dict[str, Any]
     logs_truncated: bool
+    traceparent: str | None
 
 
 class Settings(BaseModel):

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import structlog
+
 from faaspot_api.domain.model import Execution, Filter, Page, Principal, Version
 from faaspot_api.domain.names import is_execution_id, is_name, new_execution_id
 from faaspot_api.domain.states import End, is_ended
@@ -26,6 +28,8 @@ from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import SECOND, from_micros, now
 from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error
+
+_log = structlog.get_logger(__name__)
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 MAX_PAGE = 1000
@@ -53,29 +57,35 @@ class ExecutionService:
 
     # ------------------------------------------------------------ running
 
-    def run(self, who: Principal, name: str, args: str) -> Execution:
+    def run(self, who: Principal, name: str, args: str, traceparent: str | None = None) -> Execution:
         """Accept a background run; its record is committed when this returns.
 
         Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
         database, or a queue that is full; never one that is away).
         """
-        accepted, _ = self._accept(who, name, [args], QUEUE_BACKGROUND)
+        accepted, _ = self._accept(who, name, [args], QUEUE_BACKGROUND, traceparent)
         return _public(accepted[0])
 
-    def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
+    def run_bulk(self, who: Principal, name: str, args: Sequence[str], traceparent: str | None = None) -> list[str]:
         """Accept many, all or none; their ids in the order of their args."""
-        accepted, _ = self._accept(who, name, args, QUEUE_BACKGROUND)
+        accepted, _ = self._accept(who, name, args, QUEUE_BACKGROUND, traceparent)
         return [row.uuid for row in accepted]
 
     def run_wait(
-        self, who: Principal, name: str, args: str, wait: float | None, gone: Gone = never
+        self,
+        who: Principal,
+        name: str,
+        args: str,
+        wait: float | None,
+        gone: Gone = never,
+        traceparent: str | None = None,
     ) -> tuple[Execution, bool]:
         """Run and wait: the record, and whether it has ended. `wait`: seconds; None: the timeout and some queueing.
 
         With None a run that no spot could take ends `no_spot`; with seconds, or if the caller has `gone`, it goes on.
         Raises what `run` raises, and Invalid where the deployment's timeout is too long to be waited for.
         """
-        accepted, version = self._accept(who, name, [args], QUEUE_SYNC, bounded=wait is None)
+        accepted, version = self._accept(who, name, [args], QUEUE_SYNC, traceparent, bounded=wait is None)
         uuid = accepted[0].uuid
         seconds = (version.settings.timeout or 0.0) + self._policy.queueing if wait is None else wait
         try:
@@ -90,7 +100,14 @@ class ExecutionService:
         return execution, is_ended(execution.status)
 
     def _accept(
-        self, who: Principal, name: str, texts: Sequence[str], queue: str, *, bounded: bool = False
+        self,
+        who: Principal,
+        name: str,
+        texts: Sequence[str],
+        queue: str,
+        traceparent: str | None,
+        *,
+        bounded: bool = False,
     ) -> tuple[list[NewExecution], Version]:
         """Commit the records, then wake the workers. A queue that is away is the reconciler's matter.
 
@@ -104,10 +121,14 @@ class ExecutionService:
             row, version, build = self._target(transaction, who, name)
             if bounded:
                 self._check_sync(version)
-            accepted = [self._record(who, row, version, build, text, queue, n) for n, text in enumerate(texts)]
+            accepted = [
+                self._record(who, row, version, build, text, queue, n, traceparent) for n, text in enumerate(texts)
+            ]
             if accepted:
                 executions.add(transaction, accepted)
         self._metrics.accepted("run", row.name, len(accepted))
+        for record in accepted:
+            _log.info("accepted", execution_id=record.uuid, deployment=row.name, queue=queue)
         if build is None:
             spec = wakeups.sandbox(row.name, version)
             self._bell.wake(wakeups.run(_task(record), spec) for record in accepted)
@@ -140,7 +161,15 @@ class ExecutionService:
         return version
 
     def _record(
-        self, who: Principal, row: DeploymentRow, version: Version, build: str | None, args: str, queue: str, n: int
+        self,
+        who: Principal,
+        row: DeploymentRow,
+        version: Version,
+        build: str | None,
+        args: str,
+        queue: str,
+        n: int,
+        traceparent: str | None,
     ) -> NewExecution:
         created = now() + n  # the runs of one bulk call keep their order in lists
         return NewExecution(
@@ -159,6 +188,7 @@ class ExecutionService:
             version=version.number,
             version_id=version.id,
             args=args,
+            traceparent=traceparent,
         )
 
     def _check_sync(self, version: Version) -> None:
@@ -300,6 +330,7 @@ def _task(row: NewExecution) -> Task:
         created=row.created,
         expires=row.expires,
         args=row.args,
+        traceparent=row.traceparent,
     )
 
 

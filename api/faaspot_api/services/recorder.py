@@ -16,6 +16,7 @@ import structlog
 
 from faaspot_api.domain import states
 from faaspot_api.domain.states import End, Report
+from faaspot_api.domain.traces import trace_id
 from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services import builds, endings, wakeups
@@ -227,7 +228,7 @@ class _Batch:
     def _take_end(self, course: _Course, event: RunEnded) -> None:
         row, end = course.row, endings.verdict(event)
         if end is None:
-            _log.error("report_without_end", execution=row.uuid, status=str(event.status)[:50])
+            _log.error("report_without_end", execution_id=row.uuid, status=str(event.status)[:50])
             return
         if not states.speaks_for(row.state, Report(attempt=event.attempt, token=event.token)):
             return
@@ -261,6 +262,7 @@ class _Batch:
         course.ending = endings.ending(row, event, end, course.started[1] if course.started else None)
         course.row = replace(row, state=state)
         self._count(row, end, event)
+        self._after.counts.append(partial(_tell, row, end, event.traceparent))
         self._note(course, "ended", course.ending.ended, end.reason or end.status)
 
     def _count(self, row: Tracked, end: End, event: RunEnded) -> None:
@@ -304,6 +306,18 @@ class _Batch:
 def attempt_of(row: Tracked) -> Attempt:
     """The key of the record's present attempt in the queue."""
     return Attempt(execution_id=row.uuid, attempt=row.state.attempt, kind=row.state.kind)
+
+
+def _tell(row: Tracked, end: End, traceparent: str | None) -> None:
+    _log.info(
+        "recorded",
+        execution_id=row.uuid,
+        attempt=row.state.attempt,
+        trace_id=trace_id(traceparent),
+        deployment=row.name,
+        status=end.status,
+        reason=end.reason,
+    )
 
 
 def decision(row: Tracked, end: End, error: Error) -> RunEnded:

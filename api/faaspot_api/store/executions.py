@@ -67,6 +67,15 @@ class NewExecution:
     logs_truncated: bool = False
     output: str | None = None
     args: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What came with the request, as JSON text and as its header."""
+
+    args: str | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,12 +326,12 @@ def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
     return tuple(_tracked(row) for row in transaction.execute(statement))
 
 
-def args_of(transaction: Transaction, uuids: Sequence[str]) -> dict[str, str | None]:
-    """The args of these, by id."""
-    found: dict[str, str | None] = {}
+def given(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Given]:
+    """What came with the requests for these, by id."""
+    found: dict[str, Given] = {}
     for chunk in _chunks(uuids):
-        for row in transaction.execute(select(C.uuid, C.args).where(C.uuid.in_(chunk))):
-            found[row.uuid] = row.args
+        for row in transaction.execute(select(C.uuid, C.args, C.traceparent).where(C.uuid.in_(chunk))):
+            found[row.uuid] = Given(args=row.args, traceparent=row.traceparent)
     return found
 
 
@@ -397,6 +406,7 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
         usage=json.loads(row.usage) if row.usage else {},
         logs_truncated=row.logs_truncated,
         owner=row.owner,
+        traceparent=row.traceparent,
     )
 
 

@@ -22,6 +22,8 @@ from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.tls import Certificate
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
+DEFAULT_LEVEL = Settings().log_level
+"""A level that was not said for the platform leaves FAASPOT_SPOT_LOG_LEVEL its say."""
 PACKAGE = Path(settings_module.__file__).parent
 _IMPORTS = "import faaspot_api.app, faaspot_api.recorder, faaspot_api.server"
 _HOME_VARIABLES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
@@ -70,6 +72,7 @@ class Programs:
             *(sys.executable, "-P", "-m", "faaspot_runner", "spot", "--ip", ip),
             *("--data-dir", str(settings.data_dir), "--redis-url", settings.redis, "--workers", sets),
             *("--grace", f"{settings.grace:g}", "--parent-pid", str(parent)),
+            *(("--log-level", settings.log_level) if settings.log_level != DEFAULT_LEVEL else ()),
         ]
         if settings.allow_process_runtime:
             command.append("--allow-process")

@@ -201,7 +201,7 @@ def test_a_bulk_that_is_no_list_is_a_400(api: Api, body: Any, field: str) -> Non
 
 def test_a_bulk_of_20_000_is_taken_and_one_more_is_not(api: Api) -> None:
     taken: list[int] = []
-    api.services.executions.run_bulk = lambda who, name, args: taken.append(len(args)) or []  # type: ignore
+    api.services.executions.run_bulk = lambda who, name, args, trace: taken.append(len(args)) or []  # type: ignore
     api.ok("POST", "/v1/deployments/hello/bulk_rpc/", [{}] * 20_000)
     assert taken == [20_000]
     assert api.refused(413, "POST", "/v1/deployments/hello/bulk_rpc/", [{}] * 20_001)["error_code"] == "too_large"
