@@ -151,7 +151,8 @@ class Settings:
     redis_url: str = field(
         default="",
         metadata=_row(
-            "URL of a Redis to use, redis://, rediss:// or unix:// (default: a private one is started).", secret=True
+            "URL of a Redis: redis[s]://, redis[s]+sentinel:// or unix:// (default: a private one is started).",
+            secret=True,
         ),
     )
     redis_socket: str = field(

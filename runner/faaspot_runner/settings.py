@@ -59,7 +59,10 @@ class Settings:
         default="", metadata=_row("Directory of the blobs, which the API writes; without: blobs in --data-dir.")
     )
     redis_url: str = field(
-        default="redis://127.0.0.1:6379/0", metadata=_row("Redis, without its password: unix:///path or redis://host.")
+        default="redis://127.0.0.1:6379/0",
+        metadata=_row(
+            "Redis, without its password: unix:///path, redis[s]://host, redis[s]+sentinel://host,host/service."
+        ),
     )
     workers: str = field(
         default="sync=2,background=2,builds=1",

@@ -25,8 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rq import Queue, worker_registration
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
@@ -36,6 +34,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
+from faaspot_runner.connections import connect
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunRequest, load
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.execute import Executor, Means
@@ -61,18 +60,6 @@ KEEPER_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 WORKER_TTL = 30
 """RQ keeps the worker's hash for this long + 60 s after a heartbeat."""
-
-
-def connect(settings: Settings, timeout: float) -> redis.Redis:
-    """A client of the settings' Redis. A connection that a restart broke is made anew once, then errors are raised."""
-    return redis.Redis.from_url(
-        settings.redis_url,
-        password=settings.redis_password(),
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        health_check_interval=0,
-    )
 
 
 class SpotWorker(BaseWorker):

@@ -1,0 +1,262 @@
+"""Redis where TLS or Sentinels stand in between: the same clients of both halves, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from faaspot_api.errors import Unavailable
+from faaspot_api.queue.clients import open_client, translated
+from faaspot_api.queue.embedded import find_binary
+from faaspot_api.queue.rq import RedisQueue
+from faaspot_runner.connections import connect, connect_async
+from faaspot_runner.contract.sentinels import Sentinels, sentinels
+from faaspot_runner.settings import Settings
+from tests.platforms import eventually
+from tests.redis_servers import PASSWORD, RedisServer, running_redis
+
+SERVICE = "faas"
+
+
+# ---------------------------------------------------------------- the address
+
+
+@pytest.mark.parametrize(
+    ("url", "known"),
+    [
+        ("redis://host:6379/0", None),
+        ("unix:///run/redis.sock", None),
+        (
+            "redis+sentinel://a,b:26380,[::1]:7/main/3?x=1&sentinel_password=s%20s",
+            Sentinels(
+                hosts=(("a", 26379), ("b", 26380), ("::1", 7)), service="main", server="redis://sentinels/3?x=1",
+                password="s s",
+            ),
+        ),
+        (
+            "rediss+sentinel://user:p%40ss@a:1/main",
+            Sentinels(hosts=(("a", 1),), service="main", server="rediss://user:p%40ss@sentinels/0"),
+        ),
+    ],
+)  # fmt: skip
+def test_an_address_says_whom_to_ask(url: str, known: Sentinels | None) -> None:
+    assert sentinels(url) == known
+
+
+@pytest.mark.parametrize("rest", ["", "a", "a/", "/main", "a:x/main", "a/main/zero", ":1/main", "a,,b/main"])
+def test_an_address_that_says_too_little_is_refused_with_the_form(rest: str) -> None:
+    with pytest.raises(ValueError, match="SERVICE"):
+        sentinels(f"redis+sentinel://{rest}")
+
+
+# ---------------------------------------------------------------- Sentinels
+
+
+@dataclass
+class Watched:
+    """A master, a replica, and a Sentinel that watches them, in a directory of their own."""
+
+    home: Path
+    ports: list[int]
+    processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{self.ports[2]}/{SERVICE}"
+
+    def start(self) -> None:
+        master, replica, sentinel = self.ports
+        own = f'requirepass {PASSWORD}\nmasterauth {PASSWORD}\nbind 127.0.0.1\nsave ""\n'
+        self._run(master, own)
+        self._run(replica, f"{own}replicaof 127.0.0.1 {master}\nrepl-diskless-sync-delay 0\n")
+        watch = f"sentinel monitor {SERVICE} 127.0.0.1 {master} 1\nsentinel auth-pass {SERVICE} {PASSWORD}\n"
+        times = f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 3000\n"
+        eventually(lambda: self._linked(replica), 20, "the replica follows its master")
+        self._run(sentinel, watch + times, "--sentinel")
+        eventually(lambda: self._knows_both(), 20, "the Sentinel knows both")
+
+    def kill_master(self) -> None:
+        self.processes[self.ports[0]].kill()
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait(10)
+
+    def _run(self, port: int, configuration: str, *more: str) -> None:
+        path = self.home / f"{port}.conf"
+        path.write_text(f"port {port}\ndir {self.home}\n{configuration}")
+        command = [str(find_binary()), str(path), *more]
+        self.processes[port] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _linked(self, port: int) -> bool:
+        with contextlib.suppress(redis.RedisError), redis.Redis(port=port, password=PASSWORD) as client:
+            return bool(client.info("replication").get("master_link_status") == "up")  # type: ignore[union-attr]
+        return False
+
+    def _knows_both(self) -> bool:
+        with contextlib.suppress(redis.RedisError), redis.Redis(port=self.ports[2]) as client:
+            return bool(client.sentinel_slaves(SERVICE))  # type: ignore[no-untyped-call]
+        return False
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    home = Path(tempfile.mkdtemp(prefix="faaspot-tests-redis-"))
+    running = Watched(home, free_ports(3))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def runner_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Settings]:
+    monkeypatch.setenv("FAASPOT_REDIS_PASSWORD", PASSWORD)
+    return lambda url: Settings(redis_url=url)
+
+
+@pytest.mark.slow
+def test_after_a_failover_both_halves_find_the_new_master_by_themselves(
+    watched: Watched, runner_settings: Callable[[str], Settings]
+) -> None:
+    queue, worker = RedisQueue(open_client(watched.url, PASSWORD)), connect(runner_settings(watched.url), 2.0)
+    queue.beat("before")
+    assert worker.get("faaspot:recorder") == b"before"
+    watched.kill_master()
+
+    def written() -> bool:
+        with contextlib.suppress(Unavailable):
+            queue.beat("after")
+            return True
+        return False
+
+    eventually(written, 30, "the queue writes to the new master")
+    assert eventually(lambda: _get(worker), 20, "the worker reads from it") == b"after"
+
+    async def spot() -> object:
+        client = connect_async(runner_settings(watched.url), 2.0)
+        try:
+            return await client.get("faaspot:recorder")
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(spot()) == b"after"
+    worker.close()
+
+
+def _get(client: redis.Redis) -> object:
+    with contextlib.suppress(redis.RedisError):
+        return client.get("faaspot:recorder")
+    return None
+
+
+@pytest.mark.slow
+def test_with_no_sentinel_the_queue_is_unavailable_and_says_so() -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        RedisQueue(open_client(f"redis+sentinel://127.0.0.1:{port}/{SERVICE}", PASSWORD)).ping()
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A door with TLS before a server that has none: its port, and the certificate that it shows."""
+
+    port: int
+    certificate: Path
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[Tls]:
+    certificate, key = _certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with running_redis() as server, socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_serve, args=(listener, context, server), daemon=True).start()
+        yield Tls(listener.getsockname()[1], certificate)
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _certificate(home: Path) -> tuple[Path, Path]:
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    begins = datetime.now(UTC) - timedelta(hours=1)
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(7)
+        .not_valid_before(begins).not_valid_after(begins + timedelta(days=2)).add_extension(address, critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (home / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (home / "key.pem").write_bytes(private)
+    return home / "cert.pem", home / "key.pem"
+
+
+def _serve(listener: socket.socket, context: ssl.SSLContext, server: RedisServer) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        threading.Thread(target=_pass_on, args=(connection, context, server), daemon=True).start()
+
+
+def _pass_on(connection: socket.socket, context: ssl.SSLContext, server: RedisServer) -> None:
+    inner = socket.socket(socket.AF_UNIX)
+    with contextlib.suppress(OSError), connection, inner:
+        inner.connect(str(server.prepared.socket))
+        with context.wrap_socket(connection, server_side=True) as outer:
+            back = threading.Thread(target=_copy, args=(inner, outer))
+            back.start()
+            _copy(outer, inner)
+            back.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.slow
+def test_over_tls_the_certificate_is_checked(tls: Tls, runner_settings: Callable[[str], Settings]) -> None:
+    good = f"rediss://127.0.0.1:{tls.port}/0?ssl_ca_certs={tls.certificate}"
+    queue, worker = RedisQueue(open_client(good, PASSWORD)), connect(runner_settings(good), 2.0)
+    queue.beat("over TLS")
+    assert worker.get("faaspot:recorder") == b"over TLS"
+    worker.close()
+    with open_client(f"rediss://127.0.0.1:{tls.port}/0", PASSWORD) as unknown, pytest.raises(Unavailable), translated():
+        unknown.ping()
+    with open_client(f"redis://127.0.0.1:{tls.port}/0", PASSWORD) as plain, pytest.raises(Unavailable), translated():
+        plain.ping()
