@@ -7,6 +7,7 @@ thread makes the reconciler's passes. Both live through absences of Redis and of
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -123,8 +124,11 @@ class Recorder:
         self._failures.pop(report.id, None)
 
 
-def record(settings: Settings) -> int:
-    """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`)."""
+def record(settings: Settings, ready: int | None = None) -> int:
+    """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`).
+
+    `ready`: a descriptor for a byte when it has told of itself for the first time.
+    """
     log.configure(settings.log_level, "recorder")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -140,7 +144,7 @@ def record(settings: Settings) -> int:
     def make_pass() -> None:
         services.reconciler.pass_(time.monotonic())
 
-    pulse = Pulse(services.health.beat)
+    pulse = Pulse(services.health.beat, ready)
     beside = threading.Thread(
         target=reconcile, args=(make_pass, settings.reconcile_seconds, stop, pulse), name="reconciler", daemon=True
     )
@@ -153,8 +157,10 @@ def record(settings: Settings) -> int:
 class Pulse:
     """Tells every `BEAT_SECONDS` that the recorder lives, and what keeps it or the reconciler from their work."""
 
-    def __init__(self, beat: Callable[[str], None]) -> None:
+    def __init__(self, beat: Callable[[str], None], ready: int | None = None) -> None:
+        """`ready`: a descriptor for a byte after the first beat."""
         self._beat = beat
+        self._ready = ready
         self._next = 0.0
         self._passed = time.monotonic()
         self.problem = ""
@@ -173,8 +179,15 @@ class Pulse:
         late = at - self._passed > LATE_SECONDS
         try:
             self._beat(self.problem or ("The reconciler hangs." if late else ""))
+            self._tell_first()
         except Unavailable as error:
             _log.warning("the recorder's sign of life did not arrive", reason=error.message)
+
+    def _tell_first(self) -> None:
+        if self._ready is not None:
+            os.write(self._ready, b"1")
+            os.close(self._ready)
+            self._ready = None
 
 
 def reconcile(make_pass: Callable[[], object], seconds: float, stop: threading.Event, pulse: Pulse) -> None:

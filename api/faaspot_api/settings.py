@@ -191,6 +191,10 @@ class Settings:
             choices=("token", "open", "off"),
         ),
     )
+    otel: bool = field(
+        default=False,
+        metadata=_row("Send executions as spans by OpenTelemetry (extra `otel`; its own OTEL_* variables say where)."),
+    )
     trusted_proxies: int = field(
         default=0, metadata=_row("Reverse proxies in front whose X-Forwarded-* headers are believed.", least=0, most=10)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 
 HEADER = "traceparent"
 _FORM = re.compile(
@@ -22,6 +23,17 @@ def parse(header: str | None) -> str | None:
         return None
     flags = int(found["flags"], 16) & 1
     return f"00-{found['trace']}-{found['parent']}-{flags:02x}"
+
+
+def span_id(execution_id: str, attempt: int) -> str:
+    """The 16 hex digits of the span of an attempt: they can be handed on before there is a span."""
+    return sha256(f"{execution_id}-{attempt}".encode()).hexdigest()[:16]
+
+
+def handed_on(caller: str | None, execution_id: str, attempt: int) -> str:
+    """What a function is told where its execution is a span: the caller's trace, else one that begins here."""
+    trace, flags = (execution_id.replace("-", ""), "01") if caller is None else (caller.split("-")[1], caller[-2:])
+    return f"00-{trace}-{span_id(execution_id, attempt)}-{flags}"
 
 
 def trace_id(traceparent: str | None) -> str | None:

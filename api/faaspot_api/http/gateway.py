@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
@@ -61,8 +62,32 @@ def gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
     return lambda: bool(poll.poll(0))
 
 
+LEAVE_SECONDS = 3.0
+"""How long before a stopping process' grace is over those who still wait are sent away; looked at every 2 s."""
+
+
+class Departure:
+    """When this process has to have answered everybody."""
+
+    def __init__(self) -> None:
+        self.at = math.inf
+
+    @property
+    def is_near(self) -> bool:
+        """Whether nobody may wait here any longer."""
+        return time.monotonic() >= self.at
+
+
+departure = Departure()
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker whose own errors have the one shape. After each the connection closes."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Called at SIGTERM: it stops when all is answered, or its grace is over."""
+        departure.at = time.monotonic() + self.cfg.graceful_timeout - LEAVE_SECONDS
+        super().handle_exit(sig, frame)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Called by gunicorn for what is no request that it could hand on."""

@@ -61,6 +61,7 @@ queue that is away never fails a run, a change or a cancel: their records are co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from faaspot_api.keys import public_key
 from faaspot_api.metrics import Metrics
@@ -81,6 +82,9 @@ from faaspot_api.services.wakeups import Bell
 from faaspot_api.settings import Settings
 from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store
+
+if TYPE_CHECKING:
+    from faaspot_api.spans import Spans
 
 __all__ = [
     "DeploymentService",
@@ -123,13 +127,14 @@ class Services:
         spot_key: bytes,
         policy: Policy | None = None,
         metrics: Metrics | None = None,
+        spans: Spans | None = None,
     ) -> Services:
         """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`).
 
         `metrics` None: what this process counts is its own.
         """
         policy, metrics = policy or Policy(), metrics or Metrics()
-        recorder = Recorder(store, blobs, queue, policy, metrics)
+        recorder = Recorder(store, blobs, queue, policy, metrics, spans)
         health = HealthService(store, queue)
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
@@ -156,7 +161,18 @@ class Services:
             public_key(settings),
             Policy.of(settings),
             Metrics.shared(settings.data_dir / "run" / "metrics"),
+            _spans(settings),
         )
+
+
+def _spans(settings: Settings) -> Spans | None:
+    """Where executions are sent as spans, if they are."""
+    if not settings.otel:
+        return None
+    # Only then: it is an extra, and its import takes long.
+    from faaspot_api.spans import Spans
+
+    return Spans()
 
 
 def open_store(settings: Settings) -> Store:

@@ -131,7 +131,7 @@ class ExecutionService:
             _log.info("accepted", execution_id=record.uuid, deployment=row.name, queue=queue)
         if build is None:
             spec = wakeups.sandbox(row.name, version)
-            self._bell.wake(wakeups.run(_task(record), spec) for record in accepted)
+            self._bell.wake(wakeups.run(_task(record), spec, self._policy) for record in accepted)
         return accepted, version
 
     def _target(self, transaction: Transaction, who: Principal, name: str) -> tuple[DeploymentRow, Version, str | None]:

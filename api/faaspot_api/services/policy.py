@@ -21,6 +21,8 @@ class Policy:
     metrics_open: bool = False
     """Whether everybody may read the metrics."""
     metrics_off: bool = False
+    spans: bool = False
+    """Whether executions are spans of OpenTelemetry."""
 
     queueing: float = 30.0
     """What a sync caller waits beyond the deployment's timeout."""
@@ -43,4 +45,5 @@ class Policy:
             max_pending=settings.max_pending,
             metrics_open=settings.metrics == "open",
             metrics_off=settings.metrics == "off",
+            spans=settings.otel,
         )

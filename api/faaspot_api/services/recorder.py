@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -29,6 +30,9 @@ from faaspot_api.store.executions import Ending, Tracked
 from faaspot_api.store.logs import Event
 from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import Error, Release, RunEnded, RunStarted
+
+if TYPE_CHECKING:
+    from faaspot_api.spans import Spans
 
 _log = structlog.get_logger(__name__)
 
@@ -70,11 +74,20 @@ class After:
 class Recorder:
     """Applies reports, each batch in one transaction."""
 
-    def __init__(self, store: Store, blobs: Blobs, queue: Queue, policy: Policy, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        queue: Queue,
+        policy: Policy,
+        metrics: Metrics,
+        spans: Spans | None = None,
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._policy = policy
         self._metrics = metrics
+        self._spans = spans
         self._bell = Bell(queue)
 
     def apply(self, events: Sequence[RunStarted | RunEnded]) -> None:
@@ -89,7 +102,7 @@ class Recorder:
     def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
         """The same inside a transaction of the caller, who tells what follows after the commit."""
         rows = executions.tracked(transaction, [event.execution_id for event in events])
-        batch = _Batch(transaction, self._blobs, self._policy, self._metrics, rows)
+        batch = _Batch(transaction, self._blobs, self._policy, self._metrics, self._spans, rows)
         for event in events:
             batch.take(event)
         return batch.write()
@@ -138,7 +151,7 @@ class Recorder:
     def settle_waiting(self, build: str) -> None:
         """Wake, or end, runs that wait for a build which has ended already."""
         with self._store.write() as transaction:
-            batch = _Batch(transaction, self._blobs, self._policy, self._metrics, {})
+            batch = _Batch(transaction, self._blobs, self._policy, self._metrics, self._spans, {})
             after = batch.settle_waiting(build)
         after.tell(self._bell)
 
@@ -163,12 +176,14 @@ class _Batch:
         blobs: Blobs,
         policy: Policy,
         metrics: Metrics,
+        spans: Spans | None,
         rows: Mapping[str, Tracked],
     ) -> None:
         self._transaction = transaction
         self._blobs = blobs
         self._policy = policy
         self._metrics = metrics
+        self._spans = spans
         self._courses = {uuid: _Course(row=row) for uuid, row in rows.items()}
         self._events: list[Event] = []
         self._ready: list[Tracked] = []
@@ -262,6 +277,9 @@ class _Batch:
         course.ending = endings.ending(row, event, end, course.started[1] if course.started else None)
         course.row = replace(row, state=state)
         self._count(row, end, event)
+        if self._spans is not None:
+            caller = executions.given(self._transaction, [row.uuid])[row.uuid].traceparent
+            self._after.counts.append(partial(self._spans.ended, row, course.ending, caller))
         self._after.counts.append(partial(_tell, row, end, event.traceparent))
         self._note(course, "ended", course.ending.ended, end.reason or end.status)
 

@@ -12,7 +12,7 @@ from itertools import groupby
 
 import structlog
 
-from faaspot_api.domain import limits
+from faaspot_api.domain import limits, traces
 from faaspot_api.domain.model import Version
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, Queue
@@ -76,8 +76,11 @@ def sandbox(name: str, version: Version) -> SandboxSpec:
     )
 
 
-def run(task: Task, spec: SandboxSpec) -> Wakeup:
+def run(task: Task, spec: SandboxSpec, policy: Policy) -> Wakeup:
     """The wake-up for a run."""
+    trace = task.traceparent
+    if policy.spans:
+        trace = traces.handed_on(trace, task.uuid, task.attempt)
     request = RunRequest(
         execution_id=task.uuid,
         attempt=task.attempt,
@@ -87,7 +90,7 @@ def run(task: Task, spec: SandboxSpec) -> Wakeup:
         reply=task.queue == QUEUE_SYNC,
         accepted=task.created / SECOND,
         expires=None if task.expires is None else task.expires / SECOND,
-        traceparent=task.traceparent,
+        traceparent=trace,
     )
     return Wakeup(request=request, queue=task.queue)
 
@@ -146,7 +149,9 @@ def _wakeup(row: Tracked, given: Given, versions: dict[str, tuple[str, Version]]
     if row.version_id not in versions:
         return None
     name, version = versions[row.version_id]
-    return build(task, name, version, policy) if row.state.kind == "build" else run(task, sandbox(name, version))
+    return (
+        build(task, name, version, policy) if row.state.kind == "build" else run(task, sandbox(name, version), policy)
+    )
 
 
 class Bell:

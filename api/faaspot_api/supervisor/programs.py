@@ -55,14 +55,20 @@ class Programs:
         environ = {name: value for name, value in inherited().items() if name != "PYTHONDONTWRITEBYTECODE"}
         return Program(name="bytecode", command=(sys.executable, "-P", "-c", code), environ=environ)
 
-    def web(self, listener: int, token: str) -> Program:
-        """Brings the database up to date, makes sure of the admin token `token`, answers on the inherited socket."""
-        program = self._service("gunicorn", "gunicorn", "--fd", str(listener), "--token-from-stdin")
-        return replace(program, descriptors=(listener,), secret=token)
+    def web(self, listener: int, token: str, ready: int | None = None) -> Program:
+        """Brings the database up to date, makes sure of the admin token `token`, answers on the inherited socket.
 
-    def recorder(self) -> Program:
-        """The recorder and reconciler."""
-        return self._service("recorder", "recorder")
+        `ready`: a descriptor into which it writes when it answers.
+        """
+        telling = () if ready is None else ("--ready-fd", str(ready))
+        program = self._service("gunicorn", "gunicorn", "--fd", str(listener), "--token-from-stdin", *telling)
+        return replace(program, descriptors=(listener,) if ready is None else (listener, ready), secret=token)
+
+    def recorder(self, ready: int | None = None) -> Program:
+        """The recorder and reconciler. `ready`: a descriptor into which it writes when it records."""
+        telling = () if ready is None else ("--ready-fd", str(ready))
+        program = self._service("recorder", "recorder", *telling)
+        return program if ready is None else replace(program, descriptors=(ready,))
 
     def spot(self, ip: str, parent: int) -> Program:
         """A local spot at `ip`: root if we are, since it makes sandboxes."""
