@@ -12,7 +12,7 @@ from faaspot import _calls, executions
 from faaspot._calls import Conversation
 from faaspot._session import AsyncSession, Session
 from faaspot._source import Source, encoded, read
-from faaspot.errors import BadArgument
+from faaspot.errors import BadArgument, Restarting
 from faaspot.types import Deployment, Execution, SettingsFields, Version
 
 Args: TypeAlias = Mapping[str, Any]
@@ -131,7 +131,12 @@ def _run(name: str, args: Args | Sequence[Args] | None, wait: bool, timeout: flo
         return _calls.uuid_of((yield from _calls.ask(_calls.send("POST", _path(name, "rpc/"), body))))
     prefer = {} if timeout is None else {"Prefer": f"wait={_calls.seconds(timeout):.3f}"}
     request = _calls.send("POST", f"sync/{_path(name, 'rpc/')}", body, headers=prefer, timeout=SYNC_SECONDS)
-    return (yield from _calls.ask(request))
+    try:
+        return (yield from _calls.ask(request))
+    except Restarting as error:  # who held our wait goes; the run does not
+        if error.execution_id is None:
+            raise
+        return executions.outcome((yield from executions.until_ended(error.execution_id, timeout)), False)
 
 
 def _arguments(args: Any) -> dict[str, Any] | None:
