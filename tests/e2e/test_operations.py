@@ -75,14 +75,14 @@ def test_the_logs_of_all_processes_show_the_way_of_an_execution() -> None:
         platform.deploy("hello", CODE, context={"word": "a secret"})
         answer = platform.run("hello", {"name": "x"}, headers={"traceparent": TRACE})
         uuid = answer.headers["Execution-Id"]
-        wanted = {"accepted": "api", "taken": "worker", "ended": "worker", "answered": "api"}
+        wanted = {"accepted": "api", "taken": "worker", "acquired": "spot", "ended": "worker", "answered": "api"}
 
         def told() -> dict[str, str]:
             lines = [line for line in _log(platform) if line.get("execution_id") == uuid]
             assert {line.get("trace_id") for line in lines} <= {TRACE.split("-")[1]}
             return {line["event"]: line["process"].split()[0] for line in lines}
 
-        eventually(lambda: len(told()) == 5, 10, "each process has logged its part")
+        eventually(lambda: len(told()) == 6, 10, "each process has logged its part")
         assert told()["recorded"] in ("api", "recorder"), "whoever was first"
         assert {event: process for event, process in told().items() if event != "recorded"} == wanted
         kept = [path.read_text() for path in (platform.data / "logs").glob("*.log*")]
