@@ -47,6 +47,7 @@ from faaspot_api.supervisor.errors import CannotStartError
 
 Members = Iterator[tuple[str, bytes]]
 MODES = {PUBLIC_KEY: 0o644}
+MARKER, RESTORING = "faaspot.json", ".restoring"
 MOST_BYTES = 256 * 1024 * 1024
 """Of one member: more than a part of a table with the largest values has."""
 _TABLE = re.compile(r"tables/([a-z_]{1,63})/\d{6}\.jsonl")
@@ -62,13 +63,10 @@ def restore(settings: Settings, file: str, spot_key: Path | None = None) -> int:
     """
     try:
         directory = data_directory(settings)
-        _check(directory.path)
-        beside = replace(directory, path=directory.path.with_name(f".{directory.path.name}.restoring"))
-        if beside.path.exists():
-            shutil.rmtree(beside.path)  # of a restore that was cut short
+        beside = replace(directory, path=_workplace(directory.path))
         try:
             manifest = _restore(settings, file, beside, spot_key)
-            beside.path.rename(directory.path)
+            _put(beside.path, directory.path)
         finally:
             shutil.rmtree(beside.path, ignore_errors=True)
     except (BackupError, BadDatabaseError, CannotStartError, OSError) as error:
@@ -81,10 +79,28 @@ def restore(settings: Settings, file: str, spot_key: Path | None = None) -> int:
     return 0
 
 
-def _check(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+def _workplace(path: Path) -> Path:
+    """Where the directory is made: beside `path`, or within it if it is there (it may be a volume). Raises BackupError.
+
+    Takes away what a restore that was cut short has left there.
+    """
+    inside = path / RESTORING
+    if path.exists() and (not path.is_dir() or any(entry != inside for entry in path.iterdir())):
         raise BackupError(f"{path} is not empty: restore into a new --data-dir, and start the platform on that")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    place = inside if path.exists() else path.with_name(f".{path.name}{RESTORING}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        shutil.rmtree(place)
+    return place
+
+
+def _put(made: Path, path: Path) -> None:
+    """Put what was made in its place; the marker goes last, without which no start takes a directory for its own."""
+    if made.parent != path:
+        made.rename(path)
+        return
+    for entry in sorted(made.iterdir(), key=lambda entry: entry.name == MARKER):
+        entry.rename(path / entry.name)
 
 
 def _restore(settings: Settings, file: str, directory: DataDirectory, spot_key: Path | None) -> dict[str, Any]:
@@ -97,7 +113,7 @@ def _restore(settings: Settings, file: str, directory: DataDirectory, spot_key: 
         raise BackupError(f"{file} is not a whole backup of faaspot: {error}") from error
     _keys(directory, spot_key)
     # The marker says that it is whole; with it a start takes the directory for its own.
-    directory.write("faaspot.json", json.dumps({"format": 1, "id": manifest["id"]}).encode() + b"\n", 0o644)
+    directory.write(MARKER, json.dumps({"format": 1, "id": manifest["id"]}).encode() + b"\n", 0o644)
     directory.furnish()
     _hand_over(directory)
     return manifest

@@ -150,6 +150,20 @@ def test_without_keys_nothing_in_the_file_opens_a_context(tmp_path: Path, full: 
     assert (new.data_dir / "keys/spot.key").read_bytes() == (old.data_dir / "keys/spot.key").read_bytes()
 
 
+def test_an_empty_directory_that_is_there_is_filled_in_place(tmp_path: Path, full: Callable[[str], Settings]) -> None:
+    """It may be the mount of a volume, beside which nothing can be written."""
+    old, file, volume = full(""), tmp_path / "kept.tar.gz", tmp_path / "volume"
+    assert backup(old, str(file)) == 0
+    volume.mkdir()
+    (volume / ".restoring" / "of a restore that was cut short").mkdir(parents=True)
+    before = volume.stat().st_ino
+    assert restore(settings(volume), str(file)) == 0
+    assert content(settings(volume)) == content(old)
+    assert volume.stat().st_ino == before
+    assert not (volume / ".restoring").exists()
+    assert (volume / "faaspot.json").exists()
+
+
 def test_another_private_key_is_refused(
     tmp_path: Path, full: Callable[[str], Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
