@@ -34,7 +34,7 @@ front and say `FAASPOT_TRUSTED_PROXIES=1`: over plain HTTP whoever is on the way
 `fas up --database-url postgresql://USER:PASSWORD@HOST/NAME --redis-url rediss://:PASSWORD@HOST:6379/0`.
 A certificate of your own authority: `rediss://...?ssl_ca_certs=/path/ca.pem`. Behind Sentinels:
 `redis+sentinel://:PASSWORD@HOST1:26379,HOST2:26379/SERVICE/0` (`rediss+sentinel` for TLS to all of them,
-`?sentinel_password=` for theirs); after a failover connections find the new master by themselves.
+`FAASPOT_REDIS_SENTINEL_PASSWORD` for their own password); after a failover connections find the new master.
 PostgreSQL over TLS: `postgresql://...?sslmode=verify-full&sslrootcert=/path/ca.pem`.
 """
 PLATFORM = """

@@ -43,4 +43,4 @@ def configure(level: str, process: str) -> None:
             foreign_pre_chain=foreign, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, json]
         )
     )
-    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    logging.basicConfig(level=_LEVELS[level], handlers=[handler])

@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured by `settings` alone: no file, no command line, no variable of its own."""
 
-    def __init__(self, settings: Settings, descriptor: int, ready: int | None) -> None:
+    def __init__(self, settings: Settings, descriptor: int, ready: int | None = None) -> None:
         self._settings = settings
         self._descriptor = descriptor
         self._ready = ready

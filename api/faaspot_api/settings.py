@@ -161,6 +161,9 @@ class Settings:
     redis_password: str = field(
         default="", metadata=_row("Password of that Redis (default: the URL's, else keys/redis-password).", secret=True)
     )
+    redis_sentinel_password: str = field(
+        default="", metadata=_row("Password of the Sentinels themselves, behind redis+sentinel://.", secret=True)
+    )
     redis_fsync: str = field(
         default="everysec",
         metadata=_row("When the private Redis syncs its log to the disk.", choices=("always", "everysec", "no")),

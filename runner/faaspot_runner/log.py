@@ -40,7 +40,7 @@ def configure(level: str, process: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 def about(request: RunRequest | BuildRequest) -> AbstractContextManager[object]:

@@ -23,6 +23,7 @@ PREFIX = "FAASPOT_SPOT_"
 DOCKER_IMAGE = "python:{python}-slim"
 PASSWORD_VARIABLE = "FAASPOT_REDIS_PASSWORD"  # noqa: S105 (the name of the variable, not a password)
 
+SENTINEL_VARIABLE = "FAASPOT_REDIS_SENTINEL_PASSWORD"
 PASSWORD_FILE_VARIABLE = f"{PASSWORD_VARIABLE}_FILE"
 
 
@@ -119,6 +120,12 @@ class Settings:
     def home(self) -> Path:
         """The spot's own directory, emptied at its start."""
         return self.data_dir / "spots" / self.ip
+
+    def sentinel_password(self, environ: Mapping[str, str] | None = None) -> str | None:
+        """That of the Sentinels themselves: from the environment, else from the file that it names, else None."""
+        environ = os.environ if environ is None else environ
+        named = environ.get(f"{SENTINEL_VARIABLE}_FILE")
+        return environ.get(SENTINEL_VARIABLE) or (Path(named).read_text().strip() if named else None)
 
     def redis_password(self, environ: Mapping[str, str] | None = None) -> str | None:
         """From the environment, else from the file that it names or the one in the data directory, else None.

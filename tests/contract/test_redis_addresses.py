@@ -32,7 +32,7 @@ from faaspot_runner.settings import Settings
 from tests.platforms import eventually
 from tests.redis_servers import PASSWORD, RedisServer, running_redis
 
-SERVICE = "faas"
+SERVICE, GUARDS = "faas", "the-sentinels-password"
 
 
 # ---------------------------------------------------------------- the address
@@ -44,10 +44,9 @@ SERVICE = "faas"
         ("redis://host:6379/0", None),
         ("unix:///run/redis.sock", None),
         (
-            "redis+sentinel://a,b:26380,[::1]:7/main/3?x=1&sentinel_password=s%20s",
+            "redis+sentinel://a,b:26380,[::1]:7/main/3?x=1",
             Sentinels(
                 hosts=(("a", 26379), ("b", 26380), ("::1", 7)), service="main", server="redis://sentinels/3?x=1",
-                password="s s",
             ),
         ),
         (
@@ -86,7 +85,8 @@ class Watched:
         own = f'requirepass {PASSWORD}\nmasterauth {PASSWORD}\nbind 127.0.0.1\nsave ""\n'
         self._run(master, own)
         self._run(replica, f"{own}replicaof 127.0.0.1 {master}\nrepl-diskless-sync-delay 0\n")
-        watch = f"sentinel monitor {SERVICE} 127.0.0.1 {master} 1\nsentinel auth-pass {SERVICE} {PASSWORD}\n"
+        guarded = f"requirepass {GUARDS}\n"
+        watch = f"{guarded}sentinel monitor {SERVICE} 127.0.0.1 {master} 1\nsentinel auth-pass {SERVICE} {PASSWORD}\n"
         times = f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 3000\n"
         eventually(lambda: self._linked(replica), 20, "the replica follows its master")
         self._run(sentinel, watch + times, "--sentinel")
@@ -112,7 +112,7 @@ class Watched:
         return False
 
     def _knows_both(self) -> bool:
-        with contextlib.suppress(redis.RedisError), redis.Redis(port=self.ports[2]) as client:
+        with contextlib.suppress(redis.RedisError), redis.Redis(port=self.ports[2], password=GUARDS) as client:
             return bool(client.sentinel_slaves(SERVICE))  # type: ignore[no-untyped-call]
         return False
 
@@ -138,6 +138,7 @@ def watched() -> Iterator[Watched]:
 @pytest.fixture
 def runner_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Settings]:
     monkeypatch.setenv("FAASPOT_REDIS_PASSWORD", PASSWORD)
+    monkeypatch.setenv("FAASPOT_REDIS_SENTINEL_PASSWORD", GUARDS)
     return lambda url: Settings(redis_url=url)
 
 
@@ -145,7 +146,7 @@ def runner_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Settings
 def test_after_a_failover_both_halves_find_the_new_master_by_themselves(
     watched: Watched, runner_settings: Callable[[str], Settings]
 ) -> None:
-    queue, worker = RedisQueue(open_client(watched.url, PASSWORD)), connect(runner_settings(watched.url), 2.0)
+    queue, worker = RedisQueue(open_client(watched.url, PASSWORD, GUARDS)), connect(runner_settings(watched.url), 2.0)
     queue.beat("before")
     assert worker.get("faaspot:recorder") == b"before"
     watched.kill_master()
@@ -165,6 +166,8 @@ def test_after_a_failover_both_halves_find_the_new_master_by_themselves(
             return await client.get("faaspot:recorder")
         finally:
             await client.aclose()
+            for guard in client.connection_pool.sentinel_manager.sentinels:  # type: ignore[attr-defined]
+                await guard.aclose()
 
     assert asyncio.run(spot()) == b"after"
     worker.close()

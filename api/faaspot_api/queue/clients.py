@@ -41,10 +41,10 @@ def connect(settings: Settings) -> redis.Redis:
 
     A command whose connection turns out dead is sent once more on a new one, so a restarted server is not noticed.
     """
-    return open_client(settings.redis, settings.redis_secret())
+    return open_client(settings.redis, settings.redis_secret(), settings.redis_sentinel_password)
 
 
-def open_client(url: str, password: str | None) -> redis.Redis:
+def open_client(url: str, password: str | None, sentinel_password: str = "") -> redis.Redis:
     """A client for `url`, which may name Sentinels; `password` counts over the URL's own. Raises ValueError."""
     options: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_SECONDS,
@@ -58,18 +58,18 @@ def open_client(url: str, password: str | None) -> redis.Redis:
     if known is None:
         client: redis.Redis = redis.Redis.from_url(url, **options)
         return client
-    return _at_master(known, options)
+    return _at_master(known, sentinel_password, options)
 
 
-def _at_master(known: Sentinels, options: dict[str, Any]) -> redis.Redis:
+def _at_master(known: Sentinels, password: str, options: dict[str, Any]) -> redis.Redis:
     """A client of whichever server the Sentinels call the master, asked anew at each connection."""
     said = dict(parse_url(known.server))  # type: ignore[no-untyped-call]
     for name in ("host", "port", "connection_class"):
         said.pop(name, None)
     tls = {**{name: value for name, value in said.items() if name.startswith("ssl")}, "ssl": True} if known.tls else {}
     asked = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS, **tls}
-    if known.password:
-        asked["password"] = known.password
+    if password:
+        asked["password"] = password
     guards = Sentinel(known.hosts, sentinel_kwargs=asked, **{**said, **tls, **options})  # type: ignore[no-untyped-call]
     client: redis.Redis = guards.master_for(known.service)  # type: ignore[no-untyped-call]
     return client

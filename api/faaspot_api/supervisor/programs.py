@@ -82,8 +82,17 @@ class Programs:
         ]
         if settings.allow_process_runtime:
             command.append("--allow-process")
-        password = {"FAASPOT_REDIS_PASSWORD": settings.redis_secret() or ""} if not settings.own_redis else {}
-        return Program(name=f"spot {ip}", command=tuple(command), environ={**inherited(), **password})
+        return Program(name=f"spot {ip}", command=tuple(command), environ={**inherited(), **self._passwords()})
+
+    def _passwords(self) -> dict[str, str]:
+        """Those of a Redis that is not ours; of ours it is in a file."""
+        if self.settings.own_redis:
+            return {}
+        found = {
+            "FAASPOT_REDIS_PASSWORD": self.settings.redis_secret() or "",
+            "FAASPOT_REDIS_SENTINEL_PASSWORD": self.settings.redis_sentinel_password,
+        }
+        return {name: text for name, text in found.items() if text}
 
     def _service(self, name: str, *arguments: str) -> Program:
         environ = {**inherited(), **self.settings.environment(leave_out=("token", "port", "host"))}

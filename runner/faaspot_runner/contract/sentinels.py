@@ -1,13 +1,13 @@
 """Addresses of a Redis whose place Sentinels know: ``redis+sentinel://[USER:PASSWORD@]HOST[:PORT],.../SERVICE[/DB]``.
 
 With ``rediss+sentinel`` both the Sentinels and the servers are asked over TLS. The options after ``?`` are those of a
-``rediss://`` address (``ssl_ca_certs``); ``sentinel_password`` is the Sentinels' own.
+``rediss://`` address (``ssl_ca_certs``). The Sentinels' own password is no part of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 """Of an address, and of the address that says the same of one server."""
@@ -22,7 +22,6 @@ class Sentinels:
     hosts: tuple[tuple[str, int], ...]
     service: str
     server: str
-    password: str | None = None
 
     @property
     def tls(self) -> bool:
@@ -39,14 +38,11 @@ def sentinels(url: str) -> Sentinels | None:
     service, _, database = parts.path.strip("/").partition("/")
     if not hosts or not service or (database and not database.isdecimal()):
         raise ValueError(f"a Redis behind Sentinels is said as {FORM}")
-    options = dict(parse_qsl(parts.query))
-    password = options.pop("sentinel_password", None)
-    server = (SCHEMES[parts.scheme], f"{user}{at}sentinels", f"/{database or 0}", urlencode(options), "")
+    server = (SCHEMES[parts.scheme], f"{user}{at}sentinels", f"/{database or 0}", parts.query, "")
     return Sentinels(
         hosts=tuple(_host(text) for text in hosts.split(",")),
         service=unquote(service),
         server=urlunsplit(server),
-        password=password,
     )
 
 

@@ -104,7 +104,7 @@ def log_of_a_server() -> Iterator[io.StringIO]:
     """What a server process would write to its log."""
     before, written = structlog.get_config(), io.StringIO()
     with contextlib.redirect_stderr(written):
-        log.configure("debug")
+        log.configure("debug", "api")
         structlog.configure(cache_logger_on_first_use=False)
         yield written
     structlog.configure(**before)
