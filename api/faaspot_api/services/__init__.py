@@ -63,6 +63,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from faaspot_api.keys import public_key
 from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Queue
@@ -85,6 +87,8 @@ from faaspot_api.store.engine import Store
 
 if TYPE_CHECKING:
     from faaspot_api.spans import Spans
+
+_log = structlog.get_logger(__name__)
 
 __all__ = [
     "DeploymentService",
@@ -160,9 +164,18 @@ class Services:
             queue,
             public_key(settings),
             Policy.of(settings),
-            Metrics.shared(settings.data_dir / "run" / "metrics"),
+            _metrics(settings),
             _spans(settings),
         )
+
+
+def _metrics(settings: Settings) -> Metrics:
+    """The counts that all processes share; this one's own where the disk is full: it has to answer all the same."""
+    try:
+        return Metrics.shared(settings.data_dir / "run" / "metrics")
+    except OSError as error:
+        _log.warning("this process counts for itself alone: its part of the metrics is missing", reason=str(error))
+        return Metrics()
 
 
 def _spans(settings: Settings) -> Spans | None:
