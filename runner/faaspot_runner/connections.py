@@ -29,7 +29,7 @@ def connect(settings: Settings, timeout: float) -> redis.Redis:
         return redis.Redis.from_url(settings.redis_url, health_check_interval=0, **options)
     guards = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
         known.hosts,
-        sentinel_kwargs=_of_sentinels(known, settings, timeout),
+        sentinel_kwargs=_of_sentinels(known, settings, options),
         **{**_of_servers(known), **options},
     )
     client: redis.Redis = guards.master_for(known.service)  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ def connect_async(settings: Settings, timeout: float) -> redis.asyncio.Redis:
         return redis.asyncio.Redis.from_url(settings.redis_url, **options)
     guards = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
         known.hosts,
-        sentinel_kwargs=_of_sentinels(known, settings, timeout),
+        sentinel_kwargs=_of_sentinels(known, settings, options),
         **{**_of_servers(known), **options},
     )
     client: redis.asyncio.Redis = guards.master_for(known.service)
@@ -66,8 +66,9 @@ def _of_servers(known: Sentinels) -> dict[str, Any]:
     return {**said, "ssl": True} if known.tls else said
 
 
-def _of_sentinels(known: Sentinels, settings: Settings, timeout: float) -> dict[str, Any]:
-    said: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+def _of_sentinels(known: Sentinels, settings: Settings, options: dict[str, Any]) -> dict[str, Any]:
+    """The same for the Sentinels, with a password of their own; the library's own retries would take seconds."""
+    said: dict[str, Any] = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
     said |= {name: value for name, value in _of_servers(known).items() if name.startswith("ssl")}
     password = settings.sentinel_password()
     return {**said, "password": password} if password else said

@@ -24,7 +24,7 @@ PARTS = {
 
 @pytest.fixture(scope="module", params=SETUPS[:1])
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    with platforms.platform(request.param, environ={"FAASPOT_GRACE": "10"}) as running:
+    with platforms.platform(request.param, environ={"FAASPOT_GRACE": "5"}) as running:
         running.deploy("work", CODE)
         yield running
 
@@ -110,7 +110,7 @@ def test_all_is_replaced_under_load_and_nobody_is_let_down(platform: Platform) -
 
 def test_who_waits_longer_than_the_grace_is_told_and_the_run_goes_on(platform: Platform) -> None:
     answers = []
-    caller = threading.Thread(target=lambda: answers.append(platform.run("work", {"n": 7, "s": 14})))
+    caller = threading.Thread(target=lambda: answers.append(platform.run("work", {"n": 7, "s": 12})))
     caller.start()
     eventually(lambda: _running(platform), 20, "it runs")
     platform.fas("restart", "--data-dir", str(platform.data))

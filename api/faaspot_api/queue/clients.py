@@ -68,6 +68,7 @@ def _at_master(known: Sentinels, password: str, options: dict[str, Any]) -> redi
         said.pop(name, None)
     tls = {**{name: value for name, value in said.items() if name.startswith("ssl")}, "ssl": True} if known.tls else {}
     asked = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS, **tls}
+    asked["retry"] = options["retry"]  # the library's own takes seconds where nobody is there
     if password:
         asked["password"] = password
     guards = Sentinel(known.hosts, sentinel_kwargs=asked, **{**said, **tls, **options})  # type: ignore[no-untyped-call]
