@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from faaspot_api.domain.model import Principal
 from faaspot_api.errors import Forbidden, NotFound
 from faaspot_runner.contract import Timings
 from tests.control_plane import ADMIN, ANN, EVE, Plane, a_spot, control_plane, failed
+from tests.platforms import ROOT
 from tests.unit.api.test_metrics import Figures
 
 MONITOR = Principal(name="watch", role="monitor")
@@ -95,6 +97,14 @@ def test_only_admin_and_monitor_read_them(plane: Plane) -> None:
         plane.services.deployments.list(MONITOR)
     with pytest.raises(Forbidden):
         plane.services.spots.list(MONITOR)
+
+
+def test_every_metric_is_documented(plane: Plane) -> None:
+    documented = set(re.findall(r"`(faaspot_\w+)`", (ROOT / "docs" / "operations.md").read_text()))
+    text = plane.services.figures.text(ADMIN).decode()
+    assert {name.removesuffix("_total") for name in documented} == {
+        line.split()[2].removesuffix("_total") for line in text.splitlines() if line.startswith("# TYPE")
+    }
 
 
 def test_they_can_be_off_or_open(tmp_path: Path) -> None:
