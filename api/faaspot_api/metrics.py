@@ -45,7 +45,7 @@ class Metrics:
         self._names: set[str] = set()
         self._naming = Lock()
         self._accepted = Counter(
-            "faaspot_accepted", "Executions whose record was committed.", ("kind", "deployment"), registry=registry
+            "faaspot_accepted", "Runs whose record was committed.", ("kind", "deployment"), registry=registry
         )
         self._ended = Counter(
             "faaspot_ended",
