@@ -32,6 +32,10 @@ front and say `FAASPOT_TRUSTED_PROXIES=1`: over plain HTTP whoever is on the way
 
 **PostgreSQL and Redis.** In a clone, `.venv/bin/pip install -e '.[postgres]'`, then
 `fas up --database-url postgresql://USER:PASSWORD@HOST/NAME --redis-url rediss://:PASSWORD@HOST:6379/0`.
+A certificate of your own authority: `rediss://...?ssl_ca_certs=/path/ca.pem`. Behind Sentinels:
+`redis+sentinel://:PASSWORD@HOST1:26379,HOST2:26379/SERVICE/0` (`rediss+sentinel` for TLS to all of them,
+`FAASPOT_REDIS_SENTINEL_PASSWORD` for their own password); after a failover connections find the new master.
+PostgreSQL over TLS: `postgresql://...?sslmode=verify-full&sslrootcert=/path/ca.pem`.
 """
 PLATFORM = """
 ## The platform

@@ -7,6 +7,7 @@ of, else its pid, by which tests tell one spot from the next.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,17 +20,42 @@ def main(kind: str, *arguments: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"{kind} starts", flush=True)
     if kind == "web":
-        return web(int(arguments[0]))
+        return web(int(arguments[0]), arguments[1])
     if kind == "spot":
         return spot(arguments[0])
     if kind == "recorder":
-        signal.pause()
+        return recorder(arguments[0])
     return 0
 
 
-def web(descriptor: int) -> int:
+def ready(descriptor: str) -> None:
+    """Tell who waits for it, if anybody does."""
+    if descriptor:
+        os.write(int(descriptor), b"1")
+
+
+def recorder(waiting: str) -> int:
+    """Tells of itself, as soon as Redis is there."""
+    from faaspot_api.errors import Unavailable
+    from faaspot_api.queue.rq import RedisQueue
+    from faaspot_api.settings import Settings
+
+    queue = RedisQueue.open(Settings.load())
+    while True:
+        with contextlib.suppress(Unavailable):
+            queue.beat("")
+            ready(waiting)
+            waiting = ""
+        time.sleep(0.1)
+
+
+def web(descriptor: int, waiting: str) -> int:
     print(sys.stdin.read(), flush=True)
     listener = socket.socket(fileno=descriptor)
+    if os.path.exists(os.environ.get("FAKE_REFUSES", "")):
+        print("this release is broken", flush=True)
+        return 2
+    ready(waiting)
     while True:
         connection, _ = listener.accept()
         with connection:

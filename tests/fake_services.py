@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from prometheus_client import CollectorRegistry
 
 from faaspot_api.domain.model import (
     NO_OPTIONS,
@@ -36,6 +39,8 @@ from faaspot_api.domain.model import (
 from faaspot_api.domain.names import name_error
 from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized, Unprocessable
+from faaspot_api.metrics import Metrics
+from faaspot_api.services.doctor import Check, Examination
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -78,6 +83,9 @@ class State:
     tokens: dict[str, Token] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=lambda: {"database": "ok", "queue": "ok"})
+    checks: list[Check] = field(
+        default_factory=lambda: [Check(section="parts", name="queue", answer="ok", text="Redis")]
+    )
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     next_end: dict[str, Any] | None = None
     """Fields of the record with which the next awaited run ends, whatever its function does."""
@@ -205,7 +213,7 @@ class FakeExecutions:
             return execution
         deployment = self._deployments.get(who, name)
         code = self._state.codes[deployment.version.id]
-        known = {"args": args, "version": deployment.version.number}
+        known = {"args": args, "version": deployment.version.number, "traceparent": options.traceparent}
         if "# never ends" in code:
             return self._state.record("run", name, status="Started", ended=None, **known)
         space: dict[str, Any] = {}
@@ -497,6 +505,26 @@ class FakeHealth:
         return self._state.parts
 
 
+class FakeDoctor:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def examine(self, who: Principal) -> Examination:
+        return Examination(version="9.9", time=time.time(), checks=tuple(self._state.checks))
+
+
+class FakeFigures:
+    is_open = False
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def text(self, who: Principal | None) -> bytes:
+        if who is not None and who.role not in ("admin", "monitor"):
+            raise Forbidden("Only a token of role admin or monitor may do this.")
+        return self._metrics.text(CollectorRegistry())
+
+
 class FakeServices:
     """All of them over one `State`."""
 
@@ -510,3 +538,6 @@ class FakeServices:
         self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)
         self.health = FakeHealth(self.state)
+        self.metrics = Metrics()
+        self.doctor = FakeDoctor(self.state)
+        self.figures = FakeFigures(self.metrics)

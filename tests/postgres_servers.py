@@ -77,6 +77,7 @@ def running_postgres() -> Iterator[PostgresServer]:
     home = Path(tempfile.mkdtemp(prefix="faaspot-tests-pg-", dir="/tmp"))  # short: a socket's path is bounded
     if os.getuid() == 0:
         os.chown(home, NOBODY, NOBODY)
+        home.chmod(0o755)  # the platform's services come to its socket as an uid of theirs
     try:
         server = PostgresServer(home)
         try:

@@ -1,4 +1,6 @@
-"""``python -m faaspot_api up | prepare | gunicorn | recorder | migrate | health``: a process of the control plane each.
+"""``python -m faaspot_api up | prepare | gunicorn | recorder | migrate | health | restart | backup | restore``.
+
+A process of the control plane each, and what operators do with its data.
 
 `up` is what `fas up` starts; it starts the others. Elsewhere they are run one by one (`compose.yaml`): `prepare` to its
 end, then the others.
@@ -38,11 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "recorder":
         from faaspot_api.recorder import record
 
-        return record(settings)
+        return record(settings, given.ready_fd)
     if given.command == "health":
         from faaspot_api.health import check_health
 
         return check_health(settings)
+    if given.command == "restart":
+        from faaspot_api.supervisor.restart import restart
+
+        return restart(settings)
+    if given.command == "backup":
+        from faaspot_api.backup import backup
+
+        return backup(settings, given.file, keys=not given.without_keys)
+    if given.command == "restore":
+        from faaspot_api.restore import restore
+
+        return restore(settings, given.file, given.spot_key)
     from faaspot_api.migrate import migrate
 
     return migrate(settings, settings.token)
@@ -53,7 +67,7 @@ def _serve(settings: Settings, given: argparse.Namespace) -> int:
 
     token = sys.stdin.read().strip() if given.token_from_stdin else ""
     if given.fd is not None:
-        return serve(settings, given.fd, token=token)
+        return serve(settings, given.fd, token=token, ready=given.ready_fd)
     from faaspot_api.supervisor.errors import CannotStartError
     from faaspot_api.supervisor.listener import listen
 
@@ -78,11 +92,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     web = commands.add_parser("gunicorn", help="answer HTTP", allow_abbrev=False)
     web.add_argument("--fd", type=int, metavar="N", help="inherited listening socket (default: --host and --port)")
+    web.add_argument("--ready-fd", type=int, metavar="N", help="write a byte here when a web process is ready")
     web.add_argument("--token-from-stdin", action="store_true", help="make sure of the admin token that stdin holds")
     recorder = commands.add_parser("recorder", help="apply events and reconcile", allow_abbrev=False)
+    recorder.add_argument("--ready-fd", type=int, metavar="N", help="write a byte here when it records")
     migrate = commands.add_parser("migrate", help="bring the database up to date", allow_abbrev=False)
     health = commands.add_parser("health", help="ask the HTTP server beside us how it is", allow_abbrev=False)
-    for command in (up, prepare, web, recorder, migrate, health):
+    restart = commands.add_parser("restart", help="replace the processes of a running platform", allow_abbrev=False)
+    backup = commands.add_parser("backup", help="write all that cannot be made again to one file", allow_abbrev=False)
+    backup.add_argument("file", metavar="FILE", help="the file to make; - for stdout")
+    backup.add_argument("--without-keys", action="store_true", help="leave the private key and the admin token out")
+    restore = commands.add_parser("restore", help="make a data directory from a backup", allow_abbrev=False)
+    restore.add_argument("file", metavar="FILE", help="what `backup` wrote; - for stdin")
+    restore.add_argument("--spot-key", type=Path, metavar="FILE", help="the spots' private key, if the backup has none")
+    for command in (up, prepare, web, recorder, migrate, health, restart, backup, restore):
         add_arguments(command)
     return parser
 

@@ -7,6 +7,7 @@ thread makes the reconciler's passes. Both live through absences of Redis and of
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -36,6 +37,9 @@ TRIES = 5
 """Failures that are nobody's absence after which an event is moved aside."""
 CALLBACK_SECONDS = 0.5
 """Pause between two looks for ends to tell of, where there are any to wait for."""
+BEAT_SECONDS = 2.0
+LATE_SECONDS = 120.0
+"""A pass of the reconciler that takes longer is a hang; one over very many records may take its time."""
 DRAIN_SECONDS = 8.0
 """How long a stopping recorder goes on applying what still comes in."""
 
@@ -50,6 +54,8 @@ class Recorder:
     stream: ReportStream
     apply: Apply
     stop: threading.Event
+    tell: Callable[[], None] = lambda: None
+    """Called between batches, so that silence means that this thread does not go on."""
     _count: int = BATCH
     _failures: dict[str, int] = field(default_factory=dict)
 
@@ -57,6 +63,7 @@ class Recorder:
         """Returns when stopped. Nothing of what it meets ends it earlier."""
         pause = FIRST_PAUSE
         while not self.stop.is_set():
+            self.tell()
             if self._step(WAIT_SECONDS) is not None:
                 pause = FIRST_PAUSE
             else:
@@ -121,9 +128,12 @@ class Recorder:
         self._failures.pop(report.id, None)
 
 
-def record(settings: Settings) -> int:
-    """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`)."""
-    log.configure(settings.log_level)
+def record(settings: Settings, ready: int | None = None) -> int:
+    """Record and reconcile until SIGTERM or SIGINT; the exit status (see `migrate`).
+
+    `ready`: a descriptor for a byte when it has told of itself for the first time.
+    """
+    log.configure(settings.log_level, "recorder")
     arm(settings.failpoints)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,27 +149,67 @@ def record(settings: Settings) -> int:
     def make_pass() -> None:
         services.reconciler.pass_(time.monotonic())
 
+    pulse = Pulse(services.health.beat, ready)
     beside = threading.Thread(
-        target=reconcile, args=(make_pass, settings.reconcile_seconds, stop), name="reconciler", daemon=True
+        target=reconcile, args=(make_pass, settings.reconcile_seconds, stop, pulse), name="reconciler", daemon=True
     )
     beside.start()
     telling = threading.Thread(
         target=courier.run, args=(services.courier, stop, CALLBACK_SECONDS), name="courier", daemon=True
     )
     telling.start()
-    Recorder(ReportStream.open(settings), services.recorder.apply, stop).run()
+    Recorder(ReportStream.open(settings), services.recorder.apply, stop, pulse.tell).run()
     beside.join(DRAIN_SECONDS)
     return 0
 
 
-def reconcile(make_pass: Callable[[], object], seconds: float, stop: threading.Event) -> None:
+class Pulse:
+    """Tells every `BEAT_SECONDS` that the recorder lives, and what keeps it or the reconciler from their work."""
+
+    def __init__(self, beat: Callable[[str], None], ready: int | None = None) -> None:
+        """`ready`: a descriptor for a byte after the first beat."""
+        self._beat = beat
+        self._ready = ready
+        self._next = 0.0
+        self._passed = time.monotonic()
+        self.problem = ""
+        """Why the last pass of the reconciler failed."""
+
+    def passed(self) -> None:
+        """A pass of the reconciler went well."""
+        self._passed, self.problem = time.monotonic(), ""
+
+    def tell(self) -> None:
+        """Beat if it is time. What fails is the queue's part and known by it."""
+        at = time.monotonic()
+        if at < self._next:
+            return
+        self._next = at + BEAT_SECONDS
+        late = at - self._passed > LATE_SECONDS
+        try:
+            self._beat(self.problem or ("The reconciler hangs." if late else ""))
+            self._tell_first()
+        except Unavailable as error:
+            _log.warning("the recorder's sign of life did not arrive", reason=error.message)
+
+    def _tell_first(self) -> None:
+        if self._ready is not None:
+            os.write(self._ready, b"1")
+            os.close(self._ready)
+            self._ready = None
+
+
+def reconcile(make_pass: Callable[[], object], seconds: float, stop: threading.Event, pulse: Pulse) -> None:
     """Make a pass at once and then one every `seconds`, until `stop` is set."""
     while True:
         try:
             make_pass()
+            pulse.passed()
         except Unavailable as error:
+            pulse.problem = error.message
             _log.warning("reconciling waits", reason=error.message)
-        except Exception:  # noqa: BLE001 (the thread's outer loop: it logs and goes on)
+        except Exception as error:  # noqa: BLE001 (the thread's outer loop: it logs and goes on)
+            pulse.problem = f"The reconciler has a defect ({type(error).__name__}); the recorder's log says more."
             _log.exception("reconciling waits: a defect")
         if stop.wait(seconds):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -30,9 +31,10 @@ _PR_SET_PDEATHSIG = 1
 class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn, configured by `settings` alone: no file, no command line, no variable of its own."""
 
-    def __init__(self, settings: Settings, descriptor: int) -> None:
+    def __init__(self, settings: Settings, descriptor: int, ready: int | None = None) -> None:
         self._settings = settings
         self._descriptor = descriptor
+        self._ready = ready
         super().__init__()
 
     def load_config(self) -> None:
@@ -44,6 +46,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Called by gunicorn in each web process: connections belong to one process."""
         application: Callable[..., Any] = import_module("faaspot_api.app").create_app(self._settings)
         return application
+
+    def _tell(self, _worker: Any) -> None:
+        """A web process takes requests from now on: tell who waits for the first."""
+        if self._ready is not None:
+            with contextlib.suppress(BrokenPipeError):  # it was the second, and nobody listens any more
+                os.write(self._ready, b"1")
 
     def _options(self) -> dict[str, Any]:
         settings = self._settings
@@ -62,21 +70,23 @@ class Server(BaseApplication):  # type: ignore[misc]
             "forwarded_allow_ips": "",
             "certfile": settings.certfile or None,
             "keyfile": settings.keyfile or settings.certfile or None,
+            "logger_class": "faaspot_api.http.gateway.Log",
             "accesslog": "-" if settings.access_log else None,
             "errorlog": "-",
             "loglevel": settings.log_level,
             "control_socket_disable": True,
             "post_fork": _die_with_master,
+            "post_worker_init": self._tell,
         }
 
 
-def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
+def serve(settings: Settings, descriptor: int, *, token: str = "", ready: int | None = None) -> int:
     """Answer HTTP on the listening socket `descriptor` until SIGTERM, then drain; the exit status (see `migrate`).
 
-    `token`: the text that the token `admin` shall have, "" leaves it.
+    `token`: the text that the token `admin` shall have, "" leaves it. `ready`: a descriptor for a byte when it answers.
     """
     arm(settings.failpoints)
-    log.configure(settings.log_level)
+    log.configure(settings.log_level, "api")
     # Once, before the fork: the processes share what is imported.
     import_module("faaspot_api.app")
     if status := migrate(settings, token):
@@ -86,7 +96,7 @@ def serve(settings: Settings, descriptor: int, *, token: str = "") -> int:
     except KeyMissingError as error:
         sys.stderr.write(f"{error}\n")
         return CANNOT_WORK
-    Server(settings, descriptor).run()
+    Server(settings, descriptor, ready).run()
     return 0
 
 

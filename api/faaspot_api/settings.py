@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from faaspot_runner.contract.sentinels import sentinels
+
 PREFIX = "FAASPOT_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
@@ -152,7 +154,8 @@ class Settings:
     redis_url: str = field(
         default="",
         metadata=_row(
-            "URL of a Redis to use, redis://, rediss:// or unix:// (default: a private one is started).", secret=True
+            "URL of a Redis: redis[s]://, redis[s]+sentinel:// or unix:// (default: a private one is started).",
+            secret=True,
         ),
     )
     redis_socket: str = field(
@@ -160,6 +163,9 @@ class Settings:
     )
     redis_password: str = field(
         default="", metadata=_row("Password of that Redis (default: the URL's, else keys/redis-password).", secret=True)
+    )
+    redis_sentinel_password: str = field(
+        default="", metadata=_row("Password of the Sentinels themselves, behind redis+sentinel://.", secret=True)
     )
     redis_fsync: str = field(
         default="everysec",
@@ -184,6 +190,17 @@ class Settings:
         default="warning", metadata=_row("What the log shows.", choices=("debug", "info", "warning", "error"))
     )
     access_log: bool = field(default=False, metadata=_row("Log every HTTP request."))
+    metrics: str = field(
+        default="token",
+        metadata=_row(
+            "Who reads /metrics: a token of role admin or monitor, everybody, nobody.",
+            choices=("token", "open", "off"),
+        ),
+    )
+    otel: bool = field(
+        default=False,
+        metadata=_row("Send executions as spans by OpenTelemetry (extra `otel`; its own OTEL_* variables say where)."),
+    )
     trusted_proxies: int = field(
         default=0, metadata=_row("Reverse proxies in front whose X-Forwarded-* headers are believed.", least=0, most=10)
     )
@@ -269,8 +286,11 @@ class Settings:
 
     @property
     def platform_hosts(self) -> tuple[str, ...]:
-        """The hosts of database and Redis, as far as they are reached by network."""
-        hosts = (urlsplit(url).hostname for url in (self.database_url, self.redis_url) if "://" in url)
+        """The hosts of database, Redis and Sentinels, as far as they are reached by network."""
+        known = sentinels(self.redis_url)
+        urls = (self.database_url, self.redis_url if known is None else "")
+        hosts = [urlsplit(url).hostname for url in urls if "://" in url]
+        hosts += [host for host, _ in known.hosts] if known else []
         return tuple(host for host in hosts if host)
 
     @property

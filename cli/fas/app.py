@@ -19,6 +19,9 @@ COMMANDS = {
     "profiles": "Which platform these commands talk to, and as whom.",
     "up": "Start a whole platform on this machine, in the foreground.",
     "doctor": "Say what this machine offers for isolation, and what to do about the rest.",
+    "restart": "Replace the processes of a platform that `fas up` runs here, while it serves.",
+    "backup": "Write all that cannot be made again to one new FILE.",
+    "restore": "Make a data directory from a backup.",
     "completion": "Print the shell completion script.",
 }
 """Name -> one line of help. The command lies in `fas.commands.NAME` under that name."""

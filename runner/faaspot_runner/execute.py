@@ -167,6 +167,7 @@ class _Story:
             timings=timings or self.timings(),
             usage=usage or Usage(),
             build=build,
+            traceparent=self._request.traceparent if isinstance(self._request, RunRequest) else None,
         )
 
     def stopped(self, outcome: Outcome | None = None) -> RunEnded | None:
@@ -229,7 +230,7 @@ class _Run(_Story):
             return _only(self.stopped())
         except SandboxError as error:
             return _only(self._not_started(error))
-        environ = run_environ(self._run.execution_id, self._run.attempt)
+        environ = run_environ(self._run.execution_id, self._run.attempt, self._run.traceparent)
         return self._drive(warm, request_frame(self._run.args, context, environ))
 
     # ------------------------------------------------------------ a place to run

@@ -23,6 +23,7 @@ PREFIX = "FAASPOT_SPOT_"
 DOCKER_IMAGE = "python:{python}-slim"
 PASSWORD_VARIABLE = "FAASPOT_REDIS_PASSWORD"  # noqa: S105 (the name of the variable, not a password)
 
+SENTINEL_VARIABLE = "FAASPOT_REDIS_SENTINEL_PASSWORD"
 PASSWORD_FILE_VARIABLE = f"{PASSWORD_VARIABLE}_FILE"
 
 
@@ -59,7 +60,10 @@ class Settings:
         default="", metadata=_row("Directory of the blobs, which the API writes; without: blobs in --data-dir.")
     )
     redis_url: str = field(
-        default="redis://127.0.0.1:6379/0", metadata=_row("Redis, without its password: unix:///path or redis://host.")
+        default="redis://127.0.0.1:6379/0",
+        metadata=_row(
+            "Redis, without its password: unix:///path, redis[s]://host, redis[s]+sentinel://host,host/service."
+        ),
     )
     workers: str = field(
         default="sync=2,background=2,builds=1",
@@ -105,7 +109,7 @@ class Settings:
     parent_pid: int = field(
         default=0, metadata=_row("Process id of the supervisor: the spot dies with it. 0 for none.", least=0)
     )
-    log_level: str = field(default="info", metadata=_row("debug, info, warning or error."))
+    log_level: str = field(default="warning", metadata=_row("debug, info, warning or error."))
 
     @property
     def worker_counts(self) -> dict[str, int]:
@@ -125,6 +129,12 @@ class Settings:
     def home(self) -> Path:
         """The spot's own directory, emptied at its start."""
         return self.data_dir / "spots" / self.ip
+
+    def sentinel_password(self, environ: Mapping[str, str] | None = None) -> str | None:
+        """That of the Sentinels themselves: from the environment, else from the file that it names, else None."""
+        environ = os.environ if environ is None else environ
+        named = environ.get(f"{SENTINEL_VARIABLE}_FILE")
+        return environ.get(SENTINEL_VARIABLE) or (Path(named).read_text().strip() if named else None)
 
     def redis_password(self, environ: Mapping[str, str] | None = None) -> str | None:
         """From the environment, else from the file that it names or the one in the data directory, else None.

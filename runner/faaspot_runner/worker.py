@@ -25,16 +25,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rq import Queue, worker_registration
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
+from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
+from faaspot_runner.connections import connect
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunRequest, load
 from faaspot_runner.contract.failpoints import arm, reach
 from faaspot_runner.environments.build import Environments
@@ -61,18 +61,6 @@ KEEPER_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 WORKER_TTL = 30
 """RQ keeps the worker's hash for this long + 60 s after a heartbeat."""
-
-
-def connect(settings: Settings, timeout: float) -> redis.Redis:
-    """A client of the settings' Redis. A connection that a restart broke is made anew once, then errors are raised."""
-    return redis.Redis.from_url(
-        settings.redis_url,
-        password=settings.redis_password(),
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        health_check_interval=0,
-    )
 
 
 class SpotWorker(BaseWorker):
@@ -227,11 +215,13 @@ class Runs:
             log.info("%s is a duplicate wake-up", identifier)
             return
         try:
-            self._run(request, lease)
+            with log_module.about(request):
+                self._run(request, lease)
         finally:
             self._leases.drop(lease)
 
     def _run(self, request: Request, lease: Lease) -> None:
+        log.info("taken")
         live = self._live.open(request.execution_id)
         ended = self._executor.run(request, lease, live)
         followed = live.close()
@@ -240,6 +230,7 @@ class Runs:
             self._reporter.dropped(lease, busy=busy)
             return
         reach("before_report")
+        log.info("ended", extra={"status": ended.event.status, "reason": ended.event.reason})
         reply = isinstance(request, RunRequest) and request.reply
         try:
             self._reporter.ended(lease, ended.event, reply=reply, live=followed, busy=busy)
@@ -282,7 +273,7 @@ def main(argv: Sequence[str]) -> int:
     arm(settings.failpoints)
     die_with(settings.parent_pid)
     many_descriptors()
-    logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s {said.name}: %(message)s")
+    log_module.configure(settings.log_level, f"worker {said.name}")
     logging.getLogger("rq").setLevel(logging.WARNING)
     with socket.socket(fileno=said.socket) as sock:
         try:

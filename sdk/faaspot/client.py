@@ -8,6 +8,7 @@ from faaspot import config
 from faaspot._session import AsyncSession, Session
 from faaspot.deployments import AsyncDeployments, Deployments
 from faaspot.executions import AsyncExecutions, Executions
+from faaspot.health import AsyncHealth, Health
 from faaspot.runtimes import AsyncRuntimes, Runtimes
 from faaspot.spots import AsyncSpots, Spots
 from faaspot.tokens import AsyncTokens, Tokens
@@ -52,6 +53,7 @@ class Faaspot:
         self.spots = self.nodes = Spots(self._session)
         self.runtimes = Runtimes(self._session)
         self.tokens = Tokens(self._session)
+        self.health = Health(self._session)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -91,6 +93,7 @@ class AsyncFaaspot:
         self.spots = self.nodes = AsyncSpots(self._session)
         self.runtimes = AsyncRuntimes(self._session)
         self.tokens = AsyncTokens(self._session)
+        self.health = AsyncHealth(self._session)
 
     async def close(self) -> None:
         """Give the connections back."""

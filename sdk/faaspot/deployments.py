@@ -13,7 +13,7 @@ from faaspot import _executions as executions
 from faaspot._calls import Conversation
 from faaspot._session import AsyncSession, Session
 from faaspot._source import Source, encoded, read
-from faaspot.errors import BadArgument
+from faaspot.errors import BadArgument, Restarting
 from faaspot.types import Deployment, Execution, RunFields, SettingsFields, Version
 
 Args: TypeAlias = Mapping[str, Any]
@@ -138,7 +138,12 @@ def _run(
         headers["Prefer"] = f"wait={_calls.seconds(timeout):.3f}"
     path = f"sync/{_path(name, 'rpc/')}"
     request = _calls.send("POST", path, body, headers=headers, timeout=SYNC_SECONDS, safe=safe and timeout is None)
-    return (yield from _calls.ask(request))
+    try:
+        return (yield from _calls.ask(request))
+    except Restarting as error:  # who held our wait goes; the run does not
+        if error.execution_id is None:
+            raise
+        return executions.outcome((yield from executions.until_ended(error.execution_id, timeout)), False)
 
 
 def _headers(options: RunFields) -> dict[str, str]:

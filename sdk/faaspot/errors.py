@@ -30,6 +30,7 @@
           +-- Overloaded             429 overloaded
           +-- Unavailable            503
           |    +-- QueueUnavailable      queue_unavailable
+          |    +-- Restarting            restarting: who waited is sent away, the run goes on
           |    +-- StorageFull           storage_full
           |    +-- StorageUnavailable    storage_unavailable
           +-- WaitTimeout            504 wait_timeout: the caller's wait ended first, the run goes on
@@ -229,6 +230,10 @@ class QueueUnavailable(Unavailable):
     """The platform's queue is away; nothing was accepted."""
 
 
+class Restarting(Unavailable):
+    """The web process that held the wait restarts; the run goes on, and `execution_id` finds it."""
+
+
 class StorageFull(Unavailable):
     """The platform's storage is full; nothing was accepted."""
 
@@ -343,6 +348,7 @@ BY_CODE: Mapping[str, type[ApiError]] = MappingProxyType(
         "idempotency_mismatch": IdempotencyMismatch,
         "overloaded": Overloaded,
         "queue_unavailable": QueueUnavailable,
+        "restarting": Restarting,
         "storage_full": StorageFull,
         "storage_unavailable": StorageUnavailable,
         "wait_timeout": WaitTimeout,

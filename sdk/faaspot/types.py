@@ -17,7 +17,7 @@ Status: TypeAlias = Literal["Pending", "Started", "Success", "Failure", "Cancell
 Kind: TypeAlias = Literal["run", "build", "spot", "delete"]
 BuildStatus: TypeAlias = Literal["pending", "in-progress", "success", "failed"]
 RuntimeStatus: TypeAlias = Literal["undeployed", "deploying", "deployed", "undeploying", "failed"]
-Role: TypeAlias = Literal["admin", "deployer", "invoker"]
+Role: TypeAlias = Literal["admin", "deployer", "invoker", "monitor"]
 
 ENDED: frozenset[str] = frozenset({"Success", "Failure", "Cancelled"})
 """The statuses that never change again."""
@@ -121,6 +121,7 @@ class Execution(Record):
     timings = Nested(Timings)
     usage = Nested(Usage)
     logs_truncated = Field[bool]()
+    traceparent = Field[str | None]()
 
     @property
     def has_ended(self) -> bool:
@@ -250,6 +251,17 @@ class Token(Record):
     spots = Field[list[str]]()
     created = Field[str]()
     token = Field[str]()
+
+
+class Examination(Record):
+    """How the platform is. `ok`: nothing is missing; `time`: epoch seconds by its clock; `checks`: each a dict of
+    section, name, answer ("ok", "weaker", "missing"), text and what_to_do.
+    """
+
+    ok = Field[bool]()
+    version = Field[str]()
+    time = Field[float]()
+    checks = Field[list[dict[str, Any]]]()
 
 
 class SettingsFields(TypedDict, total=False):

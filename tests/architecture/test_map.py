@@ -21,6 +21,7 @@ MOST_LINES = 450
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "tools", "core", "base_utils"}
 ENVIRONMENT = {
     "api/faaspot_api/settings.py",
+    "api/faaspot_api/metrics.py",  # tells the metrics library where its directory is
     "api/faaspot_api/queue/embedded.py",  # hands what it got on to the server that it starts
     "runner/faaspot_runner/settings.py",
     "runner/faaspot_runner/sandbox/features.py",  # so do the probes
@@ -28,6 +29,7 @@ ENVIRONMENT = {
     "sdk/faaspot/config.py",
     "cli/fas/output.py",
     "cli/fas/commands/up.py",
+    "cli/fas/commands/backup.py",
 }
 """Who may read the process' environment. Everything else is told."""
 

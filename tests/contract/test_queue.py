@@ -20,6 +20,7 @@ from rq.serializers import JSONSerializer
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import LOG_START, Attempt, Queue
+from faaspot_api.queue.clients import RECORDER
 from faaspot_api.queue.inline import InlineQueue
 from faaspot_api.queue.rq import CROWDED, ROOM, RedisQueue
 from faaspot_runner import contract
@@ -79,6 +80,7 @@ class RedisSpot:
     def finish(self, request: Request, ended: RunEnded) -> None:
         if isinstance(request, RunRequest) and request.reply:
             self.redis.rpush(contract.reply_key(request.execution_id), contract.dump(ended))
+        self.redis.xadd(contract.REPORTS, {"event": contract.dump(ended)})
         self.redis.set(contract.lease_key(request.execution_id, request.attempt), contract.LEASE_DONE, ex=120)
 
     def expire(self, request: Request) -> None:
@@ -213,6 +215,31 @@ def test_queued_reads_long_lines(both: tuple[Queue, Spot]) -> None:
     queue.enqueue_runs(requests, QUEUE_BACKGROUND)
     asked = [attempt(requests[number]) for number in (0, 5_000, 9_999, 10_000, 11_999)]
     assert queue.queued(asked) == frozenset(asked)
+
+
+def test_the_lengths_are_of_what_no_worker_has_taken(both: tuple[Queue, Spot]) -> None:
+    queue, spot = both
+    assert queue.lengths() == {"sync": 0, "background": 0, "builds": 0, "reports": 0}
+    queue.enqueue_runs([run(n) for n in range(3)], QUEUE_BACKGROUND)
+    taken = spot.take(QUEUE_BACKGROUND)
+    assert taken is not None
+    spot.finish(taken, ended(taken))
+    assert queue.lengths() == {"sync": 0, "background": 2, "builds": 0, "reports": 1}
+
+
+def test_the_recorders_last_word_is_known_until_it_falls_silent(both: tuple[Queue, Spot]) -> None:
+    queue, _ = both
+    assert queue.recorder() is None
+    queue.beat("the disk is full")
+    assert queue.recorder() == "the disk is full"
+    queue.beat("")
+    assert queue.recorder() == ""
+
+
+def test_silence_of_the_recorder_is_noticed_within_seconds(server: RedisServer) -> None:
+    with contextlib.closing(server.client()) as client:
+        RedisQueue(client).beat("")
+        assert 0 < cast(int, client.ttl(RECORDER)) <= 15
 
 
 def test_a_lease_is_held_then_done_or_gone(both: tuple[Queue, Spot]) -> None:

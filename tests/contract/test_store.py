@@ -366,7 +366,7 @@ def test_thousands_of_ids_are_read_at_once(store: Store) -> None:
     add(store, *rows)
     with store.read() as transaction:
         found = executions.get_many(transaction, [row.uuid for row in rows])
-        assert len(executions.args_of(transaction, [row.uuid for row in rows])) == 2500
+        assert len(executions.given(transaction, [row.uuid for row in rows])) == 2500
     assert len(found) == 2500
 
 

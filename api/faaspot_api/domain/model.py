@@ -10,7 +10,7 @@ from typing import Any, Literal
 from faaspot_runner.contract import Kind, Network, Reason, Status
 from faaspot_runner.contract.runtimes import RuntimeStatus
 
-Role = Literal["admin", "deployer", "invoker"]
+Role = Literal["admin", "deployer", "invoker", "monitor"]
 BuildStatus = Literal["pending", "in-progress", "success", "failed"]
 
 
@@ -130,6 +130,7 @@ class Execution:
     usage: dict[str, Any]
     logs_truncated: bool
     owner: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +138,13 @@ class RunOptions:
     """What a caller says of a run beside its args. None: not said.
 
     `key`: the same request under the same key is the same execution; `max_age`: seconds that it may wait for its start;
-    `callback`: the URL that is told of its end.
+    `callback`: the URL that is told of its end; `traceparent`: the trace that it belongs to.
     """
 
     key: str | None = None
     max_age: float | None = None
     callback: str | None = None
+    traceparent: str | None = None
 
 
 NO_OPTIONS = RunOptions()

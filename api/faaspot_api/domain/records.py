@@ -42,5 +42,6 @@ def text(execution: Execution) -> str:
         "timings": NO_TIMINGS | execution.timings,
         "usage": NO_USAGE | execution.usage,
         "logs_truncated": execution.logs_truncated,
+        "traceparent": execution.traceparent,
     }
     return f'{_ENCODER.encode(known)[:-1]},"output":{execution.output or "null"},"args":{execution.args or "null"}}}'

@@ -12,7 +12,7 @@ from faaspot_api.http import (
     executions,
     guard,
     health,
-    later,
+    metrics,
     openapi,
     reruns,
     runs,
@@ -34,6 +34,7 @@ NOUNS = (
     runtimes.routes,
     tokens.routes,
     health.routes,
+    metrics.routes,
 )
 
 
@@ -56,12 +57,14 @@ def register(app: Flask, services: Services, waiters: Waiters) -> None:
     app.url_map.merge_slashes = False  # a `//` is an unknown address, not a redirect that loses method and body
     app.url_map.converters |= {"application": _Application, "member": _Member}
     errors.register(app)
+    metrics.register(app, services.metrics)
     open_endpoints = frozenset({"openapi.openapi_json"}).union(*(noun.open_endpoints() for noun in NOUNS))
+    if services.figures.is_open:
+        open_endpoints |= {f"{metrics.routes.noun}.read_metrics"}
     guard.register(app, services.tokens, open_endpoints)
     for noun in NOUNS:
         app.register_blueprint(noun.blueprint(services, waiters))
     app.register_blueprint(openapi.blueprint(NOUNS))
-    app.register_blueprint(later.blueprint())
     app.after_request(_safe_headers)
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
 import structlog
+from gunicorn.glogging import Logger
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
+from faaspot_api.domain import traces
 from faaspot_api.http import problem
 
 _log = structlog.get_logger(__name__)
@@ -65,6 +69,25 @@ def gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
     return lambda: bool(poll.poll(0))
 
 
+DEPART_SECONDS = 3.0
+"""How long before a stopping process' grace is over those who still wait are sent away; looked at every 2 s."""
+
+
+class Departure:
+    """When this process has to have answered everybody."""
+
+    def __init__(self) -> None:
+        self.at = math.inf
+
+    @property
+    def is_near(self) -> bool:
+        """Whether nobody may wait here any longer."""
+        return time.monotonic() >= self.at
+
+
+departure = Departure()
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker whose own errors have the one shape, and whose threads wait for nobody long.
 
@@ -81,6 +104,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not kept:
             take_leave(conn.sock)
         return kept
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Called at SIGTERM: it stops when all is answered, or its grace is over."""
+        departure.at = time.monotonic() + self.cfg.graceful_timeout - DEPART_SECONDS
+        super().handle_exit(sig, frame)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Called by gunicorn for what is no request that it could hand on."""
@@ -107,6 +135,34 @@ def take_leave(connection: socket.socket) -> None:
             pass
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RD)  # so that gunicorn finds its end at once
+
+
+class Log(Logger):  # type: ignore[misc]
+    """gunicorn's log as lines of JSON among the others; a request's without its query, which may hold arguments."""
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn, before it starts and when it loads its settings anew."""
+        super().setup(cfg)
+        for log in (self.error_log, self.access_log):
+            log.handlers.clear()
+            log.propagate = True
+
+    def access(self, resp: Any, req: Any, environ: Mapping[str, Any], request_time: timedelta) -> None:
+        """Called by gunicorn for each answer."""
+        if self.cfg.accesslog is None:
+            return
+        headers = {name.lower(): value for name, value in resp.headers}
+        about = {
+            "method": req.method,
+            "path": req.path,
+            "status": int(str(resp.status).split(None, 1)[0]),
+            "bytes": getattr(resp, "sent", None),
+            "ms": round(request_time.total_seconds() * 1000, 3),
+            "client": environ.get("REMOTE_ADDR"),
+            "execution_id": headers.get("execution-id"),
+            "trace_id": traces.trace_id(traces.parse(environ.get("HTTP_TRACEPARENT"))),
+        }
+        self.access_log.info("answered", extra={name: said for name, said in about.items() if said is not None})
 
 
 def refusal(exc: Exception) -> bytes:

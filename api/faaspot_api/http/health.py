@@ -1,6 +1,8 @@
-"""Health, and the description of the API: what is open without a token."""
+"""Health: what is open without a token, and the examination for those who watch over the platform."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from flask import Response
 
@@ -25,3 +27,10 @@ def readyz(call: Call) -> Response:
     if missing:
         raise Unavailable(f"Not ready: {', '.join(missing)}.", retry_after=1, extra={"parts": parts})
     return answers.value({"status": "ok", "parts": parts})
+
+
+@routes.route("GET", "/doctor", schemas.Examination)
+def examine(call: Call) -> Response:
+    """Every part of the running platform looked at, and what to do where it is not well."""
+    found = call.services.doctor.examine(call.who)
+    return answers.value({**asdict(found), "ok": found.ok})

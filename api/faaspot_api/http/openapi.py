@@ -90,7 +90,7 @@ def describe(nouns: Iterable[Routes]) -> dict[str, Any]:
 
 
 def _template(route: Route) -> str:
-    address = route.path if route.open else wire.PREFIXES[0] + route.path
+    address = route.path if route.open or route.bare else wire.PREFIXES[0] + route.path
     return _PARAMETER.sub(r"{\1}", address)
 
 

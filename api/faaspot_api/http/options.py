@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Request
 
-from faaspot_api.domain import callbacks
+from faaspot_api.domain import callbacks, traces
 from faaspot_api.domain.model import RunOptions
 from faaspot_api.errors import FieldError, Invalid
 
@@ -51,5 +51,9 @@ def run_options(request: Request) -> RunOptions:
         errors.append(FieldError(field=MAX_AGE, message="must be a number of seconds"))
     if errors:
         raise Invalid.fields(*errors)
-    callback = request.headers.get(CALLBACK)
-    return RunOptions(key=key, max_age=None if age is None else float(age), callback=callback)
+    return RunOptions(
+        key=key,
+        max_age=None if age is None else float(age),
+        callback=request.headers.get(CALLBACK),
+        traceparent=traces.parse(request.headers.get(traces.HEADER)),
+    )

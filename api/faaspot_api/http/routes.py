@@ -37,7 +37,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One operation on one address. `answers`: status -> type of the body; `acts`: its GET does something."""
+    """One operation on one address. `answers`: status -> type of the body; `acts`: its GET does something.
+
+    `open`: no token is needed; `bare`: it is served without a prefix, as open ones are.
+    """
 
     methods: tuple[str, ...]
     path: str
@@ -50,6 +53,7 @@ class Route:
     errors: tuple[int, ...] = ()
     acts: bool = False
     open: bool = False
+    bare: bool = False
     media: str = "application/json"
     document: Mapping[str, Any] = field(default_factory=dict)
 
@@ -106,7 +110,7 @@ class Routes:
 
 
 def _addresses(route: Route) -> list[str]:
-    if route.open:
+    if route.open or route.bare:
         return [route.path]
     found = list(wire.addresses(route.path))
     if route.path.strip("/") in wire.ALIASES and not {"GET", "DELETE"} & set(route.methods):

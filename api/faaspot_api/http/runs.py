@@ -141,6 +141,13 @@ def _run_sync(call: Call, name: str) -> Response:
     wait = _WAIT.search(call.request.headers.get("Prefer", ""))
     seconds = None if wait is None else min(float(wait[1]), MAX_WAIT)
     execution, ended = _wait(call, name, _args(call), seconds)
+    if not ended and gateway.departure.is_near:
+        raise Unavailable(
+            "This web process restarts; the execution goes on, and its record stays.",
+            code="restarting",
+            retry_after=1,
+            execution_id=execution.uuid,
+        )
     if not ended:
         raise TimedOut(
             "The execution has not ended within the wait; it goes on, and its record stays.",
@@ -151,7 +158,11 @@ def _run_sync(call: Call, name: str) -> Response:
 
 def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Execution, bool]:
     """Run and wait, among those who may; a caller who leaves meanwhile is not waited for, its run goes on."""
-    gone, options = gateway.gone(call.request.environ), run_options(call.request)
+    left, options = gateway.gone(call.request.environ), run_options(call.request)
+
+    def gone() -> bool:
+        return left() or gateway.departure.is_near
+
     with call.waiters.waiting(call.who):
         return call.services.executions.run_wait(call.who, name, args, seconds, gone, options)
 

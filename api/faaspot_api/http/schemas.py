@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from faaspot_api.domain import callbacks, limits, names
+from faaspot_api.domain.model import Role
 from faaspot_api.domain.retries import ON_REQUEST
 from faaspot_api.errors import FieldError, Invalid
 from faaspot_api.http import wire
@@ -158,7 +159,7 @@ class CreateToken(Request):
     """A new token. It cannot be limited to some `spots` yet: any but an empty list is refused."""
 
     name: Name
-    role: Literal["admin", "deployer", "invoker"]
+    role: Role
     spots: list[str] = left_out(max_length=254)
 
 
@@ -245,6 +246,7 @@ class Execution(BaseModel):
     timings: dict[str, Any]
     usage: dict[str, Any]
     logs_truncated: bool
+    traceparent: str | None
 
 
 class Settings(BaseModel):
@@ -335,7 +337,7 @@ class Token(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    role: Literal["admin", "deployer", "invoker"]
+    role: Role
     spots: list[str]
     created: Time
 
@@ -355,6 +357,21 @@ class Health(BaseModel):
 class Ready(BaseModel):
     status: Literal["ok"]
     parts: dict[str, str]
+
+
+class Check(BaseModel):
+    section: str
+    name: str
+    answer: Literal["ok", "weaker", "missing"]
+    text: str
+    what_to_do: str
+
+
+class Examination(BaseModel):
+    ok: bool
+    version: str
+    time: float = Field(description="Epoch seconds by the server's clock.")
+    checks: list[Check]
 
 
 class BadField(BaseModel):

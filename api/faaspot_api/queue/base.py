@@ -15,7 +15,7 @@ Laws, for every method:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -114,8 +114,17 @@ class Queue(Protocol):
         Their records stay, and the reconciler wakes them when there is room.
         """
 
+    def lengths(self) -> Mapping[str, int]:
+        """How many wake-ups stand in each of `contract.QUEUES`, and under "reports" the events not recorded yet."""
+
     def spots(self) -> tuple[SpotSeen, ...]:
         """Every spot that has ever told of itself and was not removed, by address."""
+
+    def beat(self, problem: str) -> None:
+        """The recorder lives: say so, and why it cannot record for now ("" if it can). Forgotten within seconds."""
+
+    def recorder(self) -> str | None:
+        """What the recorder last said by `beat`; None if it has fallen silent."""
 
     def ping(self) -> None:
         """Answers, or raises `Unavailable` that says why (away, wrong password, full, read-only)."""

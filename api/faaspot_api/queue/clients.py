@@ -9,14 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.settings import Settings
-from faaspot_runner.contract import SUPERVISOR
+from faaspot_runner.contract import PREFIX, SUPERVISOR
+from faaspot_runner.contract.sentinels import Sentinels, sentinels
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
@@ -25,6 +29,9 @@ SLICE_SECONDS = 3.0
 MAX_CONNECTIONS = 1100
 """Of one process: a waiting caller holds one, and `web_threads` is at most 1024."""
 RETRY_AFTER = 2
+RECORDER = PREFIX + "recorder"
+"""String, gone `RECORDER_SECONDS` after the recorder last told how it is: why it cannot record, or empty."""
+RECORDER_SECONDS = 15
 TAKEN = SUPERVISOR + ":taken"
 """Spot requests the supervisor is working on."""
 
@@ -34,21 +41,38 @@ def connect(settings: Settings) -> redis.Redis:
 
     A command whose connection turns out dead is sent once more on a new one, so a restarted server is not noticed.
     """
-    return open_client(settings.redis, settings.redis_secret())
+    return open_client(settings.redis, settings.redis_secret(), settings.redis_sentinel_password)
 
 
-def open_client(url: str, password: str | None) -> redis.Redis:
-    """A client for `url`; `password` counts over the URL's own."""
-    more = {"password": password} if password else {}
-    client: redis.Redis = redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        max_connections=MAX_CONNECTIONS,
-        protocol=2,
-        **more,
-    )
+def open_client(url: str, password: str | None, sentinel_password: str = "") -> redis.Redis:
+    """A client for `url`, which may name Sentinels; `password` counts over the URL's own. Raises ValueError."""
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": ANSWER_SECONDS,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        "max_connections": MAX_CONNECTIONS,
+        "protocol": 2,
+        **({"password": password} if password else {}),
+    }
+    known = sentinels(url)
+    if known is None:
+        client: redis.Redis = redis.Redis.from_url(url, **options)
+        return client
+    return _at_master(known, sentinel_password, options)
+
+
+def _at_master(known: Sentinels, password: str, options: dict[str, Any]) -> redis.Redis:
+    """A client of whichever server the Sentinels call the master, asked anew at each connection."""
+    said = dict(parse_url(known.server))  # type: ignore[no-untyped-call]
+    for name in ("host", "port", "connection_class"):
+        said.pop(name, None)
+    tls = {**{name: value for name, value in said.items() if name.startswith("ssl")}, "ssl": True} if known.tls else {}
+    asked = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": CONNECT_SECONDS, **tls}
+    asked["retry"] = options["retry"]  # the library's own takes seconds where nobody is there
+    if password:
+        asked["password"] = password
+    guards = Sentinel(known.hosts, sentinel_kwargs=asked, **{**said, **tls, **options})  # type: ignore[no-untyped-call]
+    client: redis.Redis = guards.master_for(known.service)  # type: ignore[no-untyped-call]
     return client
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Condition
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
 from faaspot_runner.contract import (
     QUEUE_BUILDS,
+    QUEUES,
     SUPERVISOR,
     BuildRequest,
     Release,
@@ -39,6 +40,7 @@ class InlineQueue:
         self.released: list[Release] = []
         self.wanted: Runtimes | None = None
         self.needed: tuple[str, ...] | None = None
+        self._recorder: str | None = None
         self._changed = Condition()
         self._waiting: dict[str, dict[Attempt, Request]] = defaultdict(dict)
         self._leases: dict[Attempt, tuple[str, LeaseState]] = {}
@@ -135,12 +137,28 @@ class InlineQueue:
         self._check()
         return 0
 
+    def lengths(self) -> Mapping[str, int]:
+        """See `Queue.lengths`."""
+        self._check()
+        with self._changed:
+            return {name: len(self._waiting[name]) for name in QUEUES} | {"reports": len(self._events)}
+
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`."""
         self._check()
         now = time.monotonic()
         with self._changed:
             return tuple(SpotSeen(info=info, age=now - seen) for _, (info, seen) in sorted(self._spots.items()))
+
+    def beat(self, problem: str) -> None:
+        """See `Queue.beat`. This one forgets it with everything else only."""
+        self._check()
+        self._recorder = problem
+
+    def recorder(self) -> str | None:
+        """See `Queue.recorder`."""
+        self._check()
+        return self._recorder
 
     def ping(self) -> None:
         """See `Queue.ping`."""
@@ -215,6 +233,7 @@ class InlineQueue:
             self._events.clear()
             self.cancelled.clear()
             self.wanted = None
+            self._recorder = None
             self._changed.notify_all()
 
     def _put(self, queue: str, request: Request) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import redis
 
 from faaspot_api.queue import clients
-from faaspot_api.queue.clients import TAKEN, as_text, slices, translated
+from faaspot_api.queue.clients import RECORDER, TAKEN, as_text, slices, translated
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     LEASE_DONE,
@@ -91,6 +91,11 @@ class SpotRequests:
         """Addresses that have registered. Raises Unavailable."""
         with translated():
             return frozenset(as_text(address) for address in self._redis.hkeys(SPOTS))
+
+    def recording(self) -> bool:
+        """Whether the recorder lives and can record. Raises Unavailable."""
+        with translated():
+            return self._redis.get(RECORDER) == b""
 
     def running(self) -> int:
         """Executions in flight, as the spots last told. Raises Unavailable."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -21,7 +21,7 @@ from rq.serializers import JSONSerializer
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue import clients
 from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
-from faaspot_api.queue.clients import RETRY_AFTER, TAKEN, as_text, slices, translated
+from faaspot_api.queue.clients import RECORDER, RECORDER_SECONDS, RETRY_AFTER, TAKEN, as_text, slices, translated
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -34,6 +34,7 @@ from faaspot_runner.contract import (
     QUEUE_BUILDS,
     QUEUE_SYNC,
     QUEUES,
+    REPORTS,
     RUNTIMES,
     SPOTS,
     SUPERVISOR,
@@ -245,6 +246,14 @@ class RedisQueue:
             _log.warning("queue_shed", wakeups=taken)
         return taken
 
+    def lengths(self) -> Mapping[str, int]:
+        """See `Queue.lengths`."""
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            for name in QUEUES:
+                pipe.llen(self._lines[name].key)
+            pipe.xlen(REPORTS)
+            return dict(zip((*QUEUES, "reports"), pipe.execute(), strict=True))
+
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
@@ -255,6 +264,17 @@ class RedisQueue:
         infos = [info for text in told.values() if (info := _spot(text))]
         seen = (SpotSeen(info=info, age=max(0.0, now - info.last_seen)) for info in infos)
         return tuple(sorted(seen, key=lambda spot: spot.info.ip))
+
+    def beat(self, problem: str) -> None:
+        """See `Queue.beat`."""
+        with translated():
+            self._redis.set(RECORDER, problem, ex=RECORDER_SECONDS)
+
+    def recorder(self) -> str | None:
+        """See `Queue.recorder`."""
+        with translated():
+            said = self._redis.get(RECORDER)
+        return None if said is None else as_text(cast(bytes, said))
 
     def ping(self) -> None:
         """See `Queue.ping`. Writes, because a full or read-only server still answers PING."""

@@ -48,7 +48,14 @@
     first_token(text = "") -> text | None            there is an `admin`, with this text if one is given
 
 ``health: HealthService``
-    ready() -> dict of part (database, queue, spots) -> "ok" or a reason
+    ready() -> dict of part (database, queue, recorder, spots) -> "ok" or a reason
+    beat(problem)                                    the recorder's sign of life
+
+``figures: FigureService``
+    text(who) -> the metrics in Prometheus' text format
+
+``doctor: DoctorService``
+    examine(who) -> Examination, for `fas doctor --server`
 
 ``recorder: Recorder``
     apply(events)                                    idempotent; raises Unavailable: then give them again
@@ -63,15 +70,21 @@ queue that is away never fails a run, a change or a cancel: their records are co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
 
 from faaspot_api.keys import public_key
+from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Queue
 from faaspot_api.services.acceptance import Acceptance
 from faaspot_api.services.callbacks import CallbackSecrets, CallbackService
 from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.courier import Courier
 from faaspot_api.services.deployments import DeploymentService
+from faaspot_api.services.doctor import DoctorService
 from faaspot_api.services.executions import ExecutionService
+from faaspot_api.services.figures import FigureService
 from faaspot_api.services.health import HealthService
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
@@ -85,11 +98,18 @@ from faaspot_api.settings import Settings
 from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store
 
+if TYPE_CHECKING:
+    from faaspot_api.spans import Spans
+
+_log = structlog.get_logger(__name__)
+
 __all__ = [
     "CallbackService",
     "Courier",
     "DeploymentService",
+    "DoctorService",
     "ExecutionService",
+    "FigureService",
     "HealthService",
     "Policy",
     "Reconciler",
@@ -115,6 +135,9 @@ class Services:
     runtimes: RuntimeService
     tokens: TokenService
     health: HealthService
+    figures: FigureService
+    doctor: DoctorService
+    metrics: Metrics
     recorder: Recorder
     reconciler: Reconciler
 
@@ -126,12 +149,18 @@ class Services:
         queue: Queue,
         spot_key: bytes,
         policy: Policy | None = None,
+        metrics: Metrics | None = None,
+        spans: Spans | None = None,
     ) -> Services:
-        """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`)."""
-        policy = policy or Policy()
-        recorder = Recorder(store, blobs, queue, policy)
+        """The services over these parts. `spot_key`: the spots' public key, 32 raw bytes (`keys/spot.pub`).
+
+        `metrics` None: what this process counts is its own.
+        """
+        policy, metrics = policy or Policy(), metrics or Metrics()
+        recorder = Recorder(store, blobs, queue, policy, metrics, spans)
+        acceptance = Acceptance(store, queue, policy, metrics)
         secrets = CallbackSecrets(store)
-        acceptance = Acceptance(store, queue, policy)
+        health = HealthService(store, queue)
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
@@ -142,9 +171,12 @@ class Services:
             spots=SpotService(store, queue),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),
-            health=HealthService(store, queue),
+            health=health,
+            figures=FigureService(store, queue, health, metrics, policy),
+            doctor=DoctorService(store, blobs, queue, health),
+            metrics=metrics,
             recorder=recorder,
-            reconciler=Reconciler(store, queue, recorder, clearing, policy),
+            reconciler=Reconciler(store, queue, recorder, clearing, policy, metrics),
         )
 
     @classmethod
@@ -156,7 +188,28 @@ class Services:
             queue,
             public_key(settings),
             Policy.of(settings),
+            _metrics(settings),
+            _spans(settings),
         )
+
+
+def _metrics(settings: Settings) -> Metrics:
+    """The counts that all processes share; this one's own where the disk is full: it has to answer all the same."""
+    try:
+        return Metrics.shared(settings.data_dir / "run" / "metrics")
+    except OSError as error:
+        _log.warning("this process counts for itself alone: its part of the metrics is missing", reason=str(error))
+        return Metrics()
+
+
+def _spans(settings: Settings) -> Spans | None:
+    """Where executions are sent as spans, if they are."""
+    if not settings.otel:
+        return None
+    # Only then: it is an extra, and its import takes long.
+    from faaspot_api.spans import Spans
+
+    return Spans()
 
 
 def open_store(settings: Settings) -> Store:

@@ -7,10 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from faaspot_api.domain import callbacks as rules
 from faaspot_api.domain.model import NO_OPTIONS, Principal, RunOptions, Version
 from faaspot_api.domain.names import is_name, new_execution_id
 from faaspot_api.errors import Conflict, FieldError, Invalid, Unavailable, Unprocessable
+from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Queue
 from faaspot_api.services import access, wakeups
 from faaspot_api.services.backlog import RETRY_AFTER, Backlog
@@ -25,6 +28,8 @@ from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.contract.failpoints import reach
+
+_log = structlog.get_logger(__name__)
 
 MAX_READY = 1000
 """Versions remembered; each is a few hundred bytes and its requirements."""
@@ -72,10 +77,11 @@ class Accepted:
 class Acceptance:
     """Takes runs in."""
 
-    def __init__(self, store: Store, queue: Queue, policy: Policy) -> None:
+    def __init__(self, store: Store, queue: Queue, policy: Policy, metrics: Metrics) -> None:
         self._store = store
         self._queue = queue
         self._policy = policy
+        self._metrics = metrics
         self._bell = Bell(queue)
         self._backlog = Backlog(store, policy.max_pending)
         self._ready: dict[str, Version] = {}
@@ -101,7 +107,7 @@ class Acceptance:
                 keys.add(transaction, who.name, key, order.digest, accepted.uuids, now())
             reach("before_commit")
         reach("after_commit")
-        self.wake(accepted)
+        self.announce(accepted)
         return accepted
 
     def make_room(self, who: Principal, more: int) -> None:
@@ -115,7 +121,7 @@ class Acceptance:
             raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
 
     def within(self, transaction: Transaction, who: Principal, order: Order) -> Accepted:
-        """The same inside a transaction of the caller, who wakes the workers after the commit.
+        """The same inside a transaction of the caller, who announces it after the commit.
 
         Raises NotFound, Conflict (`deployment_not_ready`), Invalid.
         """
@@ -130,11 +136,15 @@ class Acceptance:
         spec = wakeups.sandbox(row.name, version) if build is None else None
         return Accepted(rows=rows, timeout=version.settings.timeout or 0.0, spec=spec)
 
-    def wake(self, accepted: Accepted) -> None:
-        """Wake the workers, unless a build has to end first."""
+    def announce(self, accepted: Accepted) -> None:
+        """After the commit: count and log the runs, and wake the workers unless a build has to end first."""
+        for record in accepted.rows:
+            _log.info("accepted", execution_id=record.uuid, deployment=record.name, queue=record.queue)
+        if accepted.rows:
+            self._metrics.accepted("run", accepted.rows[0].name, len(accepted.rows))
         if accepted.spec is not None:
             spec = accepted.spec
-            self._bell.wake(wakeups.run(_task(record), spec) for record in accepted.rows)
+            self._bell.wake(wakeups.run(_task(record), spec, self._policy) for record in accepted.rows)
 
     # ------------------------------------------------------------ steps
 
@@ -240,6 +250,7 @@ def _record(
         version=version.number,
         version_id=version.id,
         args=order.texts[n],
+        traceparent=order.options.traceparent,
     )
 
 
@@ -252,6 +263,7 @@ def _task(row: NewExecution) -> Task:
         created=row.created,
         expires=row.expires,
         args=row.args,
+        traceparent=row.traceparent,
     )
 
 

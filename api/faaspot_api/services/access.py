@@ -6,6 +6,7 @@ role          deployments                              executions
 admin         all                                      all
 deployer      makes; sees, changes and runs its own    those of its own deployments, whoever asked for them
 invoker       runs every one by name, sees none        those that it asked for itself
+monitor       none                                     none; reads the metrics and how the platform is
 ============  =======================================  =======================================================
 
 Tokens, and adding or removing spots, are the admin's. What exists but is not yours answers as if it did not exist; what
@@ -32,13 +33,20 @@ _ROLES: dict[Action, frozenset[Role]] = {
 def require(who: Principal, action: Action) -> None:
     """Raises Forbidden if the role may never do this, with no deployment at all."""
     if who.role not in _ROLES[action]:
-        raise Forbidden(f"A token of role {who.role} may run deployments, not see or change them.")
+        can = "run deployments, not see or change them" if who.role == "invoker" else "see how the platform is, no more"
+        raise Forbidden(f"A token of role {who.role} may {can}.")
 
 
 def require_admin(who: Principal) -> None:
     """Raises Forbidden for every role but admin."""
     if who.role != "admin":
         raise Forbidden(f"Only a token of role admin may do this; this one is of role {who.role}.")
+
+
+def require_monitor(who: Principal) -> None:
+    """Raises Forbidden for every role but admin and monitor."""
+    if who.role not in ("admin", "monitor"):
+        raise Forbidden(f"Only a token of role admin or monitor may do this; this one is of role {who.role}.")
 
 
 def unknown_deployment(name: str) -> NotFound:
@@ -63,7 +71,7 @@ def executions(who: Principal) -> Scope:
             return EVERYTHING
         case "deployer":
             return Scope(deployment_owner=who.name)
-        case "invoker":
+        case "invoker" | "monitor":
             return Scope(owner=who.name)
 
 

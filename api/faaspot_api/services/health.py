@@ -7,9 +7,13 @@ from collections.abc import Callable
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Queue
 from faaspot_api.services.spots import is_online
+from faaspot_api.store import options
 from faaspot_api.store.engine import Store
+from faaspot_api.store.moments import now
 
 OK = "ok"
+WRITTEN = "recorder-wrote"
+"""The option that the recorder writes to see that it can."""
 
 
 class HealthService:
@@ -24,8 +28,27 @@ class HealthService:
         return {
             "database": _state(self._store.ping),
             "queue": _state(self._queue.ping),
+            "recorder": _state(self._recorder),
             "spots": _state(self._spot_online),
         }
+
+    def beat(self, problem: str = "") -> None:
+        """The recorder lives: have the others know, and whether it can write. Raises Unavailable for the queue's part.
+
+        `problem`: why it could not do its work lately.
+        """
+        self._queue.beat(problem or _state(self._write).removeprefix(OK))
+
+    def _write(self) -> None:
+        with self._store.write() as transaction:
+            options.write(transaction, WRITTEN, now())
+
+    def _recorder(self) -> None:
+        said = self._queue.recorder()
+        if said is None:
+            raise Unavailable("The recorder is silent: no end is being recorded.")
+        if said:
+            raise Unavailable(f"The recorder cannot record: {said}")
 
     def _spot_online(self) -> None:
         if not any(is_online(seen) for seen in self._queue.spots()):

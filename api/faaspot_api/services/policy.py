@@ -19,6 +19,12 @@ class Policy:
     max_pending: int = 100_000
     """Runs of one token that may wait at once."""
 
+    metrics_open: bool = False
+    """Whether everybody may read the metrics."""
+    metrics_off: bool = False
+    spans: bool = False
+    """Whether executions are spans of OpenTelemetry."""
+
     queueing: float = 30.0
     """What a sync caller waits beyond the deployment's timeout."""
     build_timeout: float = 900.0
@@ -49,4 +55,7 @@ class Policy:
             max_pending=settings.max_pending,
             callback_networks=settings.open_networks,
             closed_hosts=settings.platform_hosts,
+            metrics_open=settings.metrics == "open",
+            metrics_off=settings.metrics == "off",
+            spans=settings.otel,
         )

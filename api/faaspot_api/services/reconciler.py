@@ -6,11 +6,13 @@ clock nor a slow report sets anything in motion. Only the maximum age of what wa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import structlog
 
 from faaspot_api.domain.states import End
+from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services import wakeups
 from faaspot_api.services.clearing import Clearing
@@ -41,12 +43,21 @@ _log = structlog.get_logger(__name__)
 class Reconciler:
     """One for the platform, beside the recorder. Passes are idempotent, so a second one does no harm."""
 
-    def __init__(self, store: Store, queue: Queue, recorder: Recorder, clearing: Clearing, policy: Policy) -> None:
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        recorder: Recorder,
+        clearing: Clearing,
+        policy: Policy,
+        metrics: Metrics,
+    ) -> None:
         self._store = store
         self._queue = queue
         self._recorder = recorder
         self._clearing = clearing
         self._policy = policy
+        self._metrics = metrics
         self._bell = Bell(queue)
         self._doubts: dict[Attempt, float] = {}
         self._said_needed: float | None = None
@@ -56,8 +67,9 @@ class Reconciler:
 
         Raises Unavailable if the database or the queue is away; the next pass goes on.
         """
+        began = time.monotonic()
         self._want_runtimes()
-        self._queue.shed()
+        self._count("shed", self._queue.shed())
         self._say_needed(at)
         rows = self._end_expired(self._open_rows())
         self._settle_waiting(rows)
@@ -67,6 +79,7 @@ class Reconciler:
         self._wake([row for row in lost if row.state.status == "Pending"])
         self._give_up([row for row in lost if row.state.status == "Started"])
         self._kill([row for row in rows if row.state.cancelling])
+        self._metrics.passed(time.monotonic() - began)
 
     def _want_runtimes(self) -> None:
         """Say it again, for a queue that lost it; unless nobody ever defined a runtime."""
@@ -106,6 +119,7 @@ class Reconciler:
         old = [row for row in rows if row.state.status == "Pending" and moment > (row.expires or row.created + most)]
         for chunk in _chunks(old):
             self._recorder.decide(chunk, NO_SPOT, TOO_OLD_ERROR)
+            self._count("aged_out", len(chunk))
         ended = {row.uuid for row in old}
         return [row for row in rows if row.uuid not in ended]
 
@@ -113,6 +127,7 @@ class Reconciler:
         still_open = {row.uuid for row in rows}
         for build in {row.waits_for for row in rows if row.waits_for and row.waits_for not in still_open}:
             self._recorder.settle_waiting(build)
+            self._count("settled", 1)
 
     def _end_pauses(self, rows: Sequence[Tracked]) -> list[Tracked]:
         """Wake what has paused between two attempts for long enough; returns what does not pause."""
@@ -155,6 +170,7 @@ class Reconciler:
                 self._calm(chunk)
             if gone := [row for row in chunk if row.uuid not in woken]:
                 self._recorder.decide(gone, CANCELLED, GONE_ERROR)
+            self._count("enqueued_again", len(found))
             _log.info("enqueued_again", count=len(found))
 
     def _give_up(self, rows: Sequence[Tracked]) -> None:
@@ -162,12 +178,19 @@ class Reconciler:
         for chunk in _chunks(rows):
             self._recorder.decide(chunk, LOST, LOST_ERROR)
             self._calm(chunk)
+            self._metrics.leases_expired(len(chunk))
+            self._count("gave_up", len(chunk))
             _log.warning("workers_lost", executions=[row.uuid for row in chunk])
 
     def _kill(self, rows: Sequence[Tracked]) -> None:
         """Say once more what a worker may not have heard."""
         if rows:
             self._queue.cancel([row.uuid for row in rows])
+            self._count("cancelled_again", len(rows))
+
+    def _count(self, action: str, count: int) -> None:
+        if count:
+            self._metrics.reconciled(action, count)
 
     def _calm(self, rows: Sequence[Tracked]) -> None:
         for row in rows:

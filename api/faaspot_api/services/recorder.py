@@ -7,15 +7,19 @@ record's present attempt and token changes nothing, and what has ended stays as 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 import structlog
 
 from faaspot_api.domain import retries, states
 from faaspot_api.domain.retries import Retries
 from faaspot_api.domain.states import End, Report
+from faaspot_api.domain.traces import trace_id
+from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services import builds, endings, wakeups
 from faaspot_api.services.policy import Policy
@@ -27,6 +31,9 @@ from faaspot_api.store.executions import Ending, Tracked
 from faaspot_api.store.logs import Event
 from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import Error, Release, RunEnded, RunStarted
+
+if TYPE_CHECKING:
+    from faaspot_api.spans import Spans
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +55,7 @@ class After:
     releases: list[Release] = field(default_factory=list)
     cancelled: list[Attempt] = field(default_factory=list)
     retried: set[str] = field(default_factory=set)
+    counts: list[Callable[[], None]] = field(default_factory=list)
 
     def add(self, more: After) -> None:
         """Say that, too."""
@@ -55,21 +63,34 @@ class After:
         self.releases += more.releases
         self.cancelled += more.cancelled
         self.retried |= more.retried
+        self.counts += more.counts
 
     def tell(self, bell: Bell) -> None:
         """Say it."""
         bell.wake(self.wakeups)
         bell.cancel(self.cancelled)
         bell.release(self.releases)
+        for count in self.counts:
+            count()
 
 
 class Recorder:
     """Applies reports, each batch in one transaction."""
 
-    def __init__(self, store: Store, blobs: Blobs, queue: Queue, policy: Policy) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        queue: Queue,
+        policy: Policy,
+        metrics: Metrics,
+        spans: Spans | None = None,
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._policy = policy
+        self._metrics = metrics
+        self._spans = spans
         self._bell = Bell(queue)
 
     def apply(self, events: Sequence[RunStarted | RunEnded]) -> None:
@@ -84,7 +105,7 @@ class Recorder:
     def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
         """The same inside a transaction of the caller, who tells what follows after the commit."""
         rows = executions.tracked(transaction, [event.execution_id for event in events])
-        batch = _Batch(transaction, self._blobs, self._policy, rows)
+        batch = _Batch(transaction, self._blobs, self._policy, self._metrics, self._spans, rows)
         for event in events:
             batch.take(event)
         return batch.write()
@@ -132,7 +153,8 @@ class Recorder:
     def settle_waiting(self, build: str) -> None:
         """Wake, or end, runs that wait for a build which has ended already."""
         with self._store.write() as transaction:
-            after = _Batch(transaction, self._blobs, self._policy, {}).settle_waiting(build)
+            batch = _Batch(transaction, self._blobs, self._policy, self._metrics, self._spans, {})
+            after = batch.settle_waiting(build)
         after.tell(self._bell)
 
 
@@ -150,10 +172,20 @@ class _Course:
 class _Batch:
     """The reports of one transaction, folded so that each record is written once."""
 
-    def __init__(self, transaction: Transaction, blobs: Blobs, policy: Policy, rows: Mapping[str, Tracked]) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        blobs: Blobs,
+        policy: Policy,
+        metrics: Metrics,
+        spans: Spans | None,
+        rows: Mapping[str, Tracked],
+    ) -> None:
         self._transaction = transaction
         self._blobs = blobs
         self._policy = policy
+        self._metrics = metrics
+        self._spans = spans
         self._courses = {uuid: _Course(row=row) for uuid, row in rows.items()}
         self._events: list[Event] = []
         self._ready: list[Tracked] = []
@@ -218,7 +250,7 @@ class _Batch:
     def _take_end(self, course: _Course, event: RunEnded) -> None:
         row, end = course.row, endings.verdict(event)
         if end is None:
-            _log.error("report_without_end", execution=row.uuid, status=str(event.status)[:50])
+            _log.error("report_without_end", execution_id=row.uuid, status=str(event.status)[:50])
             return
         if not states.speaks_for(row.state, Report(attempt=event.attempt, token=event.token)):
             return
@@ -246,6 +278,7 @@ class _Batch:
         state = states.retry(row.state, new_token())
         if state is None:
             return
+        self._after.counts.append(partial(self._metrics.retried, state.kind))
         what = "lost" if end.reason in retries.PLATFORM else "failed"
         self._note(course, what, int(event.at * SECOND), event.error.message if event.error else None)
         ready = now() + int(pause * SECOND)
@@ -267,7 +300,18 @@ class _Batch:
             event = self._end_build(course, event, end)
         course.ending = endings.ending(row, event, end, course.started[1] if course.started else None)
         course.row = replace(row, state=state)
+        self._count(row, end, event)
+        if self._spans is not None:
+            caller = executions.given(self._transaction, [row.uuid])[row.uuid].traceparent
+            self._after.counts.append(partial(self._spans.ended, row, course.ending, caller))
+        self._after.counts.append(partial(_tell, row, end, event.traceparent))
         self._note(course, "ended", course.ending.ended, end.reason or end.status)
+
+    def _count(self, row: Tracked, end: End, event: RunEnded) -> None:
+        name = "" if row.state.kind == "spot" else row.name
+        self._after.counts.append(
+            partial(self._metrics.ended, row.state.kind, name, end.status, end.reason, event.timings)
+        )
 
     def _note(self, course: _Course, what: str, at: int, detail: str | None) -> None:
         row = course.row
@@ -304,6 +348,18 @@ class _Batch:
 def attempt_of(row: Tracked) -> Attempt:
     """The key of the record's present attempt in the queue."""
     return Attempt(execution_id=row.uuid, attempt=row.state.attempt, kind=row.state.kind)
+
+
+def _tell(row: Tracked, end: End, traceparent: str | None) -> None:
+    _log.info(
+        "recorded",
+        execution_id=row.uuid,
+        attempt=row.state.attempt,
+        trace_id=trace_id(traceparent),
+        deployment=row.name,
+        status=end.status,
+        reason=end.reason,
+    )
 
 
 def decision(row: Tracked, end: End, error: Error) -> RunEnded:

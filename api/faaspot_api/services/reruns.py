@@ -43,7 +43,7 @@ class RerunService:
             if not is_ended(old.status):
                 raise Conflict(f"{uuid} has not ended ({old.status}); cancel it first.", execution_id=uuid)
             accepted = self._again(transaction, who, old)
-        self._acceptance.wake(accepted)
+        self._acceptance.announce(accepted)
         return accepted.rows[0].uuid
 
     def rerun_all(self, who: Principal, wanted: Filter, limit: int, cursor: str | None) -> Reruns:
@@ -70,7 +70,7 @@ class RerunService:
                     accepted.append(again)
                     items.append(Rerun(of=old.uuid, uuid=again.rows[0].uuid))
         for each in accepted:
-            self._acceptance.wake(each)
+            self._acceptance.announce(each)
         return Reruns(items=tuple(items), cursor=None if key is None else cursors.text(key))
 
     def _again(self, transaction: Transaction, who: Principal, old: Execution) -> Accepted:

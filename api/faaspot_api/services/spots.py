@@ -49,8 +49,8 @@ class SpotService:
 
     def list(self, who: Principal) -> tuple[Spot, ...]:
         """The spots that this token may use. Raises Unavailable if the queue is away."""
-        if who.role == "invoker":
-            raise Forbidden("A token of role invoker may run deployments, not see spots.")
+        if who.role not in ("admin", "deployer"):
+            raise Forbidden(f"A token of role {who.role} may not see spots.")
         allowed = who.spots if who.role != "admin" else ()
         return tuple(_spot(seen) for seen in self._queue.spots() if not allowed or seen.info.ip in allowed)
 

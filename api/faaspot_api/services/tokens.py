@@ -21,7 +21,7 @@ RANDOM_BYTES = 32
 MAX_TEXT = 1000
 FIRST = "admin"
 """The name of the token that a new platform begins with."""
-ROLES: tuple[Role, ...] = ("admin", "deployer", "invoker")
+ROLES: tuple[Role, ...] = ("admin", "deployer", "invoker", "monitor")
 
 
 def new_text() -> str:

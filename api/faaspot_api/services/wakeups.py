@@ -12,14 +12,14 @@ from itertools import groupby
 
 import structlog
 
-from faaspot_api.domain import limits
+from faaspot_api.domain import limits, traces
 from faaspot_api.domain.model import Version
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services.policy import Policy
 from faaspot_api.store import deployments, executions
 from faaspot_api.store.engine import Transaction
-from faaspot_api.store.executions import Tracked
+from faaspot_api.store.executions import Given, Tracked
 from faaspot_api.store.moments import SECOND
 from faaspot_runner.contract import (
     QUEUE_SYNC,
@@ -56,6 +56,7 @@ class Task:
     created: int
     expires: int | None
     args: str | None
+    traceparent: str | None = None
 
 
 def sandbox(name: str, version: Version) -> SandboxSpec:
@@ -75,8 +76,11 @@ def sandbox(name: str, version: Version) -> SandboxSpec:
     )
 
 
-def run(task: Task, spec: SandboxSpec) -> Wakeup:
+def run(task: Task, spec: SandboxSpec, policy: Policy) -> Wakeup:
     """The wake-up for a run."""
+    trace = task.traceparent
+    if policy.spans:
+        trace = traces.handed_on(trace, task.uuid, task.attempt)
     request = RunRequest(
         execution_id=task.uuid,
         attempt=task.attempt,
@@ -86,6 +90,7 @@ def run(task: Task, spec: SandboxSpec) -> Wakeup:
         reply=task.queue == QUEUE_SYNC,
         accepted=task.created / SECOND,
         expires=None if task.expires is None else task.expires / SECOND,
+        traceparent=trace,
     )
     return Wakeup(request=request, queue=task.queue)
 
@@ -121,14 +126,14 @@ def spot(task: Task) -> Wakeup:
 
 def again(transaction: Transaction, rows: Sequence[Tracked], policy: Policy) -> list[Wakeup]:
     """The wake-ups for these records as they stand now; none for those whose deployment was deleted."""
-    args = executions.args_of(transaction, [row.uuid for row in rows])
+    given = executions.given(transaction, [row.uuid for row in rows])
     wanted = [row.version_id for row in rows if row.version_id]
     versions = deployments.deployment_of(transaction, wanted)
-    found = (_wakeup(row, args[row.uuid], versions, policy) for row in rows)
+    found = (_wakeup(row, given[row.uuid], versions, policy) for row in rows)
     return [wakeup for wakeup in found if wakeup is not None]
 
 
-def _wakeup(row: Tracked, args: str | None, versions: dict[str, tuple[str, Version]], policy: Policy) -> Wakeup | None:
+def _wakeup(row: Tracked, given: Given, versions: dict[str, tuple[str, Version]], policy: Policy) -> Wakeup | None:
     task = Task(
         uuid=row.uuid,
         attempt=row.state.attempt,
@@ -136,14 +141,17 @@ def _wakeup(row: Tracked, args: str | None, versions: dict[str, tuple[str, Versi
         queue=row.queue,
         created=row.created,
         expires=row.expires,
-        args=args,
+        args=given.args,
+        traceparent=given.traceparent,
     )
     if row.state.kind == "spot":
         return spot(task)
     if row.version_id not in versions:
         return None
     name, version = versions[row.version_id]
-    return build(task, name, version, policy) if row.state.kind == "build" else run(task, sandbox(name, version))
+    return (
+        build(task, name, version, policy) if row.state.kind == "build" else run(task, sandbox(name, version), policy)
+    )
 
 
 class Bell:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -57,6 +58,11 @@ class Blobs:
     def delete(self, digest: str) -> None:
         """Forget a blob; no error if it is not there."""
         self._path(digest).unlink(missing_ok=True)
+
+    def space(self) -> tuple[int, int]:
+        """Bytes of the disk that holds them: free, and in all."""
+        usage = shutil.disk_usage(self._root)
+        return usage.free, usage.total
 
     def _path(self, digest: str) -> Path:
         return self._root / digest[:2] / digest

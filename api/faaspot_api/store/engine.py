@@ -58,10 +58,24 @@ class Store:
         self._writer = self.engine.execution_options(write=True)
         self._one_writer = Lock() if self.engine.dialect.name == "sqlite" else None
 
+    @property
+    def kind(self) -> str:
+        """sqlite or postgresql."""
+        return self.engine.dialect.name
+
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: one consistent view. Raises Unavailable."""
         with _translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def read_at_one_moment(self) -> Iterator[Transaction]:
+        """A transaction that sees the database as it is now, however long it goes on reading. Raises Unavailable."""
+        with _translated(), self.engine.connect() as connection:
+            if self.kind == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
             yield connection
 
     @contextmanager

@@ -68,6 +68,15 @@ class NewExecution:
     logs_truncated: bool = False
     output: str | None = None
     args: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What came with the request, as JSON text and as its header."""
+
+    args: str | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +96,17 @@ class Tracked:
     deployment_id: str | None
     version: int | None
     version_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Open executions of one kind. `oldest`: microseconds."""
+
+    kind: Kind
+    queue: str
+    status: Status
+    open: int
+    oldest: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +300,14 @@ def waiting_runs(transaction: Transaction, owner: str, most: int) -> int:
     return count
 
 
+def backlog(transaction: Transaction) -> tuple[Backlog, ...]:
+    """How many executions are open, by kind, queue and status."""
+    groups = (C.kind, C.queue, C.status)
+    statement = select(*groups, func.count().label("open"), func.min(C.created).label("oldest"))
+    rows = transaction.execute(statement.where(_OPEN).group_by(*groups))
+    return tuple(Backlog(**row._mapping) for row in rows)
+
+
 def any_open_of_deployment(transaction: Transaction, deployment_id: str) -> bool:
     """Whether anything of a deployment has not ended."""
     statement = select(C.seq).where(_OPEN, C.deployment_id == deployment_id).limit(1)
@@ -303,12 +331,12 @@ def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
     return tuple(_tracked(row) for row in transaction.execute(statement))
 
 
-def args_of(transaction: Transaction, uuids: Sequence[str]) -> dict[str, str | None]:
-    """The args of these, by id."""
-    found: dict[str, str | None] = {}
+def given(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Given]:
+    """What came with the requests for these, by id."""
+    found: dict[str, Given] = {}
     for chunk in _chunks(uuids):
-        for row in transaction.execute(select(C.uuid, C.args).where(C.uuid.in_(chunk))):
-            found[row.uuid] = row.args
+        for row in transaction.execute(select(C.uuid, C.args, C.traceparent).where(C.uuid.in_(chunk))):
+            found[row.uuid] = Given(args=row.args, traceparent=row.traceparent)
     return found
 
 
@@ -387,6 +415,7 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
         usage=json.loads(row.usage) if row.usage else {},
         logs_truncated=row.logs_truncated,
         owner=row.owner,
+        traceparent=row.traceparent,
     )
 
 

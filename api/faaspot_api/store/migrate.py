@@ -8,7 +8,7 @@ from sqlalchemy import inspect, text
 
 from faaspot_api.store.engine import BadDatabaseError, Store, Transaction, hold
 
-HEAD = "r0003"
+HEAD = "r0004"
 """The newest revision in `migrations/versions`; a test holds the two together."""
 
 PLACE = Path(__file__).parent / "migrations"
@@ -25,7 +25,7 @@ def migrate(url: str) -> bool:
     store = Store(url, busy_seconds=WAIT_SECONDS)
     try:
         with store.read() as transaction:
-            if _revision(transaction) == HEAD:
+            if revision(transaction) == HEAD:
                 return False
         with store.write() as transaction:
             return _migrate(transaction)
@@ -35,8 +35,14 @@ def migrate(url: str) -> bool:
 
 def _migrate(transaction: Transaction) -> bool:
     hold(transaction, _LOCK)
-    if _revision(transaction) == HEAD:
+    if revision(transaction) == HEAD:
         return False
+    upgrade(transaction, "head")
+    return True
+
+
+def upgrade(transaction: Transaction, wanted: str) -> None:
+    """Bring the tables to a revision. Raises BadDatabaseError for one that this release does not know."""
     # Only here: importing it takes longer than the whole start needs when there is nothing to do.
     from alembic import command
     from alembic.config import Config
@@ -47,15 +53,15 @@ def _migrate(transaction: Transaction) -> bool:
     config = Config(attributes={"connection": transaction})
     config.set_main_option("script_location", str(PLACE).replace("%", "%%"))
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, wanted)
     except CommandError as error:
         message = f"the database is of another release of faaspot ({error}); start that one, or give another database"
         raise BadDatabaseError(message) from error
-    return True
 
 
-def _revision(transaction: Transaction) -> str | None:
+def revision(transaction: Transaction) -> str | None:
+    """Which revision the tables have; None for a database without ours."""
     if not inspect(transaction).has_table("alembic_version"):
         return None
-    revision: str | None = transaction.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-    return revision
+    found: str | None = transaction.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from faaspot_api.store.engine import Transaction, hold
 from faaspot_api.store.tables import options
@@ -26,6 +27,8 @@ def read(transaction: Transaction, name: str) -> Any:
 
 
 def write(transaction: Transaction, name: str, value: Any) -> None:
-    """Remember a JSON value in place of the old one."""
-    transaction.execute(delete(options).where(options.c.name == name))
-    transaction.execute(insert(options), {"name": name, "value": json.dumps(value)})
+    """Remember a JSON value in place of the old one, whoever else does so at the same time."""
+    text = json.dumps(value)
+    insert = postgresql.insert if transaction.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(options).values(name=name, value=text)
+    transaction.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": text}))

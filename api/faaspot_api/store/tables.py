@@ -104,6 +104,8 @@ executions = Table(
     Column("error", Text),
     Column("output", Text),
     Column("args", Text),
+    # Behind those, since a later release added it: nothing that reads many rows asks for it.
+    Column("traceparent", String(55)),
 )
 _open = executions.c.ended.is_(None)
 _closed = executions.c.ended.is_not(None)

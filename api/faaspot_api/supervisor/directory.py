@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import secrets
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -159,7 +160,6 @@ class DataDirectory:
         self._directory("logs", 0o700)
         for name in ("db", "blobs", "run"):
             self._directory(name, 0o700, self.uid)
-        self.clear_run()
         if not own_redis:
             # A spot takes the file for the password of whatever Redis it is told.
             self.password.unlink(missing_ok=True)
@@ -173,7 +173,7 @@ class DataDirectory:
     def clear_run(self) -> None:
         """Take away what only a running platform needs, left behind by a killed one, too."""
         for path in (self.path / "run").iterdir():
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def write(self, name: str, content: bytes, mode: int, owner: int | None = None) -> None:
         """Replace a file at once and for good: whole after a crash, never readable for more than `mode` says."""

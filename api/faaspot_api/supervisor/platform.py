@@ -7,12 +7,13 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.embedded import Embedded
+from faaspot_api.supervisor import restart
 from faaspot_api.supervisor.children import Child, Program
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.errors import CannotStartError
@@ -50,6 +51,10 @@ class Platform:
         self._hasten = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._requests: SpotRequests | None = None
+        self._spots: LocalSpots | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._leaving: Child | None = None
+        self._token = ""
 
     # ------------------------------------------------------------ up
 
@@ -59,7 +64,7 @@ class Platform:
             say(text)
 
     async def start(self, token: str, url: str) -> None:
-        """Returns when /healthz answers and the wanted spots have registered. Raises CannotStartError."""
+        """Returns when /healthz answers, the wanted spots are there and ends are recorded. Raises CannotStartError."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._start(token, url)
@@ -77,6 +82,7 @@ class Platform:
         if self._directory.uid is not None and not is_compiled():
             await self._make("bytecode", self._programs.bytecode()).run_to_end()
         # The slowest first. Each waits by itself for what it needs of the others.
+        self._token = token
         web = self._run("gunicorn", self._programs.web(self._socket.fileno(), token))
         recorder = self._run("recorder", self._programs.recorder())
         await self._start_redis()
@@ -84,6 +90,8 @@ class Platform:
         await _or_failed(_healthy(url), web, recorder)
         for ip in spots.addresses:
             await spots.registered(ip)
+        await _or_failed(self._recording(), recorder)
+        self._spots = spots
         self._serving = asyncio.create_task(spots.serve())
 
     async def _start_redis(self) -> None:
@@ -99,6 +107,11 @@ class Platform:
         spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self)
         await spots.start()
         return spots
+
+    async def _recording(self) -> None:
+        """Returns when the recorder has told that it can record."""
+        while self._requests is not None and not await asyncio.to_thread(self._requests.recording):
+            await asyncio.sleep(POLL_SECONDS)
 
     def keep_token(self, token: str) -> None:
         """Keep the admin token's text where only the owner of the data directory can read it."""
@@ -126,6 +139,60 @@ class Platform:
         child = self._spot_children.get(ip)
         return child.failed.result() if child is not None and child.failed.done() else None
 
+    # ------------------------------------------------------------ all anew, while it serves
+
+    def restart(self) -> None:
+        """Replace the children by new ones in the background, unless that is under way. See `restart.py`."""
+        if self._serving is not None and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        done, problem = "", None
+        try:
+            await self._renew_web()
+            await self._replace("recorder", self._programs.recorder)
+            spots = await self._spots.renew() if self._spots is not None else 0
+            done = f"web processes, recorder and {'1 spot' if spots == 1 else f'{spots} spots'} are new"
+        except (CannotStartError, RequestRefusedError, Unavailable, TimeoutError, OSError) as error:
+            problem = f"not all was replaced: {str(error) or 'it took too long'}"
+        say(problem or done)
+        restart.tell(self._directory, done, problem)
+
+    async def _renew_web(self) -> None:
+        """The new processes take requests before the old ones stop to; those answer what they have."""
+        descriptor = self._socket.fileno()
+        await self._replace("gunicorn", lambda ready: self._programs.web(descriptor, self._token, ready))
+
+    async def _replace(self, name: str, program: Callable[[int | None], Program]) -> None:
+        """Start `program` beside the child `name`, and stop that when the new one works.
+
+        `program` gets the descriptor into which it writes then. Raises CannotStartError or TimeoutError: the old one is
+        kept.
+        """
+        reader, writer = os.pipe()
+        ready = asyncio.get_running_loop().run_in_executor(None, os.read, reader, 1)
+        new = Child(program(writer), self._children[name].log, self._say)
+        new.start()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await _or_failed(_first(ready), new)
+        except (CannotStartError, TimeoutError, asyncio.CancelledError):
+            await new.stop(0, asyncio.Event())
+            raise
+        finally:
+            os.close(writer)
+            await ready  # with no writer left the read is over
+            os.close(reader)
+        new.program = program(None)
+        self._leaving, self._children[name] = self._children[name], new
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Have what was replaced do what it has begun, and end."""
+        if self._leaving is not None:
+            await self._leaving.stop(self._settings.grace + 2, self._hasten)
+            self._leaving = None
+
     # ------------------------------------------------------------ down
 
     async def stop(self, hasten: asyncio.Event) -> None:
@@ -133,11 +200,12 @@ class Platform:
         self._directory.say_stopping(self._lock)
         passing_on = asyncio.create_task(self._pass_on(hasten))
         telling = asyncio.create_task(self._tell_of_runs())
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.wait({self._serving})
+        for task in (self._serving, self._renewing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         grace = self._settings.grace
-        web = asyncio.create_task(self._stop_child("gunicorn", grace + 2))
+        web: asyncio.Future[Any] = asyncio.gather(self._leave(), self._stop_child("gunicorn", grace + 2))
         hurried = asyncio.create_task(self._hasten.wait())
         await asyncio.wait({web, hurried}, timeout=HEAD_START, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(*(self.stop_spot(ip) for ip in list(self._spot_children)))
@@ -199,6 +267,11 @@ async def _or_failed(work: Coroutine[Any, Any, None], *children: Child) -> None:
         task.result()
     finally:
         task.cancel()
+
+
+async def _first(ready: asyncio.Future[bytes]) -> None:
+    """Returns when a byte has come. It is not cancelled: a thread reads."""
+    await asyncio.shield(ready)
 
 
 async def _answers(url: str, password: str) -> None:

@@ -22,6 +22,8 @@ from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.tls import Certificate
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
+DEFAULT_LEVEL = Settings().log_level
+"""A level that was not said for the platform leaves FAASPOT_SPOT_LOG_LEVEL its say."""
 PACKAGE = Path(settings_module.__file__).parent
 _IMPORTS = "import faaspot_api.app, faaspot_api.recorder, faaspot_api.server"
 _HOME_VARIABLES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
@@ -53,14 +55,20 @@ class Programs:
         environ = {name: value for name, value in inherited().items() if name != "PYTHONDONTWRITEBYTECODE"}
         return Program(name="bytecode", command=(sys.executable, "-P", "-c", code), environ=environ)
 
-    def web(self, listener: int, token: str) -> Program:
-        """Brings the database up to date, makes sure of the admin token `token`, answers on the inherited socket."""
-        program = self._service("gunicorn", "gunicorn", "--fd", str(listener), "--token-from-stdin")
-        return replace(program, descriptors=(listener,), secret=token)
+    def web(self, listener: int, token: str, ready: int | None = None) -> Program:
+        """Brings the database up to date, makes sure of the admin token `token`, answers on the inherited socket.
 
-    def recorder(self) -> Program:
-        """The recorder and reconciler."""
-        return self._service("recorder", "recorder")
+        `ready`: a descriptor into which it writes when it answers.
+        """
+        telling = () if ready is None else ("--ready-fd", str(ready))
+        program = self._service("gunicorn", "gunicorn", "--fd", str(listener), "--token-from-stdin", *telling)
+        return replace(program, descriptors=(listener,) if ready is None else (listener, ready), secret=token)
+
+    def recorder(self, ready: int | None = None) -> Program:
+        """The recorder and reconciler. `ready`: a descriptor into which it writes when it records."""
+        telling = () if ready is None else ("--ready-fd", str(ready))
+        program = self._service("recorder", "recorder", *telling)
+        return program if ready is None else replace(program, descriptors=(ready,))
 
     def spot(self, ip: str, parent: int) -> Program:
         """A local spot at `ip`: root if we are, since it makes sandboxes."""
@@ -70,13 +78,23 @@ class Programs:
             *(sys.executable, "-P", "-m", "faaspot_runner", "spot", "--ip", ip),
             *("--data-dir", str(settings.data_dir), "--redis-url", settings.redis, "--workers", sets),
             *("--grace", f"{settings.grace:g}", "--parent-pid", str(parent)),
+            *(("--log-level", settings.log_level) if settings.log_level != DEFAULT_LEVEL else ()),
         ]
         if settings.failpoints:
             command += ["--failpoints", settings.failpoints]
         if settings.allow_process_runtime:
             command.append("--allow-process")
-        password = {"FAASPOT_REDIS_PASSWORD": settings.redis_secret() or ""} if not settings.own_redis else {}
-        return Program(name=f"spot {ip}", command=tuple(command), environ={**inherited(), **password})
+        return Program(name=f"spot {ip}", command=tuple(command), environ={**inherited(), **self._passwords()})
+
+    def _passwords(self) -> dict[str, str]:
+        """Those of a Redis that is not ours; of ours it is in a file."""
+        if self.settings.own_redis:
+            return {}
+        found = {
+            "FAASPOT_REDIS_PASSWORD": self.settings.redis_secret() or "",
+            "FAASPOT_REDIS_SENTINEL_PASSWORD": self.settings.redis_sentinel_password,
+        }
+        return {name: text for name, text in found.items() if text}
 
     def _service(self, name: str, *arguments: str) -> Program:
         environ = {**inherited(), **self.settings.environment(leave_out=("token", "port", "host"))}

@@ -118,6 +118,7 @@ class LocalSpots:
         self._requests = requests
         self._runner = runner
         self._file = SpotFile.load(directory, first)
+        self._turn = asyncio.Lock()
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -151,7 +152,8 @@ class LocalSpots:
                     left = await asyncio.to_thread(self._requests.left_over)
                 request = left[0] if left else await asyncio.to_thread(self._requests.take, TAKE_SECONDS)
                 if request is not None:
-                    await self._carry_out(request)
+                    async with self._turn:
+                        await self._carry_out(request)
                     left = [other for other in left if other != request]
                 told = False
             except (Unavailable, OSError) as error:
@@ -161,6 +163,23 @@ class LocalSpots:
                 # What was taken stands in Redis' list of taken requests: look there first when it is back.
                 left = None
                 await asyncio.sleep(AWAY_SECONDS)
+
+    async def renew(self) -> int:
+        """A new spot in place of each that runs, one after the other, the new one up before the old one drains; how
+        many. Raises RequestRefusedError if a new one does not come up; the others stay as they are.
+        """
+        async with self._turn:
+            for old in (before := self.addresses):
+                ip = self._file.free_address()
+                self._save(self._file.with_spot(Wanted(ip=ip)))
+                self._runner.start_spot(ip)
+                try:
+                    await self.registered(ip)
+                except RequestRefusedError:
+                    await self._take_down(ip)
+                    raise
+                await self._take_down(old)
+        return len(before)
 
     # ------------------------------------------------------------ one request
 

@@ -13,13 +13,14 @@ import signal
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from faaspot_api.queue import embedded
 from faaspot_api.queue.embedded import ServerMissingError
 from faaspot_api.settings import Settings
-from faaspot_api.supervisor import listener, tls
+from faaspot_api.supervisor import listener, restart, tls
 from faaspot_api.supervisor.directory import DataDirectory, data_directory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import say
@@ -27,6 +28,7 @@ from faaspot_api.supervisor.platform import Platform
 from faaspot_api.supervisor.privileges import NotPreparedError, Plan, die_with_parent
 from faaspot_api.supervisor.programs import Programs
 from faaspot_api.supervisor.rights import check_rights
+from faaspot_runner.contract.sentinels import sentinels
 
 CANNOT_START = 2
 TOKEN_LETTERS = 16
@@ -54,6 +56,7 @@ def up(settings: Settings, *, ready_fd: int | None = None, parent: int | None = 
     `ready_fd` gets the line of `Ready`. At the end of `parent`, our parent process, all stops at once: whoever started
     us was killed, and the next start shall not have to wait for runs that nobody waits for.
     """
+    signal.signal(restart.ASK, lambda *_: None)  # nothing to replace yet; without a handler it would kill us
     try:
         if parent is not None:
             stop_with_parent(parent)
@@ -88,12 +91,14 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     certificate = tls.certificate(settings)
     _check_redis(settings)
     _check_token(settings)
+    _check_otel(settings)
     directory.inspect()
     # What exists is claimed first, for "in use" is the better message; what does not is made last.
     lock = held.enter_context(directory.claimed()) if directory.marker.exists() else None
     sock = held.enter_context(listener.listen(settings.host, settings.port))
     lock = held.enter_context(directory.claimed()) if lock is None else lock
     directory.furnish(own_redis=settings.own_redis)
+    directory.clear_run()
     if certificate is not None:
         certificate = tls.handed_over(certificate, directory)
         held.callback(directory.clear_run)
@@ -123,6 +128,7 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
 async def _run(prepared: _Prepared, ready_fd: int | None) -> int:
     platform, ready, stop = prepared.platform, prepared.ready, _Stop()
     stop.listen()
+    asyncio.get_running_loop().add_signal_handler(restart.ASK, platform.restart)
     stopping = asyncio.create_task(stop.asked.wait())
     starting = asyncio.create_task(platform.start(ready.token, ready.url))
     try:
@@ -167,7 +173,7 @@ class _Stop:
 
     def deafen(self) -> None:
         """All is down: a late signal shall not turn the end into a death by signal."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (*self.SIGNALS, self.ORPHANED))
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*self.SIGNALS, self.ORPHANED, restart.ASK))
 
     def _hear(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -188,12 +194,23 @@ def _check_redis(settings: Settings) -> None:
             embedded.find_binary()
         except ServerMissingError as error:
             raise CannotStartError(str(error)) from None
-    elif not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
-        raise CannotStartError("--redis-url begins with redis://, rediss:// or unix://")
+        return
+    try:
+        if sentinels(settings.redis_url) is not None:
+            return
+    except ValueError as error:
+        raise CannotStartError(f"--redis-url: {error}") from None
+    if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
+        raise CannotStartError("--redis-url begins with redis://, rediss://, unix:// or redis+sentinel://")
     try:
         _ = urlsplit(settings.redis_url).port
     except ValueError:
         raise CannotStartError("--redis-url has a port that is no number: redis://HOST:PORT/DATABASE") from None
+
+
+def _check_otel(settings: Settings) -> None:
+    if settings.otel and find_spec("opentelemetry") is None:
+        raise CannotStartError("--otel needs OpenTelemetry: in a clone of faaspot, pip install -e '.[otel]'")
 
 
 def _check_token(settings: Settings) -> None:

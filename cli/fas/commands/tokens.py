@@ -29,10 +29,10 @@ def list_(state: State) -> None:
 @click.argument("name")
 @click.option(
     "--role",
-    type=click.Choice(["admin", "deployer", "invoker"]),
+    type=click.Choice(["admin", "deployer", "invoker", "monitor"]),
     default="deployer",
     show_default=True,
-    help="admin: all; deployer: its own deployments; invoker: runs.",
+    help="admin: all; deployer: its own deployments; invoker: runs; monitor: metrics.",
 )
 @click.option("--spot", "spots", multiple=True, metavar="IP", help="Limit a deployer to this spot: not supported yet.")
 @pass_state

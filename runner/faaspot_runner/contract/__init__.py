@@ -162,7 +162,8 @@ class SandboxSpec:
 class RunRequest:
     """One attempt at one run of `main`. `args` is JSON text of a dict; `accepted` is epoch seconds.
 
-    `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never.
+    `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `traceparent`: the
+    caller's trace (W3C), which the function finds as `TRACEPARENT`.
     """
 
     execution_id: str
@@ -173,6 +174,7 @@ class RunRequest:
     reply: bool = False
     accepted: float = 0.0
     expires: float | None = None
+    traceparent: str | None = None
     kind: Literal["run"] = "run"
 
 
@@ -300,6 +302,7 @@ class RunEnded:
     timings: Timings = field(default_factory=Timings)
     usage: Usage = field(default_factory=Usage)
     build: BuildOutcome | None = None
+    traceparent: str | None = None
     kind: Literal["ended"] = "ended"
 
 

@@ -2,7 +2,8 @@
 
 ::
 
-    worker -> spot  {"op": "acquire", "call": n, "spec": {..}, "seconds": s, "avoid": id | null}
+    worker -> spot  {"op": "acquire", "call": n, "spec": {..}, "seconds": s, "avoid": id | null, "about": {..}}
+                                                                            about: what the log of this thread is about
                     {"op": "used", "sandboxes": [id, ..], "running": n}     every `USED_SECONDS`
                     {"op": "suspect", "call": n, "sandbox": id, "stuck": b}  kill it whole; stuck: a death did not come.
                                                                             `failed` answers: what became of it
@@ -36,6 +37,8 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Never
+
+from structlog.contextvars import get_contextvars
 
 from faaspot_runner.contract import LOG_CUT_MARK, Error, SandboxSpec
 from faaspot_runner.errors import SandboxError
@@ -158,7 +161,8 @@ class SpotClient:
 
         The future raises SandboxError, or SpotGoneError. Cancel it to leave; a channel that still comes is closed.
         """
-        return self._call({"op": "acquire", "spec": asdict(spec), "seconds": seconds, "avoid": avoid})
+        asked = {"op": "acquire", "spec": asdict(spec), "seconds": seconds, "avoid": avoid}
+        return self._call({**asked, "about": get_contextvars()})
 
     def interpreter(self, runtime: str, python: str) -> Future[Prepared]:
         """Ask what the environments of a runtime are made for. The future raises SandboxError, or SpotGoneError."""

@@ -18,9 +18,10 @@ SYSTEM_PREFIXES = (Path("/usr"), Path("/usr/local"))
 """Prefixes that stay where they are inside a sandbox, because their libraries are found by the system's own paths."""
 
 
-def run_environ(execution_id: str, attempt: int) -> dict[str, str]:
+def run_environ(execution_id: str, attempt: int, traceparent: str | None = None) -> dict[str, str]:
     """Exactly the environment variables that one run sees."""
-    return {**BASE_ENVIRON, "FAASPOT_EXECUTION_ID": execution_id, "FAASPOT_ATTEMPT": str(attempt)}
+    own = {**BASE_ENVIRON, "FAASPOT_EXECUTION_ID": execution_id, "FAASPOT_ATTEMPT": str(attempt)}
+    return own if traceparent is None else {**own, "TRACEPARENT": traceparent}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from structlog.contextvars import bound_contextvars
+
 from faaspot_runner.connectors.base import Log
 from faaspot_runner.contract import Error, Reason, sandbox_spec
 from faaspot_runner.errors import SandboxError
@@ -20,6 +22,13 @@ log = logging.getLogger(__name__)
 
 async def offer(pool: SandboxPool, message: dict[str, Any]) -> tuple[dict[str, Any], socket.socket | None]:
     """The answer to an `acquire`, with its channel if there is one. Raises nothing: who asked waits for an answer."""
+    with bound_contextvars(**message.get("about", {})):
+        answer, channel = await _answer(pool, message)
+        log.info(answer["op"], extra={name: answer[name] for name in ("sandbox", "cold", "reason") if name in answer})
+    return answer, channel
+
+
+async def _answer(pool: SandboxPool, message: dict[str, Any]) -> tuple[dict[str, Any], socket.socket | None]:
     call = {"call": message["call"]}
     try:
         acquired, channel = await _connected(pool, message)

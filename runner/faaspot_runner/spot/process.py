@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.environments.interpreters import discover
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         return _said(USAGE, str(error))
     if settings.parent_pid:
         die_with(settings.parent_pid)
-    logging.basicConfig(level=settings.log_level.upper(), format=f"%(levelname)s spot {settings.ip}: %(message)s")
+    log_module.configure(settings.log_level, f"spot {settings.ip}")
     many_descriptors()
     try:
         asyncio.run(_run(settings))

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from faaspot_runner.connections import connect_async
 from faaspot_runner.contract import (
     CONTROL,
     ENVIRONMENTS,
@@ -37,13 +36,7 @@ AWAY_SECONDS = 0.5
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
     """A client of the settings' Redis for the event loop."""
-    return redis.asyncio.Redis.from_url(
-        settings.redis_url,
-        password=settings.redis_password(),
-        socket_timeout=REDIS_SECONDS,
-        socket_connect_timeout=REDIS_SECONDS,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-    )
+    return connect_async(settings, REDIS_SECONDS)
 
 
 class Heartbeat:

@@ -22,8 +22,10 @@ def fake(programs: type[Programs]) -> None:
     """Keep environment, rights and descriptors of each program; change only what is run."""
     web, recorder, spot = programs.web, programs.recorder, programs.spot
     changes = {
-        "web": lambda self, listener, token: with_command(web(self, listener, token), "web", str(listener)),
-        "recorder": lambda self: with_command(recorder(self), "recorder"),
+        "web": lambda self, listener, token, ready=None: with_command(
+            web(self, listener, token, ready), "web", str(listener), str(ready or "")
+        ),
+        "recorder": lambda self, ready=None: with_command(recorder(self, ready), "recorder", str(ready or "")),
         "spot": lambda self, ip, parent: replace(
             with_command(spot(self, ip, parent), "spot", ip),
             environ={**spot(self, ip, parent).environ, **self.settings.environment()},

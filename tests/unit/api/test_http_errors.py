@@ -103,7 +103,7 @@ def log_of_a_server() -> Iterator[io.StringIO]:
     """What a server process would write to its log."""
     before, written = structlog.get_config(), io.StringIO()
     with contextlib.redirect_stderr(written):
-        log.configure("debug")
+        log.configure("debug", "api")
         structlog.configure(cache_logger_on_first_use=False)
         yield written
     structlog.configure(**before)
@@ -210,15 +210,3 @@ def test_settings_of_a_later_release_are_refused_by_name(api: Api, method: str, 
     problem = api.refused(400, method, path, {"name": "a", "code": "def main(a, b): pass", field: 1})
     assert problem["errors"][0]["field"] == field
     assert "not supported yet" in problem["message"]
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/metrics"),
-        ("POST", "/metrics/"),
-    ],
-)
-def test_addresses_of_a_later_release_say_so(api: Api, method: str, path: str) -> None:
-    assert "not supported yet" in api.refused(400, method, path)["message"]
-    assert api.refused(401, method, path, token=None)["error_code"] == "unauthorized"

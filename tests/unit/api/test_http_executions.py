@@ -87,6 +87,7 @@ def test_the_record_has_every_field_of_the_wire(api: Api) -> None:
     assert set(record) == {
         "uuid", "name", "deployment", "version", "kind", "status", "reason", "output", "error", "args", "created",
         "started", "ended", "spot", "attempt", "timings", "usage", "logs_truncated",
+        "traceparent",
     }  # fmt: skip
     assert (record["output"], record["args"], record["kind"]) == ({"n": [1, None]}, {"n": [1, None]}, "run")
 

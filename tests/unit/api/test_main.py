@@ -13,12 +13,16 @@ def test_a_bad_setting_is_one_clear_line(command: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "faaspot: --port: 'http' is not a whole number\n"
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("http://x", "redis://, rediss://, unix:// or redis+sentinel://"), ("redis+sentinel://x", "HOST[:PORT]")],
+)
 def test_an_unusable_redis_url_is_refused_before_anything_is_made(
-    capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+    capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory, url: str, said: str
 ) -> None:
     data = tmp_path_factory.mktemp("home") / "data"
-    assert main(["up", "--data-dir", str(data), "--port", "0", "--redis-url", "http://x"]) == 2
-    assert "redis://, rediss:// or unix://" in capsys.readouterr().err
+    assert main(["up", "--data-dir", str(data), "--port", "0", "--redis-url", url]) == 2
+    assert said in capsys.readouterr().err
     assert not data.exists()
 
 

@@ -11,7 +11,7 @@ import redis
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.stream import BURIED, Event, ReportStream
-from faaspot_api.recorder import BATCH, BATCH_BYTES, Recorder, reconcile
+from faaspot_api.recorder import BATCH, BATCH_BYTES, Pulse, Recorder, reconcile
 from faaspot_runner.contract import REPORTS, RunEnded, RunStarted, dump
 from tests.platforms import eventually
 from tests.redis_servers import RedisServer, running_redis
@@ -182,5 +182,37 @@ def test_the_reconciler_goes_on_through_absences_and_defects() -> None:
         elif error is not None:
             raise error
 
-    reconcile(make_pass, 0.001, stop)
+    told: list[str] = []
+    pulse = Pulse(told.append)
+    reconcile(make_pass, 0.001, stop, pulse)
     assert next(passes, "all made") == "all made"
+    assert pulse.problem == ""
+
+
+def test_what_keeps_the_reconciler_from_its_work_is_told_until_it_is_over() -> None:
+    told: list[str] = []
+    stop = threading.Event()
+    pulse = Pulse(told.append)
+
+    def make_pass() -> None:
+        stop.set()
+        raise Unavailable("the disk is full")
+
+    reconcile(make_pass, 0.001, stop, pulse)
+    pulse.tell()
+    pulse.tell()  # it is not time yet
+    assert told == ["the disk is full"]
+    reconcile(lambda: None, 0.001, stop, pulse)
+    assert pulse.problem == ""
+
+
+def test_it_tells_of_itself_between_batches(client: redis.Redis) -> None:
+    told, stop = threading.Event(), threading.Event()
+    recorder = Recorder(ReportStream(client), Records().apply, stop, told.set)
+    thread = threading.Thread(target=recorder.run)
+    thread.start()
+    try:
+        assert told.wait(10)
+    finally:
+        stop.set()
+        thread.join(20)

@@ -124,7 +124,13 @@ def test_with_the_queue_away_the_list_is_a_503(plane: Plane) -> None:
 
 
 def test_health_names_what_is_missing(plane: Plane) -> None:
-    assert plane.services.health.ready() == {"database": "ok", "queue": "ok", "spots": "ok"}
+    silent = plane.services.health.ready()["recorder"]
+    assert silent == "The recorder is silent: no end is being recorded."
+    plane.services.health.beat()
+    assert plane.services.health.ready() == dict.fromkeys(("database", "queue", "recorder", "spots"), "ok")
+    plane.services.health.beat("The disk is full.")
+    assert plane.services.health.ready()["recorder"] == "The recorder cannot record: The disk is full."
+    plane.services.health.beat()
     plane.queue.heartbeat(a_spot(), age=60)
     assert plane.services.health.ready()["spots"] == "no spot is online"
     plane.queue.away = "killed"

@@ -166,7 +166,11 @@ def test_what_a_killed_platform_left_in_run_is_taken_away(home: Path) -> None:
     data.path.mkdir()
     data.furnish()
     (data.path / "run" / "key.pem").write_text("secret")
-    data.furnish()
+    (data.path / "run" / "metrics").mkdir()
+    (data.path / "run" / "metrics" / "counter_0.db").write_text("counts")
+    data.furnish()  # also done beside a running platform
+    assert (data.path / "run" / "metrics" / "counter_0.db").exists()
+    data.clear_run()
     assert list((data.path / "run").iterdir()) == []
 
 

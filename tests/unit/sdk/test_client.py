@@ -14,7 +14,7 @@ from faaspot import AsyncFaaspot, Faaspot, NotFound
 from faaspot.errors import NoProfile
 from tests.unit.sdk.served import Served
 
-RESOURCES = ("deployments", "executions", "spots", "runtimes", "tokens")
+RESOURCES = ("deployments", "executions", "spots", "runtimes", "tokens", "health")
 
 
 def test_the_public_names_are_these() -> None:

@@ -24,6 +24,7 @@ from faaspot.errors import (
     WaitTimeout,
 )
 from faaspot_api.domain.model import RunOptions
+from faaspot_api.errors import Unavailable
 from tests.unit.sdk.served import Served, write
 
 ECHO = "def main(args, context):\n    return args\n"
@@ -185,6 +186,22 @@ def test_a_wait_may_be_limited_and_the_run_goes_on(faaspot: Faaspot, platform: S
         faaspot.deployments.run("slow", wait=True, timeout=1)
     assert platform.services.state.calls[-2][1][2] == 1.0
     assert faaspot.executions.get(caught.value.execution_id or "").status == "Started"
+
+
+def test_a_wait_goes_on_where_the_web_process_that_held_it_restarts(
+    faaspot: Faaspot, platform: Served, echo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = platform.services.executions
+
+    def restarts(who: Any, name: str, args: str, *_: Any) -> Any:
+        execution = services.run(who, name, args)
+        raise Unavailable("restarts", code="restarting", retry_after=1, execution_id=execution.uuid)
+
+    monkeypatch.setattr(services, "run_wait", restarts)
+    assert faaspot.deployments.run(echo, {"n": 1}, wait=True) == {"n": 1}
+    faaspot.deployments.create("half", code=HALF)
+    with pytest.raises(RunError, match="division by zero"):
+        faaspot.deployments.run("half", {"n": 0}, wait=True)
 
 
 def test_the_error_of_a_run_is_the_same_however_it_was_waited_for(faaspot: Faaspot) -> None:

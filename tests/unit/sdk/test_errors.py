@@ -17,7 +17,7 @@ WIRE_CODES = {
     "invalid", "network_unavailable", "runtime_unavailable", "unauthorized", "forbidden", "not_found", "exists",
     "deployment_not_ready", "deployment_disabled", "already_ended", "busy", "cancelled", "too_large",
     "idempotency_mismatch", "overloaded", "internal", "queue_unavailable", "no_spot", "worker_lost", "storage_full",
-    "timeout", "wait_timeout",
+    "timeout", "wait_timeout", "restarting",
 }  # fmt: skip
 
 
