@@ -28,6 +28,8 @@ from faaspot_api.settings import Settings
 BATCH = 256
 BATCH_BYTES = 16 * 1024 * 1024
 """What a batch should stay below: the next one's length goes by the size of the last one's events."""
+GATHER_SECONDS = 0.005
+"""How long more events are waited for once one has come: a short run's start and end are one write then, not two."""
 WAIT_SECONDS = 0.5
 """Of one read; as long as a signal may go unnoticed."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -36,7 +38,7 @@ TRIES = 5
 DRAIN_SECONDS = 8.0
 """How long a stopping recorder goes on applying what still comes in."""
 
-Apply = Callable[[Sequence[Event]], None]
+Apply = Callable[[Sequence[Event]], object]
 _log = structlog.get_logger(__name__)
 
 
@@ -68,7 +70,7 @@ class Recorder:
         try:
             reports = self.stream.read(self._count, seconds)
             if reports:
-                self._take(reports)
+                self._take(self._gathered(reports))
         except Unavailable as error:
             _log.warning("events wait", reason=error.message)
         except Exception:  # noqa: BLE001 (the process's outer loop: it logs and goes on)
@@ -77,6 +79,13 @@ class Recorder:
             return len(reports)
         self.stream.read_again()
         return None
+
+    def _gathered(self, reports: list[Report]) -> list[Report]:
+        """With what comes in the next moment, unless the batch is full."""
+        if len(reports) < self._count:
+            self.stop.wait(GATHER_SECONDS)
+            reports = [*reports, *self.stream.more(self._count - len(reports))]
+        return reports
 
     def _take(self, reports: Sequence[Report]) -> None:
         self._count = _next_count(reports)

@@ -25,6 +25,7 @@ from faaspot_runner.contract import (
     BuildOutcome,
     BuildRequest,
     Error,
+    Marks,
     Reason,
     RunEnded,
     RunRequest,
@@ -127,14 +128,38 @@ class _Story:
         age = time.monotonic() - lease.taken
         self._queue_ms = max(0.0, (means.clock.now() - age - request.accepted) * 1000) if request.accepted else None
 
-    def timings(self, **parts: float | bool | None) -> Timings:
+    def timings(self, outcome: Outcome | None = None, **parts: float | bool | None) -> Timings:
         since = (time.monotonic() - self._lease.taken) * 1000
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in parts.items()}
         return Timings(
             queue_ms=round(self._queue_ms, 3) if self._queue_ms is not None else None,
             total_ms=round(since + (self._queue_ms or 0.0), 3),
+            marks=self._marks(outcome),
             **rounded,  # type: ignore[arg-type]
         )
+
+    def _marks(self, outcome: Outcome | None) -> Marks:
+        """What is known of the way until now. A wake-up that was said again has no word of the first one's way."""
+        request, accepted = self._request, self._request.accepted
+        if not accepted:
+            return Marks()
+        offset = self._means.clock.now() - time.monotonic() - accepted
+        at = {"taken": self._lease.taken, "reported": time.monotonic()}
+        if outcome is not None:
+            at |= {
+                name: moment
+                for name, moment in (
+                    ("forked", outcome.forked),
+                    ("started", outcome.began),
+                    ("finished", outcome.finished),
+                )
+                if moment is not None
+            }
+        marks = {name: (moment + offset) * 1000 for name, moment in at.items()}
+        if isinstance(request, RunRequest):
+            said = (("committed", request.committed), ("queued", request.queued))
+            marks |= {name: (moment - accepted) * 1000 for name, moment in said if moment}
+        return Marks(**{name: round(max(0.0, mark), 3) for name, mark in marks.items()})
 
     def end(
         self,
@@ -286,6 +311,7 @@ class _Run(_Story):
         if outcome.status == "Cancelled":
             return self.stopped(whole)
         timings = self.timings(
+            outcome,
             start_ms=(began - self._lease.taken) * 1000 - warm.import_ms * warm.cold + (outcome.start_ms or 0.0),
             import_ms=warm.import_ms if warm.cold else None,
             run_ms=outcome.run_ms,

@@ -70,6 +70,24 @@ class Nested(Field[R]):
         return self.kind(record.get(self.name) or {})
 
 
+class Marks(Record):
+    """When each step was, in milliseconds after the execution was accepted; None where it was not, or nobody saw it.
+
+    `forked`: the run's process was there; `started` and `finished`: `main`, by its own process' word; `reported`: the
+    worker had the end ready; `recorded`: so had the record; `answered`: a waiting caller was given it.
+    """
+
+    committed = Field[float | None]()
+    queued = Field[float | None]()
+    taken = Field[float | None]()
+    forked = Field[float | None]()
+    started = Field[float | None]()
+    finished = Field[float | None]()
+    reported = Field[float | None]()
+    recorded = Field[float | None]()
+    answered = Field[float | None]()
+
+
 class Timings(Record):
     """Milliseconds; None where the execution did not come so far. `cold`: a sandbox had to be started."""
 
@@ -79,6 +97,7 @@ class Timings(Record):
     run_ms = Field[float | None]()
     total_ms = Field[float | None]()
     cold = Field[bool | None]()
+    marks = Nested(Marks)
 
 
 class Usage(Record):

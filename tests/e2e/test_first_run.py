@@ -256,6 +256,20 @@ def test_records_are_complete(platform: Platform) -> None:
     assert record["usage"]["max_memory_mb"] >= 25
 
 
+STEPS = ("committed", "queued", "taken", "forked", "started", "finished", "reported", "recorded")
+
+
+def test_why_a_run_was_slow_is_on_record(platform: Platform) -> None:
+    removed(platform, "steps")
+    platform.deploy("steps", "import time\n\ndef main(args, context):\n    time.sleep(0.2)\n")
+    uuid = platform.run("steps").headers["Execution-Id"]
+    marks = platform.record(uuid)["timings"]["marks"]
+    assert sorted(STEPS, key=lambda step: marks[step]) == list(STEPS)
+    assert marks["finished"] - marks["started"] >= 200
+    lines = platform.fas("executions", "get", uuid, "--timings").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:10]] == ["accepted", *STEPS]
+
+
 def test_ten_thousand_records_page_in_order(platform: Platform) -> None:
     removed(platform, "many")
     platform.deploy("many", "def main(args, context):\n    return args['n']\n")

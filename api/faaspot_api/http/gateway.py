@@ -58,8 +58,32 @@ def gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
     return lambda: bool(poll.poll(0))
 
 
+LINGER_SECONDS = 0.002
+"""How long a thread that has answered waits for the connection's next request itself."""
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose own errors have the one shape. After each the connection closes."""
+    """A worker whose own errors have the one shape. After each the connection closes.
+
+    A caller who asks again at once is answered by the same thread: to hand the connection to the main thread and back
+    costs more than to look whether it is readable.
+    """
+
+    def handle(self, conn: Any) -> Any:
+        """Called by gunicorn in a thread, for one request."""
+        while True:
+            kept = super().handle(conn)
+            if kept is not True or not self.alive or not self._asks_again(conn):
+                return kept
+
+    def _asks_again(self, conn: Any) -> bool:
+        if conn.parser.unreader.buf.getvalue():
+            return False  # gunicorn itself goes on with what it has read already
+        if self.cfg.is_ssl or self.tpool._work_queue.qsize():
+            return False  # others wait for a thread
+        poll = select.poll()
+        poll.register(conn.sock, select.POLLIN)
+        return bool(poll.poll(LINGER_SECONDS * 1000))
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Called by gunicorn for what is no request that it could hand on."""

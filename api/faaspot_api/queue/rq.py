@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -17,11 +18,13 @@ import structlog
 from rq import Queue as RqQueue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now as utcnow
+from rq.utils import utcformat
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue import clients
 from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
-from faaspot_api.queue.clients import RETRY_AFTER, TAKEN, as_text, slices, translated
+from faaspot_api.queue.clients import RETRY_AFTER, SLICE_SECONDS, TAKEN, as_text, slices, translated
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -184,6 +187,19 @@ class RedisQueue:
                     return ended
         return None
 
+    def enqueue_and_wait(self, request: RunRequest, queue: str, seconds: float) -> RunEnded | None:
+        """See `Queue.enqueue_and_wait`. Said a second time, step by step, if the connection turns out to be dead."""
+        self._refuse_without_room()
+        key = reply_key(request.execution_id)
+        commands = [*self._wakeup(request, self._lines[queue]), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
+        try:
+            *_, popped = self._exchange(commands)
+        except (redis.ConnectionError, redis.TimeoutError):
+            self.enqueue_run(request, queue)
+            return self.wait_reply(request.execution_id, seconds)
+        ended = None if popped is None else _load(popped[1])
+        return ended if isinstance(ended, RunEnded) else None
+
     def cancel(self, execution_ids: Sequence[str]) -> None:
         """See `Queue.cancel`."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
@@ -274,34 +290,65 @@ class RedisQueue:
 
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
         """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
-        if not self.has_room():
-            raise Unavailable("The queue is unavailable: Redis is near its memory limit.", retry_after=RETRY_AFTER)
+        self._refuse_without_room()
         line = self._lines[queue]
         # No transaction: the job is saved before it is pushed, and one that was only saved is said again.
-        with translated(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.sadd(RqQueue.redis_queues_keys, line.key)
-            identifiers = [self._push(line, request, pipe) for request in requests]
-            saved = pipe.execute()[1::2]
+        with translated():
+            commands = [each for request in requests for each in self._wakeup(request, line)]
+            try:
+                saved = self._exchange(commands)[1::3]
+            except redis.ConnectionError:  # a connection that a restart of the server broke
+                saved = self._exchange(commands)[1::3]
             # HSET answers how many fields are new: none when the job was there before, so it may stand twice.
-            self._single(line, [name for name, new in zip(identifiers, saved, strict=True) if not new])
+            names = [job_id(request.execution_id, request.attempt) for request in requests]
+            self._single(line, [name for name, new in zip(names, saved, strict=True) if not new])
 
-    def _push(self, line: RqQueue, request: RunRequest | BuildRequest, pipe: Any) -> str:
-        job = Job.create(
-            JOB_FUNCTION,
-            args=(dump(request),),
-            id=job_id(request.execution_id, request.attempt),
-            connection=self._redis,
-            serializer=JSONSerializer,
-            origin=line.name,
-            description=request.kind,
-            timeout=_FOREVER,
-            result_ttl=0,
-            failure_ttl=0,
-            status=JobStatus.QUEUED,
+    def _refuse_without_room(self) -> None:
+        if not self.has_room():
+            raise Unavailable("The queue is unavailable: Redis is near its memory limit.", retry_after=RETRY_AFTER)
+
+    def _wakeup(self, request: RunRequest | BuildRequest, line: RqQueue) -> tuple[tuple[Any, ...], ...]:
+        """The commands that make RQ know the queue, keep a job as RQ would, and put it in line.
+
+        `token` stands beside the job's own fields, so that a worker's claim and its look at the job are one step.
+        """
+        identifier = job_id(request.execution_id, request.attempt)
+        moment = utcformat(utcnow())
+        fields = {
+            "data": zlib.compress(json.dumps([JOB_FUNCTION, None, [dump(request)], {}]).encode(), 1),
+            "created_at": moment,
+            "enqueued_at": moment,
+            "origin": line.name,
+            "description": request.kind,
+            "timeout": _FOREVER,
+            "result_ttl": 0,
+            "failure_ttl": 0,
+            "status": JobStatus.QUEUED.value,
+            "token": request.token,
+        }
+        flat = [part for pair in fields.items() for part in pair]
+        return (
+            ("SADD", RqQueue.redis_queues_keys, line.key),
+            ("HSET", Job.key_for(identifier), *flat),
+            ("RPUSH", line.key, identifier),
         )
-        job.save(pipeline=pipe, include_meta=False, include_result=False)
-        line.push_job_id(job.id, pipeline=pipe)
-        return job.id
+
+    def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send them together and read their answers, on one connection and with nothing around it.
+
+        Raises redis.RedisError; a connection that failed is not used again.
+        """
+        pool = self._redis.connection_pool
+        connection: Any = pool.get_connection()
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers = [connection.read_response() for _ in commands]
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+        return answers
 
     def _single(self, line: RqQueue, identifiers: Sequence[str]) -> None:
         """Of each id that stands twice take out the later; a worker that takes the first meanwhile does no harm."""

@@ -18,7 +18,7 @@ from faaspot_api.services.backlog import RETRY_AFTER, Backlog
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder, new_token
 from faaspot_api.services.waiting import Gone, Waiting, never
-from faaspot_api.services.wakeups import Bell, Task
+from faaspot_api.services.wakeups import Bell, Task, Wakeup
 from faaspot_api.store import deployments, executions, logs
 from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
@@ -57,13 +57,11 @@ class ExecutionService:
         Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
         database, or a queue that is full; never one that is away).
         """
-        accepted, _ = self._accept(who, name, [args], QUEUE_BACKGROUND)
-        return _public(accepted[0])
+        return _public(self._accept(who, name, [args])[0])
 
     def run_bulk(self, who: Principal, name: str, args: Sequence[str]) -> list[str]:
         """Accept many, all or none; their ids in the order of their args."""
-        accepted, _ = self._accept(who, name, args, QUEUE_BACKGROUND)
-        return [row.uuid for row in accepted]
+        return [row.uuid for row in self._accept(who, name, args)]
 
     def run_wait(
         self, who: Principal, name: str, args: str, wait: float | None, gone: Gone = never
@@ -73,11 +71,11 @@ class ExecutionService:
         With None a run that no spot could take ends `no_spot`; with seconds, or if the caller has `gone`, it goes on.
         Raises what `run` raises, and Invalid where the deployment's timeout is too long to be waited for.
         """
-        accepted, version = self._accept(who, name, [args], QUEUE_SYNC, bounded=wait is None)
-        uuid = accepted[0].uuid
+        (run,), version, said = self._accepted(who, name, [args], QUEUE_SYNC, bounded=wait is None)
+        uuid = run.uuid
         seconds = (version.settings.timeout or 0.0) + self._policy.queueing if wait is None else wait
         try:
-            execution = self._waiting.for_reply(uuid, seconds, gone)
+            execution = self._waiting.for_reply(run, next(iter(said), None), seconds, gone)
             if execution is None and wait is None and not gone():
                 execution = self._without_spot(uuid)
             if execution is None:
@@ -87,12 +85,18 @@ class ExecutionService:
             raise
         return execution, is_ended(execution.status)
 
-    def _accept(
-        self, who: Principal, name: str, texts: Sequence[str], queue: str, *, bounded: bool = False
-    ) -> tuple[list[NewExecution], Version]:
-        """Commit the records, then wake the workers. A queue that is away is the reconciler's matter.
+    def _accept(self, who: Principal, name: str, texts: Sequence[str]) -> list[NewExecution]:
+        """Commit the records, then wake the workers. A queue that is away is the reconciler's matter."""
+        accepted, _, found = self._accepted(who, name, texts, QUEUE_BACKGROUND)
+        self._bell.wake(found)
+        return accepted
 
-        A queue that is full is not: then nothing is accepted, since what is must also start one day.
+    def _accepted(
+        self, who: Principal, name: str, texts: Sequence[str], queue: str, *, bounded: bool = False
+    ) -> tuple[list[NewExecution], Version, Iterator[Wakeup]]:
+        """Commit the records; they, their version, and the wake-ups to send, none for what waits for a build.
+
+        If the queue is full nothing is accepted, since what is must also start one day.
         """
         access.require(who, "run")
         self._backlog.admit(who.name, len(texts))
@@ -105,10 +109,10 @@ class ExecutionService:
             accepted = [self._record(who, row, version, build, text, queue, n) for n, text in enumerate(texts)]
             if accepted:
                 executions.add(transaction, accepted)
-        if build is None:
-            spec = wakeups.sandbox(row.name, version)
-            self._bell.wake(wakeups.run(_task(record), spec) for record in accepted)
-        return accepted, version
+        if build is not None:
+            return accepted, version, iter(())
+        spec, committed = wakeups.sandbox(row.name, version), now()
+        return accepted, version, (wakeups.run(_task(record, committed), spec) for record in accepted)
 
     def _target(self, transaction: Transaction, who: Principal, name: str) -> tuple[DeploymentRow, Version, str | None]:
         """The deployment, the version that runs, and the build that has to end first, if any."""
@@ -288,7 +292,7 @@ def _public(row: NewExecution) -> Execution:
     )
 
 
-def _task(row: NewExecution) -> Task:
+def _task(row: NewExecution, committed: int) -> Task:
     return Task(
         uuid=row.uuid,
         attempt=row.attempt,
@@ -297,6 +301,7 @@ def _task(row: NewExecution) -> Task:
         created=row.created,
         expires=row.expires,
         args=row.args,
+        committed=committed,
     )
 
 

@@ -46,12 +46,15 @@ class After:
     wakeups: list[Wakeup] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
     cancelled: list[Attempt] = field(default_factory=list)
+    ended: dict[str, Ending] = field(default_factory=dict)
+    """What was written of the ends, by id; nothing of it has to be said."""
 
     def add(self, more: After) -> None:
         """Say that, too."""
         self.wakeups += more.wakeups
         self.releases += more.releases
         self.cancelled += more.cancelled
+        self.ended |= more.ended
 
     def tell(self, bell: Bell) -> None:
         """Say it."""
@@ -69,14 +72,15 @@ class Recorder:
         self._policy = policy
         self._bell = Bell(queue)
 
-    def apply(self, events: Sequence[RunStarted | RunEnded]) -> None:
-        """Take reports into the records, in order, and ring for what follows from them.
+    def apply(self, events: Sequence[RunStarted | RunEnded]) -> dict[str, Ending]:
+        """Take reports into the records, in order, and ring for what follows from them; the ends that they made.
 
         Raises Unavailable if the database is away: then nothing of them is kept, give them again later.
         """
         with self._store.write() as transaction:
             after = self.within(transaction, events)
         after.tell(self._bell)
+        return after.ended
 
     def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
         """The same inside a transaction of the caller, who tells what follows after the commit."""
@@ -174,7 +178,8 @@ class _Batch:
         executions.mark_started(self._transaction, begun)
         again = [course.row for course in courses if course.retried]
         executions.mark_retried(self._transaction, [(row.seq, row.state.attempt, row.state.token) for row in again])
-        executions.mark_ended(self._transaction, [course.ending for course in courses if course.ending])
+        self._after.ended = {uuid: course.ending for uuid, course in self._courses.items() if course.ending}
+        executions.mark_ended(self._transaction, self._after.ended.values())
         logs.keep(self._transaction, {uuid: course.log for uuid, course in self._courses.items() if course.log})
         logs.note(self._transaction, self._events)
         woken = [*again, *self._ready]

@@ -15,6 +15,7 @@ from faaspot_api.domain.states import State
 from faaspot_api.errors import TooLarge
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.moments import from_micros, maybe, to_micros
+from faaspot_api.store.prepared import Prepared
 from faaspot_api.store.tables import executions
 from faaspot_runner.contract import TERMINAL, Kind, Reason, Status
 
@@ -105,7 +106,7 @@ class Ending:
     usage: dict[str, Any]
 
 
-_INSERT = insert(executions)
+_INSERT = Prepared(insert(executions), NewExecution.__slots__)
 _START = (
     update(executions)
     .where(C.seq == bindparam("row"))
@@ -123,7 +124,13 @@ _RETRY = (
     )
 )
 _CANCELLING = update(executions).where(C.seq == bindparam("row")).values(cancelling=True)
-_END = update(executions).where(C.seq == bindparam("row"))
+_END = Prepared(
+    update(executions).where(C.seq == bindparam("row")),
+    (
+        "status", "reason", "started", "ended", "spot", "waits_for", "output", "error", "logs_truncated", "timings",
+        "usage",
+    ),
+)  # fmt: skip
 _RECORD = select(*(C[name] for name in Execution.__slots__))
 _RECORD_ONE = _RECORD.where(C.uuid == bindparam("wanted"))
 _TRACKED_COLUMNS = (
@@ -131,7 +138,7 @@ _TRACKED_COLUMNS = (
     C.name, C.owner, C.queue, C.waits_for, C.deployment_id, C.version, C.version_id,
 )  # fmt: skip
 _TRACKED = select(*_TRACKED_COLUMNS)
-_TRACKED_ONE = _TRACKED.where(C.uuid == bindparam("wanted")).with_for_update()
+_TRACKED_ONE = Prepared(_TRACKED.where(C.uuid == bindparam("wanted")).with_for_update())
 _OPEN = C.ended.is_(None)
 
 
@@ -140,7 +147,7 @@ _OPEN = C.ended.is_(None)
 
 def add(transaction: Transaction, rows: Sequence[NewExecution]) -> None:
     """Insert new rows, in order."""
-    transaction.execute(_INSERT, [{name: getattr(row, name) for name in NewExecution.__slots__} for row in rows])
+    _INSERT.run(transaction, [{name: getattr(row, name) for name in NewExecution.__slots__} for row in rows])
 
 
 def mark_started(transaction: Transaction, rows: Iterable[tuple[int, int, str]]) -> None:
@@ -156,7 +163,7 @@ def mark_retried(transaction: Transaction, rows: Iterable[tuple[int, int, str]])
 
 def mark_ended(transaction: Transaction, endings: Iterable[Ending]) -> None:
     """Write the ends of rows that had none."""
-    _many(transaction, _END, [_ending(ending) for ending in endings])
+    _END.run(transaction, [_ending(ending) for ending in endings])
 
 
 def mark_cancelling(transaction: Transaction, rows: Iterable[int]) -> None:
@@ -249,12 +256,12 @@ def page(
 def tracked(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Tracked]:
     """What there is of these, by id, held against other writers until the transaction ends."""
     if len(uuids) == 1:  # by far the most frequent: a sync caller records the end of its own run
-        one = transaction.execute(_TRACKED_ONE, {"wanted": uuids[0]}).one_or_none()
-        return {} if one is None else {one.uuid: _tracked(one)}
+        one = _TRACKED_ONE.one(transaction, {"wanted": uuids[0]})
+        return {} if one is None else {uuids[0]: _tracked(one)}
     found: dict[str, Tracked] = {}
     for chunk in _chunks(sorted(set(uuids))):
         for row in transaction.execute(_TRACKED.where(C.uuid.in_(chunk)).order_by(C.seq).with_for_update()):
-            found[row.uuid] = _tracked(row)
+            found[row.uuid] = _tracked(tuple(row))
     return found
 
 
@@ -263,7 +270,7 @@ def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> t
     created, seq = after
     past = and_(C.created >= created, or_(C.created > created, C.seq > seq))
     statement = _TRACKED.where(_OPEN, past).order_by(C.created, C.seq).limit(limit)
-    return tuple(_tracked(row) for row in transaction.execute(statement))
+    return tuple(_tracked(tuple(row)) for row in transaction.execute(statement))
 
 
 def waiting_runs(transaction: Transaction, owner: str, most: int) -> int:
@@ -289,13 +296,13 @@ def stoppable_of_deployment(transaction: Transaction, deployment_id: str, limit:
     other = C.kind != "run"
     wanted = _TRACKED.where(_OPEN, C.deployment_id == deployment_id, or_(other, C.status == "Pending"))
     statement = wanted.order_by(other, C.created, C.seq).limit(limit).with_for_update()
-    return tuple(_tracked(row) for row in transaction.execute(statement))
+    return tuple(_tracked(tuple(row)) for row in transaction.execute(statement))
 
 
 def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
     """The runs that wait for a build, in the order in which they came, held against other writers."""
     statement = _TRACKED.where(C.waits_for == build).order_by(C.seq).with_for_update()
-    return tuple(_tracked(row) for row in transaction.execute(statement))
+    return tuple(_tracked(tuple(row)) for row in transaction.execute(statement))
 
 
 def args_of(transaction: Transaction, uuids: Sequence[str]) -> dict[str, str | None]:
@@ -381,19 +388,22 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
     )
 
 
-def _tracked(row: Row[*tuple[Any, ...]]) -> Tracked:
+def _tracked(row: tuple[Any, ...]) -> Tracked:
+    """From the columns of `_TRACKED`."""
+    seq, uuid, kind, status, attempt, token, cancelling, created, started, expires, *rest = row
+    name, owner, queue, waits_for, deployment_id, version, version_id = rest
     return Tracked(
-        seq=row.seq,
-        uuid=row.uuid,
-        state=State(kind=row.kind, status=row.status, attempt=row.attempt, token=row.token, cancelling=row.cancelling),
-        created=row.created,
-        started=row.started,
-        expires=row.expires,
-        name=row.name,
-        owner=row.owner,
-        queue=row.queue,
-        waits_for=row.waits_for,
-        deployment_id=row.deployment_id,
-        version=row.version,
-        version_id=row.version_id,
+        seq=seq,
+        uuid=uuid,
+        state=State(kind=kind, status=status, attempt=attempt, token=token, cancelling=bool(cancelling)),
+        created=created,
+        started=started,
+        expires=expires,
+        name=name,
+        owner=owner,
+        queue=queue,
+        waits_for=waits_for,
+        deployment_id=deployment_id,
+        version=version,
+        version_id=version_id,
     )

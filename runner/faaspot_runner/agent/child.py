@@ -178,26 +178,29 @@ def _run(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
 
 def answer(main: Main, request: dict[str, Any], cpu: float) -> bytes:
     """Call `main`; the frame to send back."""
-    limit = request["result_limit"]
+    limit, began = request["result_limit"], time.monotonic()
     try:
         value = run(main, request["args"], request["context"])
     except BaseException as error:  # noqa: BLE001 (the user's code may raise anything, sys.exit included)
-        return _failure("error", describe(error))
+        return _failure("error", describe(error), began)
+    finished = time.monotonic()
     try:
         output = values.encode(value)
     except values.Unserialisable as error:
-        return _failure("unserialisable", {"type": "Unserialisable", "message": str(error), "traceback": None})
+        return _failure("unserialisable", {"type": "Unserialisable", "message": str(error), "traceback": None}, began)
     except BaseException as error:  # noqa: BLE001 (so may the methods of what it returned)
-        return _failure("error", describe(error))
+        return _failure("error", describe(error), began)
     if len(output) > limit:
         text = "the result is %d bytes of JSON, the limit is %d" % (len(output), limit)
-        return _failure("limit", {"type": "ResultTooLarge", "message": text, "traceback": None})
+        return _failure("limit", {"type": "ResultTooLarge", "message": text, "traceback": None}, began)
     usage = (time.process_time() - cpu) * 1000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return wire.frame(b'{"ok":true,"cpu_ms":%.3f,"max_memory_mb":%.3f,"output":%b}' % (*usage, output))
+    head = b'{"ok":true,"began":%.6f,"finished":%.6f,"cpu_ms":%.3f,"max_memory_mb":%.3f,' % (began, finished, *usage)
+    return wire.frame(b'%b"output":%b}' % (head, output))
 
 
-def _failure(reason: str, error: dict[str, Any]) -> bytes:
-    return wire.frame(json.dumps({"ok": False, "reason": reason, "error": error}).encode())
+def _failure(reason: str, error: dict[str, Any], began: float) -> bytes:
+    told = {"ok": False, "reason": reason, "error": error, "began": began, "finished": time.monotonic()}
+    return wire.frame(json.dumps(told).encode())
 
 
 def _flush() -> None:

@@ -19,7 +19,7 @@ An event is accepted only if (execution_id, attempt, token) match the record.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
@@ -162,7 +162,8 @@ class SandboxSpec:
 class RunRequest:
     """One attempt at one run of `main`. `args` is JSON text of a dict; `accepted` is epoch seconds.
 
-    `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never.
+    `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
+    `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
     """
 
     execution_id: str
@@ -172,6 +173,8 @@ class RunRequest:
     args: str = "{}"
     reply: bool = False
     accepted: float = 0.0
+    committed: float = 0.0
+    queued: float = 0.0
     expires: float | None = None
     kind: Literal["run"] = "run"
 
@@ -245,6 +248,25 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """When each step was, in milliseconds after the execution was accepted; None: it was not, or nobody saw it.
+
+    `forked`: the run's process was named; `started` and `finished`: `main`, as its own process says; `reported`: the
+    worker had the end ready; `recorded`: so has the record; `answered`: a waiting caller was given it.
+    """
+
+    committed: float | None = None
+    queued: float | None = None
+    taken: float | None = None
+    forked: float | None = None
+    started: float | None = None
+    finished: float | None = None
+    reported: float | None = None
+    recorded: float | None = None
+    answered: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Milliseconds. queue: accepted -> taken; start: taken -> the process runs; import: only when cold."""
 
@@ -254,6 +276,7 @@ class Timings:
     run_ms: float | None = None
     total_ms: float | None = None
     cold: bool | None = None
+    marks: Marks = field(default_factory=Marks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,7 +361,26 @@ Message = RunRequest | BuildRequest | SpotRequest | Cancel | Release | Runtimes 
 
 def dump(message: Message | SpotInfo) -> str:
     """Strict, compact JSON text of a message."""
-    return json.dumps(asdict(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON knows it. `dataclasses.asdict` copies every leaf, and each run has four messages."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
+    if kind in (tuple, list):
+        return [_plain(item) for item in value]
+    if kind is dict:
+        return {name: _plain(item) for name, item in value.items()}
+    names = _FIELDS.get(kind)
+    if names is None:
+        names = _FIELDS[kind] = tuple(each.name for each in fields(value))
+    return {name: _plain(getattr(value, name)) for name in names}
+
+
+_LEAVES = frozenset((str, int, float, bool, type(None)))
+_FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 def load(text: str | bytes) -> Message:
@@ -384,7 +426,7 @@ def _ended(data: dict[str, Any]) -> RunEnded:
         **{
             **data,
             "error": Error(**data["error"]) if data["error"] else None,
-            "timings": Timings(**data["timings"]),
+            "timings": Timings(**{**data["timings"], "marks": Marks(**data["timings"].get("marks", {}))}),
             "usage": Usage(**data["usage"]),
             "build": BuildOutcome(**{**build, "packages": tuple(build["packages"])}) if build else None,
         }

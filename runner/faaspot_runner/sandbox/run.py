@@ -43,7 +43,9 @@ class Outcome:
     `reason` has three words of our own, with status Failure. Two are the platform's failure, worth another attempt:
     "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run, or never
     said which process it is). "broken": the zygote does not keep to its wire, which another attempt meets again.
-    `start_ms`: asked until forked; `run_ms`: from then until the end.
+    `start_ms`: asked until forked; `run_ms`: from then until the end. `forked`, `began`, `finished`: `time.monotonic`
+    of when the process was named and `main` was called and done; the last two by the process' own word, and only if
+    they lie where they must.
     """
 
     status: Literal["Success", "Failure", "Cancelled"]
@@ -56,6 +58,9 @@ class Outcome:
     run_ms: float | None = None
     max_memory_mb: float | None = None
     cpu_ms: float | None = None
+    forked: float | None = None
+    began: float | None = None
+    finished: float | None = None
 
 
 def request_frame(args: str, context: str, environ: dict[str, str], result_limit: int = MAX_RESULT_BYTES) -> bytes:
@@ -365,7 +370,14 @@ class _Run:
             run_ms=_milliseconds(min(self._forked or self._asked, self._ended or self._asked), self._ended),
             max_memory_mb=memory,
             cpu_ms=cpu,
+            forked=self._forked,
+            **self._told(result),
         )
+
+    def _told(self, result: Result) -> dict[str, float | None]:
+        """When `main` was called and done, if what the process says of it can be."""
+        likely = self._asked <= result.began <= result.finished <= time.monotonic()
+        return {"began": result.began, "finished": result.finished} if likely else {}
 
     def _parsed(self) -> Result:
         try:

@@ -19,6 +19,7 @@ from faaspot_runner.contract import (
     MAX_LOG_BYTES,
     QUEUE_BUILDS,
     Error,
+    Marks,
     RunEnded,
     Timings,
     Usage,
@@ -42,12 +43,16 @@ def _apply(plane: Plane, *events: Any) -> None:
 def test_a_run_is_recorded_whole(plane: Plane) -> None:
     uuid = plane.run()
     request = plane.take()
-    timings = Timings(queue_ms=1.5, start_ms=2.0, run_ms=3.0, total_ms=6.5, cold=False)
+    marks = Marks(committed=0.5, taken=1.5)
+    timings = Timings(queue_ms=1.5, start_ms=2.0, run_ms=3.0, total_ms=6.5, cold=False, marks=marks)
     _apply(plane, started(request), ended(request, timings=timings, usage=Usage(max_memory_mb=12.5, cpu_ms=2.0)))
     record = plane.record(uuid)
     assert (record.status, record.reason, record.output, record.error) == ("Success", None, "42", None)
     assert (record.spot, record.attempt, record.version) == ("127.0.0.1", 1, 1)
+    marked = record.timings.pop("marks")
     assert record.timings == {"queue_ms": 1.5, "start_ms": 2.0, "run_ms": 3.0, "total_ms": 6.5, "cold": False}
+    assert marked.pop("recorded") > 0
+    assert marked == {"committed": 0.5, "taken": 1.5}
     assert record.usage == {"max_memory_mb": 12.5, "cpu_ms": 2.0}
     assert record.started is not None
     assert record.ended is not None
