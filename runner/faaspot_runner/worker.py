@@ -270,9 +270,9 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     place = Place(queue=queue, worker=name)
     clock = RedisClock()
     leases = Leases(client, place, settings.ip, clock)
-    channels = Channels(spot)
     cgroups = Cgroups.described(spot.cgroups) if spot.cgroups else None
     slots = cgroups.slots(name) if cgroups else None
+    channels = Channels(spot, slots=slots)
     hurry = threading.Event()
     live = LiveLogs(client)
     blobs = Blobs(settings.blob_directory)

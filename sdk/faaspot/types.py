@@ -158,6 +158,7 @@ class Settings(Record):
     python = Field[str]()
     runtime = Field[str]()
     sdist = Field[bool]()
+    reuse = Field[bool]()
     description = Field[str | None]()
     egress = Field[list[str] | None]()
 
@@ -252,7 +253,7 @@ class SettingsFields(TypedDict, total=False):
     `timeout` seconds; `memory` and `tmp` MB; `pids` processes and threads; `network` "none" or "internet"; `egress` the
     only places that a run may connect to ("api.example.com:443"); `python` a minor version such as "3.12"; `runtime` a
     runtime's name; `sdist` whether packages without a wheel may be built; `concurrency` runs at a time per spot;
-    `retries` extra attempts; `reuse` one process for several runs.
+    `retries` extra attempts; `reuse` one process for run after run.
     """
 
     timeout: float
@@ -266,5 +267,5 @@ class SettingsFields(TypedDict, total=False):
     sdist: bool
     concurrency: int
     retries: int
-    reuse: int | bool
+    reuse: bool
     description: str

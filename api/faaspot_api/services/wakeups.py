@@ -77,6 +77,7 @@ def sandbox(name: str, version: Version) -> SandboxSpec:
         lock=version.lock,
         environment=version.environment,
         limits=limits.of(version.settings),
+        reuse=bool(version.settings.reuse),
     )
 
 

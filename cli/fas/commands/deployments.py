@@ -66,7 +66,7 @@ def settings_options(command: F) -> F:
             ),
             click.option("--concurrency", type=int, metavar="N", help="How many runs at a time on each spot (later)."),
             click.option("--retries", type=int, metavar="N", help="How many more attempts after a failure (later)."),
-            click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run (later)."),
+            click.option("--reuse/--no-reuse", default=None, help="Keep the process for the next run."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )
     ):

@@ -38,7 +38,10 @@ class Config:
 
 
 def live(config: Config, main: Main, control: socket.socket, others: int) -> None:
-    """The whole life of a run's process. `others`: processes that count for the same uid already. Never returns."""
+    """The whole life of a run's process, which one that is kept shares with the runs after it. Never returns.
+
+    `others`: processes that count for the same uid already.
+    """
     try:
         if config.isolated:
             isolate(config)
@@ -52,8 +55,15 @@ def live(config: Config, main: Main, control: socket.socket, others: int) -> Non
     except OSError as error:
         wire.send(control, {"op": "broken", "errno": error.errno or 0, "message": str(error)})
         os._exit(1)
-    _run(main, *_await_work(control))
-    os._exit(0)
+    channel, request = _await_work(control)
+    while True:
+        _run(main, channel, request)
+        if not request.get("keep"):
+            os._exit(0)
+        try:
+            request = json.loads(wire.read_frame(channel))
+        except (OSError, wire.WireError):
+            os._exit(0)  # its worker has no more for it
 
 
 def isolate(config: Config) -> None:

@@ -19,7 +19,8 @@ from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.docker.place import Place
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.channel import Channel
-from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
+from faaspot_runner.sandbox.outcome import Outcome, request_frame
+from faaspot_runner.sandbox.run import run_once
 from faaspot_runner.sandbox.spec import Interpreter, Material, run_environ
 
 LOG_BYTES = 64 * 1024

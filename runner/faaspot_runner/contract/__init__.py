@@ -1,8 +1,7 @@
 """What the control plane and a spot say to each other: queues, keys, requests, events, results.
 
-The only part of the runner that the API imports; standard library only. Everything travels as strict JSON
-(never pickle). A reader of this file, and of `runtimes` beside it, knows the whole seam
-between the two halves.
+The only part of the runner that the API imports; standard library only. Everything travels as strict JSON (never
+pickle). A reader of this file, and of `runtimes` beside it, knows the whole seam between the two halves.
 
 The way of one execution over this seam::
 
@@ -143,6 +142,7 @@ class SandboxSpec:
     `environment` is the name under `environments/`, None with `lock`.
     `context_for` is the version id that the context was sealed for: the version that brought it. A later version that
     keeps its context keeps the sealed blob too, because the API cannot open it to seal it anew. None: `version_id`.
+    `reuse`: a process whose run has ended well serves the next one, with all that the run has left in it.
     """
 
     version_id: str
@@ -156,6 +156,7 @@ class SandboxSpec:
     lock: str | None = None
     environment: str | None = None
     limits: Limits = field(default_factory=Limits)
+    reuse: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

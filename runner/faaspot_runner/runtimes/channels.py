@@ -5,14 +5,16 @@ from __future__ import annotations
 import select
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.runtimes.spot_socket import Offered, SpotClient
+from faaspot_runner.sandbox.cgroups import RunSlots
 from faaspot_runner.sandbox.channel import Channel
+from faaspot_runner.sandbox.kept import Kept
 
 IDLE_CHANNELS = 256
 """Idle channels that one worker keeps; each is a descriptor here and in a zygote."""
@@ -26,7 +28,8 @@ class StoppedError(Exception):
 class Warm:
     """A channel to use for one run.
 
-    `counted`: it goes into a cgroup slot; `cold`: it waited for the sandbox's start; `log`: what the import printed.
+    `counted`: it goes into a cgroup slot; `cold`: it waited for the sandbox's start; `log`: what the import printed;
+    `kept`: the process of an earlier run, which waits for this one.
     """
 
     channel: Channel
@@ -36,13 +39,18 @@ class Warm:
     cold: bool = False
     import_ms: float = 0.0
     log: str = ""
+    kept: Kept | None = None
 
 
 class Channels:
-    """Idle channels by spec, the one used last first. Shared by a worker's threads."""
+    """Idle channels by spec, the one used last first. Shared by a worker's threads.
 
-    def __init__(self, spot: SpotClient, keep: int = IDLE_CHANNELS) -> None:
+    `slots`: where the slots of kept processes come from.
+    """
+
+    def __init__(self, spot: SpotClient, keep: int = IDLE_CHANNELS, slots: RunSlots | None = None) -> None:
         self._spot = spot
+        self._slots = slots
         self._keep = keep
         self._lock = threading.Lock()
         self._idle: OrderedDict[SandboxSpec, deque[Warm]] = OrderedDict()
@@ -87,19 +95,32 @@ class Channels:
                 closing = [warm]
             else:
                 self._idle.setdefault(warm.spec, deque()).append(
-                    Warm(channel=warm.channel, spec=warm.spec, sandbox=warm.sandbox, counted=warm.counted)
+                    Warm(
+                        channel=warm.channel,
+                        spec=warm.spec,
+                        sandbox=warm.sandbox,
+                        counted=warm.counted,
+                        kept=warm.kept,
+                    )
                 )
                 self._idle.move_to_end(warm.spec)
                 self._count += 1
                 closing = self._surplus()
-        for each in closing:
-            each.channel.close()
+        self._close(closing)
+
+    def without_process(self, warm: Warm) -> Warm:
+        """End the kept process of a channel that is in use; the channel without it."""
+        if warm.kept is not None:
+            warm.kept.end()
+            if self._slots and warm.kept.slot:
+                self._slots.release(warm.kept.slot)
+        return replace(warm, kept=None)
 
     def discard(self, warm: Warm) -> None:
         """Close it: the zygote kills what still runs on it."""
         with self._lock:
             self._put_back(warm.sandbox)
-        warm.channel.close()
+        self._close([warm])
 
     def forget(self, sandbox: str) -> None:
         """Close the idle channels of a sandbox that is gone; those in use are closed when they come back."""
@@ -115,8 +136,7 @@ class Channels:
                 else:
                     del self._idle[spec]
             self._count -= len(closing)
-        for each in closing:
-            each.channel.close()
+        self._close(closing)
 
     def used(self) -> frozenset[str]:
         """The sandboxes that were used since the last time, or are in use."""
@@ -130,8 +150,7 @@ class Channels:
             closing = [warm for line in self._idle.values() for warm in line]
             self._idle.clear()
             self._count = 0
-        for each in closing:
-            each.channel.close()
+        self._close(closing)
 
     # ------------------------------------------------------------ inside
 
@@ -149,7 +168,11 @@ class Channels:
             if not _hung_up(warm.channel):
                 self._take(warm.sandbox)
                 return warm
-            warm.channel.close()
+            self._close([warm])
+
+    def _close(self, closing: Iterable[Warm]) -> None:
+        for warm in closing:
+            self.without_process(warm).channel.close()
 
     def _put_back(self, sandbox: str) -> bool:
         """Count one use less, in the lock. Whether the sandbox is gone meanwhile."""

@@ -67,6 +67,10 @@ class Frame:
                 raise TooLarge(self._most)
         return 0 < self._length <= len(self._received) - HEADER
 
+    def exact(self) -> bool:
+        """Whether nothing came after it."""
+        return len(self._received) == HEADER + self._length
+
     def payload(self) -> bytes:
         """What is in it, once it is whole."""
         return bytes(self._received[HEADER : HEADER + self._length])

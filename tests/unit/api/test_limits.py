@@ -57,8 +57,8 @@ def test_the_server_bounds_the_timeout() -> None:
 
 
 def test_what_is_not_there_yet_says_so() -> None:
-    errors = limits.not_yet(["timeout", "retries", "reuse", "concurrency"])
-    assert [error.field for error in errors] == ["retries", "reuse", "concurrency"]
+    errors = limits.not_yet(["timeout", "retries", "concurrency"])
+    assert [error.field for error in errors] == ["retries", "concurrency"]
     assert all("not supported yet" in error.message for error in errors)
 
 

@@ -27,7 +27,9 @@ class FakeSpot:
         self.theirs.append(theirs)
         future: Future[Offered] = Future()
         sandbox = f"s{len(self.theirs)}"
-        future.set_result(Offered(channel=ours, sandbox=sandbox, cold=True, start_ms=1.0, import_ms=1.0, log=""))
+        future.set_result(
+            Offered(channel=ours, sandbox=sandbox, counted=False, cold=True, start_ms=1.0, import_ms=1.0, log="")
+        )
         return future
 
 

@@ -16,7 +16,8 @@ from faaspot_runner.agent import wire
 from faaspot_runner.contract import Limits
 from faaspot_runner.sandbox import run as module
 from faaspot_runner.sandbox.channel import Channel
-from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
+from faaspot_runner.sandbox.outcome import Outcome, request_frame
+from faaspot_runner.sandbox.run import run_once
 from tests.unit.runner.fake_zygote import Behave, Zygote, answers, says
 
 pytestmark = pytest.mark.timeout(30)
