@@ -127,7 +127,7 @@ class _Story:
         age = time.monotonic() - lease.taken
         self._queue_ms = max(0.0, (means.clock.now() - age - request.accepted) * 1000) if request.accepted else None
 
-    def timings(self, outcome: Outcome | None = None, **parts: float | bool | None) -> Timings:
+    def timings(self, outcome: Outcome | None = None, **parts: float | bool | dict[str, float] | None) -> Timings:
         since = (time.monotonic() - self._lease.taken) * 1000
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in parts.items()}
         return Timings(
@@ -314,6 +314,7 @@ class _Run(_Story):
             outcome,
             start_ms=(began - self._lease.taken) * 1000 - warm.import_ms * warm.cold + (outcome.start_ms or 0.0),
             import_ms=warm.import_ms if warm.cold else None,
+            imports=dict(warm.imports) if warm.cold and warm.imports else None,
             run_ms=outcome.run_ms,
             cold=warm.cold,
         )

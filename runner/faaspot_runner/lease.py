@@ -302,9 +302,9 @@ class Leases:
 
 
 def parsed(identifier: str, data: bytes) -> Request | None:
-    """The request in a job's data: zlib of the JSON of [function, instance, [request text], keywords]."""
+    """The request in a job's data: JSON of [function, instance, [request text], keywords], perhaps under zlib."""
     try:
-        _, _, (text,), _ = json.loads(zlib.decompress(data))
+        _, _, (text,), _ = json.loads(data if data.startswith(b"[") else zlib.decompress(data))
         request = load(text)
         if isinstance(request, RunRequest | BuildRequest):
             return request

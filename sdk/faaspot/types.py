@@ -94,6 +94,7 @@ class Timings(Record):
     queue_ms = Field[float | None]()
     start_ms = Field[float | None]()
     import_ms = Field[float | None]()
+    imports = Field[dict[str, float] | None]()
     run_ms = Field[float | None]()
     total_ms = Field[float | None]()
     cold = Field[bool | None]()

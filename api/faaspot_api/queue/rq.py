@@ -61,6 +61,8 @@ from faaspot_runner.contract.runtimes import Runtimes
 
 CHUNK = 1000
 """Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
+SMALL = 4096
+"""Bytes of a job's data that are not compressed."""
 CHUNK_BYTES = 16 * 1024 * 1024
 ROOM, CROWDED = 0.75, 0.9
 """Shares of Redis' memory limit: beyond the first no wake-up goes in, beyond the second the newest come out again.
@@ -315,7 +317,7 @@ class RedisQueue:
         identifier = job_id(request.execution_id, request.attempt)
         moment = utcformat(utcnow())
         fields = {
-            "data": zlib.compress(json.dumps([JOB_FUNCTION, None, [dump(request)], {}]).encode(), 1),
+            "data": _job_data(dump(request)),
             "created_at": moment,
             "enqueued_at": moment,
             "origin": line.name,
@@ -388,6 +390,12 @@ class RedisQueue:
             request = _load(text)
             if isinstance(request, SpotRequest) and request.execution_id in execution_ids:
                 self._redis.lrem(SUPERVISOR, 0, as_text(text))
+
+
+def _job_data(text: str) -> bytes:
+    """A job's data as RQ reads it: JSON, compressed where that is worth its time."""
+    data = json.dumps([JOB_FUNCTION, None, [text], {}], ensure_ascii=False).encode()
+    return zlib.compress(data, 1) if len(data) > SMALL else data
 
 
 def _job_id(attempt: Attempt) -> str:

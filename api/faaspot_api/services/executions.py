@@ -6,6 +6,7 @@ import base64
 import binascii
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from faaspot_api.domain.model import Execution, Filter, Page, Principal, Version
@@ -34,6 +35,27 @@ MAX_READY = 1000
 """Versions remembered; each is a few hundred bytes and its requirements."""
 FOLLOW_SECONDS = 1.0
 """How long a follower waits for more text before it looks whether the end has come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A request for runs of a deployment. `bounded`: its caller waits for as long as it takes."""
+
+    who: Principal
+    name: str
+    texts: Sequence[str]
+    queue: str
+    bounded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TakenIn:
+    """What became of it: the records, and the build that has to end first, if any."""
+
+    deployment: str
+    rows: list[NewExecution]
+    version: Version
+    build: str | None
 
 
 class ExecutionService:
@@ -102,17 +124,29 @@ class ExecutionService:
         self._backlog.admit(who.name, len(texts))
         if not self._queue.has_room():
             raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
-        with self._store.write() as transaction:
-            row, version, build = self._target(transaction, who, name)
-            if bounded:
-                self._check_sync(version)
-            accepted = [self._record(who, row, version, build, text, queue, n) for n, text in enumerate(texts)]
-            if accepted:
-                executions.add(transaction, accepted)
-        if build is not None:
+        asked = _Asked(who=who, name=name, texts=texts, queue=queue, bounded=bounded)
+        taken = self._store.together(lambda transaction: self._take_in(transaction, asked))
+        if not isinstance(taken, _TakenIn):
+            raise taken
+        accepted, version = taken.rows, taken.version
+        if taken.build is not None:
             return accepted, version, iter(())
-        spec, committed = wakeups.sandbox(row.name, version), now()
+        spec, committed = wakeups.sandbox(taken.deployment, version), now()
         return accepted, version, (wakeups.run(_task(record, committed), spec) for record in accepted)
+
+    def _take_in(self, transaction: Transaction, asked: _Asked) -> _TakenIn | ApiError:
+        """Write the records. What is wrong with the request is returned: others share the transaction."""
+        try:
+            row, version, build = self._target(transaction, asked.who, asked.name)
+            if asked.bounded:
+                self._check_sync(version)
+        except (NotFound, Conflict, Invalid) as error:
+            return error
+        rows = [
+            self._record(asked.who, row, version, build, text, asked.queue, n) for n, text in enumerate(asked.texts)
+        ]
+        executions.add(transaction, rows)
+        return _TakenIn(deployment=row.name, rows=rows, version=version, build=build)
 
     def _target(self, transaction: Transaction, who: Principal, name: str) -> tuple[DeploymentRow, Version, str | None]:
         """The deployment, the version that runs, and the build that has to end first, if any."""

@@ -77,8 +77,7 @@ class Recorder:
 
         Raises Unavailable if the database is away: then nothing of them is kept, give them again later.
         """
-        with self._store.write() as transaction:
-            after = self.within(transaction, events)
+        after = self._store.together(lambda transaction: self.within(transaction, events))
         after.tell(self._bell)
         return after.ended
 

@@ -125,6 +125,8 @@ def _waterfall(state: State, record: dict[str, Any]) -> None:
     output.table(("step", "at ms", "took ms", ""), rows)
     if timings.get("cold"):
         output.line(f"Cold: the sandbox was started for it, the import took {timings.get('import_ms') or 0.0:.3f} ms.")
+        for name, took in (timings.get("imports") or {}).items():
+            output.line(f"  {took:10.3f} ms  {output.printable(name)}")
     return None
 
 

@@ -103,8 +103,7 @@ def drop(uid: int | None) -> None:
 
 def _check() -> None:
     """Look at what must hold rather than trust that every call did what it said."""
-    with open("/proc/self/status", "rb") as file:
-        status = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+    status = dict(line.split(b":\t", 1) for line in _read("/proc/self/status").splitlines() if b":\t" in line)
     held = [status[key].strip() for key in (b"CapEff", b"CapPrm", b"CapBnd", b"CapAmb")]
     if (
         status[b"Seccomp"].strip() != b"2"
@@ -118,17 +117,27 @@ def _limit(config: Config, others: int) -> None:
     """The run's own limits. What the zygote has already is not the run's to pay for: its data, its processes."""
     extra = {resource.RLIMIT_DATA: _data_bytes(), resource.RLIMIT_NPROC: others}
     for kind, soft, hard in config.rlimits:
-        more, (_, most) = extra.get(kind, 0), resource.getrlimit(kind)
+        more, (least, most) = extra.get(kind, 0), resource.getrlimit(kind)
         soft, hard = (value if value < 0 else value + more for value in (soft, hard))
         if most != resource.RLIM_INFINITY and (hard < 0 or hard > most):
             hard = most
-        resource.setrlimit(kind, (hard if 0 <= hard < soft else soft, hard))
+        wanted = (hard if 0 <= hard < soft else soft, hard)
+        if wanted != (least, most):
+            resource.setrlimit(kind, wanted)
 
 
 def _data_bytes() -> int:
     """Private writable memory of this process, as RLIMIT_DATA counts it."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[5]) * resource.getpagesize()
+    return int(_read("/proc/self/statm").split()[5]) * resource.getpagesize()
+
+
+def _read(path: str) -> bytes:
+    """A small file of the kernel's, without the buffers of a file object: what it touches is copied after a fork."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 16384)
+    finally:
+        os.close(fd)
 
 
 def _reseed() -> None:

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from . import child, syscalls, wire
+from . import child, imports, syscalls, wire
 
 TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
 if TYPE_CHECKING:
@@ -272,14 +272,15 @@ def _fork() -> int:
         return os.fork()
 
 
-def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float]:
-    """The user's `main` and how many milliseconds its import took. Raises LoadError."""
+def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float, dict[str, float]]:
+    """The user's `main`, how many milliseconds its import took, and its slowest modules. Raises LoadError."""
     started = time.monotonic()
     if config.packages is not None:
         import site
 
         site.addsitedir(config.packages)
-    main = load(config.code)
+    with imports.Watch() as watch:
+        main = load(config.code)
     sys.stdout.flush()
     sys.stderr.flush()
-    return main, (time.monotonic() - started) * 1000
+    return main, (time.monotonic() - started) * 1000, watch.slowest()

@@ -63,7 +63,8 @@ class Request:
 class Sandbox(ABC):
     """A running zygote with the user's module imported.
 
-    `start_ms`: until its interpreter ran, `import_ms`: the user's import, `log`: what the import printed (bounded).
+    `start_ms`: until its interpreter ran, `import_ms`: the user's import, `imports`: the milliseconds of its slowest
+    modules, each by itself; `log`: what the import printed (bounded).
     `counted`: each of its runs goes into a cgroup slot of the worker that starts it.
     """
 
@@ -71,6 +72,7 @@ class Sandbox(ABC):
     spec: SandboxSpec
     start_ms: float
     import_ms: float
+    imports: Mapping[str, float]
     log: str
     counted: bool
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import select
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import SandboxError
@@ -38,6 +38,7 @@ class Warm:
     counted: bool
     cold: bool = False
     import_ms: float = 0.0
+    imports: Mapping[str, float] = field(default_factory=dict)
     log: str = ""
     kept: Kept | None = None
 
@@ -197,6 +198,7 @@ class Channels:
             counted=offered.counted,
             cold=offered.cold,
             import_ms=offered.import_ms,
+            imports=offered.imports,
             log=offered.log,
         )
 
