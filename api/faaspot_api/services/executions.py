@@ -15,6 +15,7 @@ from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
 from faaspot_api.queue.base import LOG_START, Queue
 from faaspot_api.services import access, spots, wakeups
+from faaspot_api.services.answers import Answers
 from faaspot_api.services.backlog import RETRY_AFTER, Backlog
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder, new_token
@@ -68,6 +69,7 @@ class ExecutionService:
         self._policy = policy
         self._bell = Bell(queue)
         self._backlog = Backlog(store, policy.max_pending)
+        self._answers = Answers(store)
         self._waiting = Waiting(store, queue, recorder)
         self._ready: dict[str, Version] = {}
 
@@ -105,7 +107,10 @@ class ExecutionService:
         except ApiError as error:
             error.execution_id = uuid
             raise
-        return execution, is_ended(execution.status)
+        ended = is_ended(execution.status)
+        if ended:
+            self._answers.note(execution)
+        return execution, ended
 
     def _accept(self, who: Principal, name: str, texts: Sequence[str]) -> list[NewExecution]:
         """Commit the records, then wake the workers. A queue that is away is the reconciler's matter."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +133,7 @@ _END = Prepared(
 )  # fmt: skip
 _RECORD = select(*(C[name] for name in Execution.__slots__))
 _RECORD_ONE = _RECORD.where(C.uuid == bindparam("wanted"))
+_TIMED = Prepared(update(executions).where(C.uuid == bindparam("wanted"), C.ended.is_not(None)), ("timings",))
 _TRACKED_COLUMNS = (
     C.seq, C.uuid, C.kind, C.status, C.attempt, C.token, C.cancelling, C.created, C.started, C.expires,
     C.name, C.owner, C.queue, C.waits_for, C.deployment_id, C.version, C.version_id,
@@ -164,6 +165,11 @@ def mark_retried(transaction: Transaction, rows: Iterable[tuple[int, int, str]])
 def mark_ended(transaction: Transaction, endings: Iterable[Ending]) -> None:
     """Write the ends of rows that had none."""
     _END.run(transaction, [_ending(ending) for ending in endings])
+
+
+def mark_timed(transaction: Transaction, timings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the timings of rows that have ended, by id, once more."""
+    _TIMED.run(transaction, [{"wanted": uuid, "timings": json.dumps(timed)} for uuid, timed in timings.items()])
 
 
 def mark_cancelling(transaction: Transaction, rows: Iterable[int]) -> None:

@@ -93,7 +93,7 @@ def as_init(steps_in: bool) -> dict[str, Any]:
 
 
 def run() -> tuple[int, Callable[[], object], Callable[[], Any]]:
-    """A process like a run's: first of a pid namespace, in mounts of its own. Its pid, what lets it look, what it saw."""
+    """A process like a run's, first of a pid namespace: its pid, what lets it look, what it saw."""
     start_read, start = os.pipe()
     answer_read, answer_write = os.pipe()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY)
