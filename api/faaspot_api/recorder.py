@@ -147,7 +147,7 @@ def record(settings: Settings) -> int:
         target=reconcile, args=(make_pass, settings.reconcile_seconds, stop), name="reconciler", daemon=True
     )
     beside.start()
-    Recorder(ReportStream.open(settings), services.recorder.apply, stop).run()
+    Recorder(ReportStream.open(settings), services.recorder.apply_reported, stop).run()
     beside.join(DRAIN_SECONDS)
     return 0
 

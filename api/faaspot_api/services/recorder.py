@@ -81,6 +81,17 @@ class Recorder:
         after.tell(self._bell)
         return after.ended
 
+    def apply_reported(self, events: Sequence[RunStarted | RunEnded]) -> None:
+        """The same for what came over the stream, where most ends may be on record already: by their sync callers.
+
+        Such a one never changes again. To pass it over takes only a look, and no turn of the one writer.
+        """
+        with self._store.read() as transaction:
+            ended = executions.ended_of(transaction, [event.execution_id for event in events])
+        left = [event for event in events if event.execution_id not in ended]
+        if left:
+            self.apply(left)
+
     def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
         """The same inside a transaction of the caller, who tells what follows after the commit."""
         rows = executions.tracked(transaction, [event.execution_id for event in events])

@@ -271,6 +271,14 @@ def tracked(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Tracked
     return found
 
 
+def ended_of(transaction: Transaction, uuids: Sequence[str]) -> frozenset[str]:
+    """Those of these that have ended."""
+    found: set[str] = set()
+    for chunk in _chunks(sorted(set(uuids))):
+        found.update(transaction.execute(select(C.uuid).where(C.uuid.in_(chunk), C.ended.is_not(None))).scalars())
+    return frozenset(found)
+
+
 def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> tuple[Tracked, ...]:
     """At most `limit` rows that have not ended, oldest first, past the key `after` (created, seq)."""
     created, seq = after

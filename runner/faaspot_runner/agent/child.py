@@ -37,10 +37,10 @@ class Config:
         self.packages: str | None = start["packages"]
 
 
-def live(config: Config, main: Main, control: socket.socket, others: int) -> None:
+def live(config: Config, main: Main, control: socket.socket, others: int, *, ahead: bool) -> None:
     """The whole life of a run's process, which one that is kept shares with the runs after it. Never returns.
 
-    `others`: processes that count for the same uid already.
+    `others`: processes that count for the same uid already. `ahead`: its run has not come yet, there is time to warm.
     """
     try:
         if config.isolated:
@@ -50,7 +50,8 @@ def live(config: Config, main: Main, control: socket.socket, others: int) -> Non
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
         _limit(config, others)
         _reseed()
-        _warm()
+        if ahead:
+            _warm()
         wire.send(control, {"op": "prepared"})
     except OSError as error:
         wire.send(control, {"op": "broken", "errno": error.errno or 0, "message": str(error)})

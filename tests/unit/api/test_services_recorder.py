@@ -317,3 +317,20 @@ def test_the_reports_of_the_wire_are_taken_as_they_come(plane: Plane) -> None:
     assert plane.record(uuid).timings["queue_ms"] == 1.0
     listed = plane.services.executions.list(ADMIN, Filter(status="Success", ended=False), 10, None)
     assert listed.items[0].uuid == uuid
+
+
+def test_what_a_sync_caller_has_recorded_is_passed_over_without_a_turn_of_the_writer(plane: Plane) -> None:
+    uuid = plane.run()
+    request = plane.take()
+    _apply(plane, started(request), ended(request))
+    before = plane.record(uuid)
+    with plane.store.write():  # nobody else can write now: a turn would be waited for in vain
+        plane.services.recorder.apply_reported([started(request), ended(request)])
+    assert plane.record(uuid) == before
+
+
+def test_what_is_not_on_record_yet_is_applied(plane: Plane) -> None:
+    uuid = plane.run()
+    request = plane.take()
+    plane.services.recorder.apply_reported([started(request), ended(request)])
+    assert plane.record(uuid).status == "Success"
