@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -14,9 +15,12 @@ from faaspot_runner.runtimes.spot_socket import SpotClient
 from faaspot_runner.sandbox.cgroup_tree import RunSlot
 from faaspot_runner.sandbox.cgroups import RunSlots
 from faaspot_runner.sandbox.outcome import Outcome
+from faaspot_runner.sandbox.reserve import reserve
 from faaspot_runner.sandbox.run import run_once
 
 log = logging.getLogger(__name__)
+
+_numbers = itertools.count()
 
 
 class Seat:
@@ -81,6 +85,21 @@ class Seat:
             if self._slots and self._slot and self._warm.kept is None:
                 self._slots.release(self._slot)
             if self._reusable:
-                self._channels.release(self._warm)
+                self._channels.release(self._reserved())
             else:
                 self._channels.discard(self._warm)
+
+    def _reserved(self) -> Warm:
+        """The channel with a fresh process for its next run, where that is worth one: runs came one after the other."""
+        warm = self._warm
+        if warm.kept is not None or not self._channels.wants_process(warm):
+            return warm
+        try:
+            slot = self._slots.acquire(warm.spec.limits, sandbox=warm.sandbox) if self._slots else None
+        except OSError as error:
+            log.warning("no cgroup for the next run of %s: %s", warm.sandbox, error)
+            return warm
+        kept = reserve(warm.channel, id=f"next-{next(_numbers)}", limits=warm.spec.limits, slot=slot)
+        if kept is None and self._slots and slot:
+            self._slots.release(slot)
+        return replace(warm, kept=kept)

@@ -117,4 +117,7 @@ def test_another_version_has_processes_of_its_own(platform: Platform) -> None:
 def test_without_it_every_run_has_a_process_of_its_own(platform: Platform) -> None:
     removed(platform, "counting")
     platform.deploy("counting", COUNTING)
-    assert {platform.run("counting").json[1] for _ in range(4)} == {1}
+    answers = [platform.run("counting") for _ in range(8)]
+    assert {answer.json[1] for answer in answers} == {1}
+    assert len({answer.json[2] for answer in answers}) == 8
+    assert all(answer.json[0] == answer.headers["Execution-Id"] for answer in answers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
@@ -16,6 +17,10 @@ from faaspot_runner.sandbox.cgroups import RunSlots
 from faaspot_runner.sandbox.channel import Channel
 from faaspot_runner.sandbox.kept import Kept
 
+RESERVED = 2
+"""Idle channels of one spec that have a fresh process for their next run."""
+RESERVED_SECONDS = 5.0
+"""How long such a process waits for it."""
 IDLE_CHANNELS = 256
 """Idle channels that one worker keeps; each is a descriptor here and in a zygote."""
 
@@ -29,7 +34,7 @@ class Warm:
     """A channel to use for one run.
 
     `counted`: it goes into a cgroup slot; `cold`: it waited for the sandbox's start; `log`: what the import printed;
-    `kept`: the process of an earlier run, which waits for this one.
+    `kept`: a process that waits for this run. `since`: when the channel became idle (`time.monotonic`).
     """
 
     channel: Channel
@@ -41,6 +46,7 @@ class Warm:
     imports: Mapping[str, float] = field(default_factory=dict)
     log: str = ""
     kept: Kept | None = None
+    since: float = 0.0
 
 
 class Channels:
@@ -102,6 +108,7 @@ class Channels:
                         sandbox=warm.sandbox,
                         counted=warm.counted,
                         kept=warm.kept,
+                        since=time.monotonic(),
                     )
                 )
                 self._idle.move_to_end(warm.spec)
@@ -116,6 +123,28 @@ class Channels:
             if self._slots and warm.kept.slot:
                 self._slots.release(warm.kept.slot)
         return replace(warm, kept=None)
+
+    def wants_process(self, warm: Warm) -> bool:
+        """Whether a fresh process should wait for the next run on this channel, which is about to come back."""
+        with self._lock:
+            if warm.sandbox in self._gone or warm.spec.reuse:
+                return False
+            return sum(each.kept is not None for each in self._idle.get(warm.spec, ())) < RESERVED
+
+    def tidy(self) -> None:
+        """End the fresh processes that nothing has come for."""
+        oldest = time.monotonic() - RESERVED_SECONDS
+        ending = []
+        with self._lock:
+            for spec, line in self._idle.items():
+                if spec.reuse:
+                    continue
+                for at, warm in enumerate(line):
+                    if warm.kept is not None and warm.since < oldest:
+                        ending.append(warm)
+                        line[at] = replace(warm, kept=None)
+        for warm in ending:
+            self.without_process(warm)
 
     def discard(self, warm: Warm) -> None:
         """Close it: the zygote kills what still runs on it."""

@@ -1,11 +1,14 @@
-"""A run's process that was not killed when its run ended well: the next run of its deployment goes to it (`reuse`)."""
+"""A process that waits for a run: a fresh one that was asked for ahead, or with `reuse` one that has served before."""
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import select
 import signal
 import socket
+import termios
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,11 +19,19 @@ LIVES = 10
 DEATH_SECONDS = 1.0
 
 
+def unread(sock: socket.socket) -> bool:
+    """Whether the other end has left anything of what was sent to it."""
+    count = array.array("i", [0])
+    fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+    return count[0] > 0
+
+
 @dataclass(slots=True, kw_only=True)
 class Kept:
     """The process and what of it is ours: the run channel, the end of its log, its cgroup.
 
-    `name`: the id of its first run, by which its zygote knows it. `cpu_ms`: processor time of its runs so far.
+    `name`: the id by which its zygote knows it, not that of its next run. `served`: it has run something; `cpu_ms`:
+    processor time of its runs so far.
     """
 
     name: str
@@ -29,6 +40,7 @@ class Kept:
     result: socket.socket
     log: int
     slot: RunSlot | None
+    served: bool = False
     cpu_ms: float = 0.0
 
     def idle(self) -> bool:

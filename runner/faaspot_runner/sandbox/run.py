@@ -20,7 +20,7 @@ from faaspot_runner.contract import MAX_LOG_BYTES, MAX_RESULT_BYTES, Error, Limi
 from faaspot_runner.sandbox.cgroup_tree import RunSlot
 from faaspot_runner.sandbox.channel import DEATH_SECONDS, Channel
 from faaspot_runner.sandbox.end import End, broken, died, lost, malformed, refused
-from faaspot_runner.sandbox.kept import LIVES, Kept
+from faaspot_runner.sandbox.kept import LIVES, Kept, unread
 from faaspot_runner.sandbox.log import RunLog
 from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.messages import Broken, Exited, Forked, Refused, of_run
@@ -31,6 +31,7 @@ from faaspot_runner.sandbox.result import Frame, Malformed, Result, TooLarge, pa
 POLL_MEMORY_SECONDS = 0.025
 FORK_SECONDS = 10.0
 """How long a zygote may take to say that it has forked; one that was stopped or is caught in a loop never says it."""
+RESERVE_SECONDS = 1.0
 GONE_SECONDS = 0.25
 """How long a run that closed its channel may take to be reported dead before it is killed."""
 _CHUNK = 256 * 1024
@@ -61,7 +62,7 @@ def run_once(
     runs this. Raises nothing that a run can cause.
     """
     log = RunLog(log_limit, on_log, read_end=kept.log if kept else None)
-    run = _Run(channel, request, id, limits, slot, log, result_limit, kept)
+    run = Run(channel, request, id, limits, slot, log, result_limit, kept)
     with contextlib.closing(run):
         stays = False
         try:
@@ -78,7 +79,7 @@ def run_once(
         return run.outcome(run.judged(end))
 
 
-class _Run:
+class Run:
     """One run in flight: its result channel, its log, its process."""
 
     def __init__(
@@ -113,7 +114,7 @@ class _Run:
         self._said: Exited | Refused | None = None
         self._watch: MemoryWatch | None = None
         self._asked = time.monotonic()
-        self._look_at = self._asked
+        self._look_at = self._asked + (0.0 if kept and kept.served else POLL_MEMORY_SECONDS)
         self._forked = self._asked if kept else None
         self._parsed_result: Result | None = None
         self._malformed = False
@@ -148,7 +149,8 @@ class _Run:
             left = deadline - time.monotonic()
             if left <= 0:
                 return End("timeout", Error(type="Timeout", message=f"it ran longer than {self._limits.timeout:g} s"))
-            if self._forked is None and time.monotonic() > self._asked + FORK_SECONDS:
+            if time.monotonic() > self._asked + FORK_SECONDS and self._untaken():
+                self._forked = None
                 return lost("the sandbox does not answer")
             events = dict(poll.poll(self._pause(left)))
             if events.get(result, 0) & select.POLLOUT and self._send_request():
@@ -195,6 +197,17 @@ class _Run:
         self._stays = spent < (LIVES - 1) * self._limits.timeout * (os.cpu_count() or 1) * 1000
         return self._stays
 
+    @property
+    def waits(self) -> bool:
+        """Whether the process is left for another run."""
+        return self._stays
+
+    def reserved(self) -> Kept | None:
+        """The process, once the zygote has named it. Raises OSError, Broken."""
+        self._await(lambda: self._named, RESERVE_SECONDS)
+        self._stays = self._pidfd >= 0 and self._said is None
+        return self._survivor(0.0, served=False)
+
     def judged(self, end: End) -> End:
         """The end once more, after the kill: without a process there was nothing to send SIGKILL to."""
         if self._pidfd >= 0 or isinstance(self._said, Refused) or end.reason in ("lost", "broken"):
@@ -223,9 +236,9 @@ class _Run:
 
     def _pause(self, left: float) -> float:
         """Milliseconds to wait at most."""
-        if self._forked is None:
+        if self._forked is None or (self._kept and time.monotonic() <= self._asked + FORK_SECONDS):
             left = min(left, FORK_SECONDS)
-        elif self._slot is None:
+        if self._forked is not None and self._slot is None:
             left = min(left, max(0.0, self._look_at - time.monotonic()))
         return left * 1000 + 1
 
@@ -234,6 +247,10 @@ class _Run:
         if self._result_theirs is not None:
             self._result_theirs.close()
             self._log.close_write_end()
+
+    def _untaken(self) -> bool:
+        """Whether nobody has begun with the request: no process was named, or the one that waited reads nothing."""
+        return self._forked is None or (self._kept is not None and unread(self._result))
 
     def _send_request(self) -> bool:
         """Send what the socket takes; True when everything is out (or nobody reads any more)."""
@@ -346,12 +363,10 @@ class _Run:
             self._look_at = time.monotonic() + POLL_MEMORY_SECONDS
 
     def _looked(self) -> bool:
-        if self._watch is None:
-            try:
-                # The run's filter has taken larger buffers from it; the runtime `process` promises no walls.
-                self._watch = MemoryWatch(self._pid, fixed_buffers=True) if self._pid > 0 else None
-            except ProcessLookupError:
-                return False
+        if self._watch is None and self._pid > 0:
+            # The run's filter has taken larger buffers from it; the runtime `process` promises no walls.
+            with contextlib.suppress(ProcessLookupError):
+                self._watch = MemoryWatch(self._pid, fixed_buffers=True)
         if self._watch is None:
             return False
         return self._watch.charged_mb(self._limits.memory) > self._limits.memory
@@ -387,7 +402,7 @@ class _Run:
             **self._told(result),
         )
 
-    def _survivor(self, cpu_ms: float) -> Kept | None:
+    def _survivor(self, cpu_ms: float, *, served: bool = True) -> Kept | None:
         if not self._stays:
             return None
         return Kept(
@@ -397,6 +412,7 @@ class _Run:
             result=self._result,
             log=self._log.read_end,
             slot=self._slot,
+            served=served,
             cpu_ms=self._cpu_before + cpu_ms,
         )
 

@@ -193,7 +193,7 @@ def test_the_memory_is_looked_at_by_the_clock_whatever_the_run_writes(monkeypatc
                 time.sleep(0.001)
         wire.close(fds)
 
-    monkeypatch.setattr(module._Run, "_looked", looked)
+    monkeypatch.setattr(module.Run, "_looked", looked)
     with driven(behave, seconds=10.0) as (outcome, _):
         assert outcome.reason == "oom"
     pauses = [later - earlier for earlier, later in itertools.pairwise(looks)]
