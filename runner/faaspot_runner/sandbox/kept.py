@@ -20,9 +20,15 @@ DEATH_SECONDS = 1.0
 
 
 def unread(sock: socket.socket) -> bool:
-    """Whether the other end has left anything of what was sent to it."""
+    """Whether the other end has left anything of what was sent to it, or has died over it."""
     count = array.array("i", [0])
     fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+    try:
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except ConnectionResetError:
+        return True
+    except OSError:
+        return count[0] > 0
     return count[0] > 0
 
 

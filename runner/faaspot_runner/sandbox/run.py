@@ -96,7 +96,7 @@ class Run:
         self._channel = channel
         self._id = kept.name if kept else name
         self._kept = kept
-        self._stays = False
+        self.waits = False
         self._cpu_before = kept.cpu_ms if kept else 0.0
         self._limits = limits
         self._slot = slot
@@ -194,22 +194,19 @@ class Run:
             return False
         self._ended = time.monotonic()
         spent = self._cpu_before + (self._usage(self._parsed())[1] or 0.0)
-        self._stays = spent < (LIVES - 1) * self._limits.timeout * (os.cpu_count() or 1) * 1000
-        return self._stays
-
-    @property
-    def waits(self) -> bool:
-        """Whether the process is left for another run."""
-        return self._stays
+        self.waits = spent < (LIVES - 1) * self._limits.timeout * (os.cpu_count() or 1) * 1000
+        return self.waits
 
     def reserved(self) -> Kept | None:
         """The process, once the zygote has named it. Raises OSError, Broken."""
         self._await(lambda: self._named, RESERVE_SECONDS)
-        self._stays = self._pidfd >= 0 and self._said is None
+        self.waits = self._pidfd >= 0 and self._said is None
         return self._survivor(0.0, served=False)
 
     def judged(self, end: End) -> End:
         """The end once more, after the kill: without a process there was nothing to send SIGKILL to."""
+        if end.reason == "lost" and self._kept is not None and unread(self._result):
+            self._forked = None  # its process had not begun: another may
         if self._pidfd >= 0 or isinstance(self._said, Refused) or end.reason in ("lost", "broken"):
             return end
         if end.reason is None and not self._zygote_gone:
@@ -224,7 +221,7 @@ class Run:
     def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
-        if self._stays:
+        if self.waits:
             self._log.close_sink()
             return
         self._result.close()
@@ -310,6 +307,11 @@ class Run:
             data = self._result.recv(_CHUNK)
         except BlockingIOError:
             return None
+        except ConnectionResetError:  # it died with its request unread
+            if self._kept is not None:
+                self._forked = None
+                return lost("the process that waited for the run has died")
+            data = b""
         except OSError:
             data = b""
         if not data:
@@ -403,7 +405,7 @@ class Run:
         )
 
     def _survivor(self, cpu_ms: float, *, served: bool = True) -> Kept | None:
-        if not self._stays:
+        if not self.waits:
             return None
         return Kept(
             name=self._id,
