@@ -2,6 +2,7 @@
 #   make up [ARGS="--port 9000"]   set everything up and run the platform
 #   make test [ARGS="-k name"]     set everything up, then lint, types, import rules and all tests
 #   make chaos [ARGS="--seconds 600 --seed 1"]   break everything at random under load, then check what callers saw
+#   make bench [ARGS="P1 --save"]  set everything and the peers up, then measure side by side
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -42,5 +43,14 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/uv
 chaos: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.chaos $(ARGS)
 
+# The peers are not what we develop with: they get an environment of their own.
+bench: $(VENV)-bench/.ready
+	@$(VENV)-bench/bin/python -m bench $(ARGS)
+
+$(VENV)-bench/.ready: pyproject.toml | $(VENV)/bin/uv
+	@$(BIN)/uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV)-bench
+	@$(BIN)/uv pip install --quiet --python $(VENV)-bench/bin/python -e '.[bench]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-bench

@@ -1,130 +1,119 @@
-"""How long a synchronous run of a warm function takes, beside RQ's default Worker on the same machine in the same run.
-
-    python bench/warm.py [--runs 300]
-
-Starts a platform of its own (`fas up`), calls one warm function over one keep-alive connection, one call after the
-other, and then does the same with plain RQ: enqueue, wait for the result, one job after the other, on RQ's default
-Worker, which forks for each job, too, but isolates and records nothing. Prints percentiles and the ratio; a wrong or
-missing answer ends the bench with an error.
-"""
+"""Warm runs: P1 (one client), P2 (many), P3 (the process kept), P9 (one after the other, as Windmill measures)."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import http.client
-import json
-import os
-import platform as machine
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bench import peers
+from bench.measure import Load, many_clients, one_after_the_other, one_client
+from bench.scene import Findings, Scene, ratio
 
-from redis import Redis
-from rq import Queue
-from tests.platforms import Platform, eventually, platform
+CLIENTS, CROWD = 16, 64
+FIBO = """\
+def fibo(n):
+    return n if n < 2 else fibo(n - 1) + fibo(n - 2)
 
-HELLO = "def main(args, context):\n    return 'Hello ' + args['name']\n"
-
-
-def hello(name: str) -> str:
-    return "Hello " + name
-
-
-def measure(call: Callable[[int], None], runs: int) -> list[float]:
-    """Milliseconds of each of `runs` calls, after a tenth as many to warm up."""
-    for number in range(max(5, runs // 10)):
-        call(number)
-    took = []
-    for number in range(runs):
-        begin = time.perf_counter()
-        call(number)
-        took.append((time.perf_counter() - begin) * 1000)
-    return took
+def main(args, context):
+    return fibo(10)
+"""
 
 
-def faaspot_caller(running: Platform) -> Callable[[int], None]:
-    connection = http.client.HTTPConnection(running.host, running.port)
-    headers = {"Authorization": f"Token {running.token}", "Content-Type": "application/json"}
+def p1(scene: Scene, found: Findings) -> None:
+    """A sync run, warm, a fresh process for each, one client."""
+    scene.deploy("hello")
+    loads: dict[str, list[Load]] = {}
 
-    def call(number: int) -> None:
-        body = json.dumps({"name": str(number)})
-        connection.request("POST", "/v1/sync/deployments/hello/rpc/", body, headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        assert answer.status == 200, text
-        assert json.loads(text) == f"Hello {number}", text
+    def measured(name: str, measure: Callable[[], Load]) -> Callable[[], float]:
+        def call() -> float:
+            loads.setdefault(name, []).append(measure())
+            return loads[name][-1].p50
 
-    return call
+        return call
+
+    with ExitStack() as stack:
+        flask = stack.enter_context(peers.plain_flask())
+        framework = stack.enter_context(peers.functions_framework())
+        simple = stack.enter_context(peers.rq_pool("SimpleWorker"))
+        forking = stack.enter_context(peers.rq_pool("Worker"))
+        celery = stack.enter_context(peers.celery_prefork())
+        seconds = scene.seconds
+        ours, theirs = "faaspot: sandboxed, recorded", "functions-framework, gunicorn 4x4"
+        measures = {
+            ours: lambda: one_client(scene.target("hello"), seconds=seconds),
+            "Flask, gunicorn 4x4: the floor": lambda: one_client(flask, seconds=seconds / 2),
+            theirs: lambda: one_client(framework, seconds=seconds / 2),
+            "RQ SimpleWorker, pool of 4": lambda: one_after_the_other(simple.call, seconds=seconds / 2),
+            "RQ Worker, pool of 4": lambda: one_after_the_other(forking.call, seconds=seconds / 2, warm=3),
+            "Celery prefork 4": lambda: one_after_the_other(celery.call, seconds=seconds / 2),
+        }
+        if (docker := peers.docker_run()) is not None:
+            measures["docker run, a container each"] = lambda: one_after_the_other(docker, seconds=0, most=5, warm=1)
+        values = scene.interleaved({name: measured(name, measure) for name, measure in measures.items()})
+    rows = {name: found.row("P1", f"{name}, p50", "ms", took) for name, took in values.items()}
+    for name in measures:
+        found.row("P1", f"{name}, p99", "ms", [load.p99 for load in loads[name]])
+    found.at_most("P1", "sync run, one client, p50 in ms", rows[ours].median, 1.6)
+    found.at_most("P1", "times functions-framework", ratio(rows[ours], rows[theirs]), 3.5)
 
 
-@contextlib.contextmanager
-def rq_caller(running: Platform) -> Iterator[Callable[[int], None]]:
-    """RQ's default Worker on a Redis of its own, of the same binary as the platform's."""
-    binary = next(
-        Path(f"/proc/{pid}/exe").resolve() for pid in running.processes("valkey") or running.processes("redis")
-    )
-    with tempfile.TemporaryDirectory(prefix="faaspot-bench-") as folder:
-        socket = f"{folder}/r.sock"
-        server = subprocess.Popen(
-            [binary, "--port", "0", "--unixsocket", socket, "--appendonly", "yes", "--dir", folder],
-            stdout=subprocess.DEVNULL,
+def p2(scene: Scene, found: Findings) -> None:
+    """The same with 16 and 64 clients."""
+    scene.deploy("hello")
+    with ExitStack() as stack:
+        flask = stack.enter_context(peers.plain_flask())
+        simple = stack.enter_context(peers.rq_pool("SimpleWorker"))
+        forking = stack.enter_context(peers.rq_pool("Worker"))
+        seconds = scene.seconds
+        values = scene.interleaved(
+            {
+                "faaspot, 16 clients": lambda: many_clients(scene.target("hello"), CLIENTS, seconds=seconds).rate,
+                "faaspot, 64 clients": lambda: many_clients(scene.target("hello"), CROWD, seconds=seconds).rate,
+                "Flask, gunicorn 4x4, 16 clients": lambda: many_clients(flask, CLIENTS, seconds=seconds / 2).rate,
+                "RQ SimpleWorker, pool of 4": lambda: simple.many(800),
+                "RQ Worker, pool of 4": lambda: forking.many(160),
+            }
         )
-        eventually(lambda: os.path.exists(socket), 10, "redis")
-        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "rq.cli", "worker", "--url", f"unix://{socket}", "-q", "bench"],
-            env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            queue = Queue("bench", connection=Redis(unix_socket_path=socket))
-
-            def call(number: int) -> None:
-                job = queue.enqueue("warm.hello", str(number))
-                result = job.latest_result(timeout=30)
-                assert result is not None
-                assert result.return_value == f"Hello {number}", result
-
-            yield call
-        finally:
-            worker.terminate()
-            worker.wait()
-            server.terminate()
-            server.wait()
+    rows = {name: found.row("P2", name, "runs/s", rates) for name, rates in values.items()}
+    ours = rows["faaspot, 16 clients"]
+    found.at_least("P2", "runs/s with 16 clients", ours.median, 1500)
+    found.at_least("P2", "times RQ SimpleWorker", ratio(ours, rows["RQ SimpleWorker, pool of 4"]), 1.0)
+    found.at_least("P2", "times RQ Worker", ratio(ours, rows["RQ Worker, pool of 4"]), 5.0)
 
 
-def row(name: str, took: list[float], base: float) -> str:
-    cuts = statistics.quantiles(took, n=100)
-    return f"| {name} | {cuts[49]:.2f} | {cuts[94]:.2f} | {cuts[98]:.2f} | {cuts[49] / base:.2f} |"
+def p3(scene: Scene, found: Findings) -> None:
+    """The process kept between runs."""
+    scene.deploy("kept", reuse=True)
+    scene.deploy("hello")
+    target, seconds = scene.target("kept"), scene.seconds
+    values = scene.interleaved(
+        {
+            "reuse, one client, p50": lambda: one_client(target, seconds=seconds).p50,
+            "a fresh process each, one client, p50": lambda: one_client(scene.target("hello"), seconds=seconds).p50,
+            "reuse, 16 clients": lambda: many_clients(target, CLIENTS, seconds=seconds).rate,
+        }
+    )
+    units = {"reuse, 16 clients": "runs/s"}
+    rows = {name: found.row("P3", name, units.get(name, "ms"), figures) for name, figures in values.items()}
+    found.at_most("P3", "reuse, one client, p50 in ms", rows["reuse, one client, p50"].median, 0.9)
+    found.at_least("P3", "reuse, runs/s with 16 clients", rows["reuse, 16 clients"].median, 3000)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--runs", type=int, default=300)
-    runs = parser.parse_args().runs
-    setup = "root" if os.geteuid() == 0 else "user"
-    with platform(setup) as running:
-        running.deploy("hello", HELLO)
-        ours = measure(faaspot_caller(running), runs)
-        with rq_caller(running) as call:
-            theirs = measure(call, runs)
-        again = measure(faaspot_caller(running), runs)
-    base = statistics.median(theirs)
-    where = f"{machine.platform()}, {os.cpu_count()} cores, Python {machine.python_version()}, rq {version('rq')}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {where}, as {setup}")
-    print("| one client, one after the other, ms | p50 | p95 | p99 | p50 / RQ's |\n|---|---|---|---|---|")
-    print(row("faaspot, sync run over HTTP, sandboxed, recorded", ours, base))
-    print(row("RQ default Worker, enqueue to result, no isolation, no record", theirs, base))
-    print(row("faaspot again", again, base))
+def p9(scene: Scene, found: Findings) -> None:
+    """40 runs of fibo(10), one after the other."""
+    scene.deploy("fibo", FIBO)
 
+    def forty() -> float:
+        begin = time.perf_counter()
+        for _ in range(40):
+            answer = scene.platform.run("fibo")
+            assert answer.status == 200, answer
+            assert answer.json == 55, answer
+        return (time.perf_counter() - begin) * 1000 / 40
 
-if __name__ == "__main__":
-    main()
+    forty()
+    row = found.row(
+        "P9", "faaspot, 40 x fibo(10), a new connection each, per run", "ms", scene.interleaved({"": forty})[""]
+    )
+    found.at_most("P9", "ms a run", row.median, 3.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Request
-from faaspot_runner.sandbox.run import Outcome
+from faaspot_runner.sandbox.outcome import Outcome
 
 
 class Boom(Exception):

@@ -30,6 +30,8 @@ from faaspot_runner.contract.failpoints import arm, reach
 BATCH = 256
 BATCH_BYTES = 16 * 1024 * 1024
 """What a batch should stay below: the next one's length goes by the size of the last one's events."""
+GATHER_SECONDS = 0.005
+"""How long more events are waited for once one has come: a short run's start and end are one write then, not two."""
 WAIT_SECONDS = 0.5
 """Of one read; as long as a signal may go unnoticed."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -43,7 +45,7 @@ LATE_SECONDS = 120.0
 DRAIN_SECONDS = 8.0
 """How long a stopping recorder goes on applying what still comes in."""
 
-Apply = Callable[[Sequence[Event]], None]
+Apply = Callable[[Sequence[Event]], object]
 _log = structlog.get_logger(__name__)
 
 
@@ -78,7 +80,7 @@ class Recorder:
         try:
             reports = self.stream.read(self._count, seconds)
             if reports:
-                self._take(reports)
+                self._take(self._gathered(reports))
         except Unavailable as error:
             _log.warning("events wait", reason=error.message)
         except Exception:  # noqa: BLE001 (the process's outer loop: it logs and goes on)
@@ -87,6 +89,13 @@ class Recorder:
             return len(reports)
         self.stream.read_again()
         return None
+
+    def _gathered(self, reports: list[Report]) -> list[Report]:
+        """With what comes in the next moment, unless the batch is full."""
+        if len(reports) < self._count:
+            self.stop.wait(GATHER_SECONDS)
+            reports = [*reports, *self.stream.more(self._count - len(reports))]
+        return reports
 
     def _take(self, reports: Sequence[Report]) -> None:
         self._count = _next_count(reports)
@@ -158,7 +167,7 @@ def record(settings: Settings, ready: int | None = None) -> int:
         target=courier.run, args=(services.courier, stop, CALLBACK_SECONDS), name="courier", daemon=True
     )
     telling.start()
-    Recorder(ReportStream.open(settings), services.recorder.apply, stop, pulse.tell).run()
+    Recorder(ReportStream.open(settings), services.recorder.apply_reported, stop, pulse.tell).run()
     beside.join(DRAIN_SECONDS)
     return 0
 

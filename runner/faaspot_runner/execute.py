@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -21,10 +20,10 @@ from dataclasses import dataclass, replace
 
 from faaspot_runner.blobs import BlobError, Blobs, Contexts
 from faaspot_runner.contract import (
-    MAX_LOG_BYTES,
     BuildOutcome,
     BuildRequest,
     Error,
+    Marks,
     Reason,
     RunEnded,
     RunRequest,
@@ -40,8 +39,9 @@ from faaspot_runner.report import BuildLog, LiveLog
 from faaspot_runner.runtimes.channels import Channels, StoppedError, Warm
 from faaspot_runner.runtimes.spot_socket import Prepared, SpotClient, SpotGoneError
 from faaspot_runner.sandbox.cgroups import RunSlots
-from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
+from faaspot_runner.sandbox.outcome import Outcome, request_frame
 from faaspot_runner.sandbox.spec import run_environ
+from faaspot_runner.seat import Seat
 
 log = logging.getLogger(__name__)
 
@@ -129,14 +129,38 @@ class _Story:
         age = time.monotonic() - lease.taken
         self._queue_ms = max(0.0, (means.clock.now() - age - request.accepted) * 1000) if request.accepted else None
 
-    def timings(self, **parts: float | bool | None) -> Timings:
+    def timings(self, outcome: Outcome | None = None, **parts: float | bool | dict[str, float] | None) -> Timings:
         since = (time.monotonic() - self._lease.taken) * 1000
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in parts.items()}
         return Timings(
             queue_ms=round(self._queue_ms, 3) if self._queue_ms is not None else None,
             total_ms=round(since + (self._queue_ms or 0.0), 3),
+            marks=self._marks(outcome),
             **rounded,  # type: ignore[arg-type]
         )
+
+    def _marks(self, outcome: Outcome | None) -> Marks:
+        """What is known of the way until now. A wake-up that was said again has no word of the first one's way."""
+        request, accepted = self._request, self._request.accepted
+        if not accepted:
+            return Marks()
+        offset = self._means.clock.now() - time.monotonic() - accepted
+        at = {"taken": self._lease.taken, "reported": time.monotonic()}
+        if outcome is not None:
+            at |= {
+                name: moment
+                for name, moment in (
+                    ("forked", outcome.forked),
+                    ("started", outcome.began),
+                    ("finished", outcome.finished),
+                )
+                if moment is not None
+            }
+        marks = {name: (moment + offset) * 1000 for name, moment in at.items()}
+        if isinstance(request, RunRequest):
+            said = (("committed", request.committed), ("queued", request.queued))
+            marks |= {name: (moment - accepted) * 1000 for name, moment in said if moment}
+        return Marks(**{name: round(max(0.0, mark), 3) for name, mark in marks.items()})
 
     def end(
         self,
@@ -231,7 +255,7 @@ class _Run(_Story):
         except SandboxError as error:
             return _only(self._not_started(error))
         environ = run_environ(self._run.execution_id, self._run.attempt, self._run.traceparent)
-        return self._drive(warm, request_frame(self._run.args, context, environ))
+        return self._drive(warm, request_frame(self._run.args, context, environ, keep=self._spec.reuse))
 
     # ------------------------------------------------------------ a place to run
 
@@ -266,7 +290,8 @@ class _Run(_Story):
 
     def _drive(self, warm: Warm, frame: bytes) -> Ended | None:
         """Run it in the sandbox. What it occupied is given back after its end was reported, or at once without one."""
-        seat = _Seat(self._means, warm, self._lease)
+        means = self._means
+        seat = Seat(means.channels, means.slots, means.client, warm, self._lease)
         event = None
         try:
             if warm.log:
@@ -293,8 +318,10 @@ class _Run(_Story):
         if outcome.status == "Cancelled":
             return self.stopped(whole)
         timings = self.timings(
+            outcome,
             start_ms=(began - self._lease.taken) * 1000 - warm.import_ms * warm.cold + (outcome.start_ms or 0.0),
             import_ms=warm.import_ms if warm.cold else None,
+            imports=dict(warm.imports) if warm.cold and warm.imports else None,
             run_ms=outcome.run_ms,
             cold=warm.cold,
         )
@@ -319,58 +346,6 @@ class _Run(_Story):
         if outcome.reason != "lost" or not isinstance(known, SandboxError) or known.reason is None:
             return outcome
         return replace(outcome, reason=known.reason, error=known.error)
-
-
-class _Seat:
-    """What one run occupies in a sandbox: a channel and, in the cgroup grade, a slot."""
-
-    def __init__(self, means: Means, warm: Warm, lease: Lease) -> None:
-        self._means = means
-        self._warm = warm
-        self._lease = lease
-        self._reusable = False
-        self._slots = means.slots if warm.counted else None
-        try:
-            self._slot = self._slots.acquire(warm.spec.limits, sandbox=warm.sandbox) if self._slots else None
-        except OSError:
-            means.channels.release(warm)
-            raise
-
-    def run(self, frame: bytes, deadline: float, on_log: Callable[[bytes], None]) -> Outcome:
-        """One `run_once`; the lease's word stops it."""
-        stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._lease.on_stop(lambda: os.eventfd_write(stop, 1))
-        try:
-            outcome = run_once(
-                self._warm.channel,
-                frame,
-                id=self._lease.request.execution_id,
-                limits=self._warm.spec.limits,
-                deadline=deadline,
-                slot=self._slot,
-                cancelled=stop,
-                on_log=on_log,
-                log_limit=MAX_LOG_BYTES - len(self._warm.log.encode("utf-8", "replace")),
-            )
-        finally:
-            self._lease.on_stop(None)
-            os.close(stop)
-        self._reusable = outcome.reason not in ("refused", "lost", "broken")
-        return outcome
-
-    def settle(self) -> None:
-        """Wait for the death of what was killed, then give the slot and the channel back."""
-        try:
-            if not self._warm.channel.settle():
-                log.error("a process of %s does not die, sandbox %s is killed", self._lease.job, self._warm.sandbox)
-                self._means.client.suspect(self._warm.sandbox, stuck=True)
-        finally:
-            if self._slots and self._slot:
-                self._slots.release(self._slot)
-            if self._reusable:
-                self._means.channels.release(self._warm)
-            else:
-                self._means.channels.discard(self._warm)
 
 
 class _Build(_Story):

@@ -81,6 +81,7 @@ class Keeper:
     def _round(self) -> None:
         if self._due("used", USED_SECONDS):
             self._spot.used(self._channels.used(), len(self._leases))
+            self._channels.tidy()
         if self._due("renew", LEASE_RENEW_SECONDS):
             self._leases.renew()
             self._clock.set(self._redis.time())

@@ -7,9 +7,11 @@ jobs and the `RunStarted` report happen together or not at all. Keys and values 
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -26,34 +28,49 @@ from faaspot_runner.contract import (
     dump,
     job_id,
     lease_key,
+    load,
 )
+from faaspot_runner.line import Lines, Script
 
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = LEASE_SECONDS - 5.0
 """A run whose lease was not renewed for this long, by the worker's own clock, is killed: 5 s before it runs out."""
 
+# Answers {0} for a wake-up that is nobody's any more, {1, cancelled, data} for one that is ours now, {2, data} for a
+# job without a token beside its data: it has to be read, and claimed by the token in it.
+#
 # The lease's value names this delivery alone, so a claim that is sent again because its answer was lost finds its own;
 # a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that is out of
 # memory refuses at SET, the first write that needs any, and nothing has changed.
 _CLAIM = """
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  redis.call('LREM', KEYS[3], 1, ARGV[3])
-  return {0, 0}
+local token, data = ARGV[1], false
+if token == '' then
+  data, token = unpack(redis.call('HMGET', KEYS[5], 'data', 'token'))
+  if data and not token then return {2, data} end
+end
+if token then
+  local value = token .. ' ' .. ARGV[4]
+  if redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == value then
+    redis.call('LREM', KEYS[3], 1, ARGV[3])
+    redis.call('ZADD', KEYS[4], '+inf', ARGV[4])
+    redis.call('HSET', KEYS[5], 'status', 'started', 'worker_name', ARGV[7])
+    redis.call('HSET', KEYS[6], 'state', 'busy', 'current_job', ARGV[3])
+    local cancelled = redis.call('EXISTS', KEYS[2])
+    if cancelled == 0 then redis.call('XADD', KEYS[7], '*', 'event', ARGV[5] .. token .. ARGV[6]) end
+    return {1, cancelled, data}
+  end
 end
 redis.call('LREM', KEYS[3], 1, ARGV[3])
-redis.call('ZADD', KEYS[4], '+inf', ARGV[4])
-redis.call('HSET', KEYS[5], 'status', 'started', 'worker_name', ARGV[6])
-redis.call('HSET', KEYS[6], 'state', 'busy', 'current_job', ARGV[3])
-local cancelled = redis.call('EXISTS', KEYS[2])
-if cancelled == 0 and ARGV[5] ~= '' then redis.call('XADD', KEYS[7], '*', 'event', ARGV[5]) end
-return {1, cancelled}
+return {0}
 """
 _RENEW = """
 local kept = 0
 if redis.call('GET', KEYS[1]) == ARGV[1] then kept = redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return {kept, redis.call('EXISTS', KEYS[2])}
 """
+
+_TOKEN = "@token@"  # noqa: S105 (stands where the script puts the token)
 
 Request = RunRequest | BuildRequest
 Ending = Literal["cancelled", "lost", "stopped"]
@@ -155,7 +172,7 @@ class Leases:
         self._place = place
         self._spot = spot
         self._clock = clock
-        self._claim = client.register_script(_CLAIM)
+        self._claim = Script(Lines(client), _CLAIM)
         self._renew = client.register_script(_RENEW)
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -164,44 +181,69 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
-    def take(self, request: Request, *, silent: bool = False) -> Lease | None:
-        """The lease of the request's attempt, None if another delivery of it has or had it.
+    def claim(self, identifier: str) -> Lease | None:
+        """The lease of a wake-up, in one step with the look at its job; None if there is nothing to run.
 
-        Reports `RunStarted` unless the execution was cancelled (the lease then says so) or `silent`. Raises
-        redis.RedisError; then nothing was taken, or the lease runs out by itself.
+        That is: another delivery of it has or had the lease, the job is gone (its attempt has ended), or it is no
+        request of this platform. Reports `RunStarted` unless the execution was cancelled; the lease then says so.
+        Raises redis.RedisError; then nothing was taken, or the lease runs out by itself.
         """
+        member = self._member(identifier)
+        state, *answer = self._ask(identifier, "", member)
+        if state == 0:
+            log.info("%s is a duplicate wake-up, or its attempt has ended", identifier)
+            return None
+        request = parsed(identifier, answer[-1])
+        if request is None:
+            self._discard(identifier, member)
+            return None
+        return self.take(request) if state == 2 else self._hold(Lease(request, member), bool(answer[0]))
+
+    def take(self, request: Request) -> Lease | None:
+        """The same for a request that is known already."""
         job = job_id(request.execution_id, request.attempt)
-        lease = Lease(request, f"{job}:{self._place.worker}.{next(self._numbers)}")
+        member = self._member(job)
+        state, *answer = self._ask(job, request.token, member)
+        return self._hold(Lease(request, member), bool(answer[0])) if state == 1 else None
+
+    def _member(self, job: str) -> str:
+        return f"{job}:{self._place.worker}.{next(self._numbers)}"
+
+    def _ask(self, job: str, token: str, member: str) -> list[Any]:
+        """Run the script. `token` "": that of the job's hash."""
+        execution_id, attempt = _attempt_of(job)
         place = self._place
-        taken, cancelled = cast(
-            tuple[int, int],
+        before, _, after = dump(self._started(execution_id, attempt)).partition(_TOKEN)
+        return cast(
+            list[Any],
             self._claim(
                 keys=[
-                    lease_key(request.execution_id, request.attempt),
-                    cancel_key(request.execution_id),
+                    lease_key(execution_id, attempt),
+                    cancel_key(execution_id),
                     place.intermediate,
                     place.started,
                     job_key(job),
                     place.worker_key,
                     REPORTS,
                 ],
-                args=[
-                    lease.value,
-                    int(LEASE_SECONDS * 1000),
-                    job,
-                    lease.member,
-                    "" if silent else dump(self._started(request)),
-                    place.worker,
-                ],
+                args=[token, int(LEASE_SECONDS * 1000), job, member, before, after, place.worker],
             ),
         )
-        if not taken:
-            return None
+
+    def _hold(self, lease: Lease, cancelled: bool) -> Lease:
         if cancelled:
             lease.end("cancelled")
         with self._lock:
             self._held[lease.member] = lease
         return lease
+
+    def _discard(self, job: str, member: str) -> None:
+        """Take a wake-up away that is none of ours, and whatever was noted of it."""
+        with self._redis.pipeline() as pipe:
+            pipe.lrem(self._place.intermediate, 1, job)
+            pipe.zrem(self._place.started, member)
+            pipe.delete(job_key(job), lease_key(*_attempt_of(job)))
+            pipe.execute()
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease whose end was reported or will not be."""
@@ -252,14 +294,25 @@ class Leases:
         with self._lock:
             return tuple(self._held.values())
 
-    def _started(self, request: Request) -> RunStarted:
+    def _started(self, execution_id: str, attempt: int) -> RunStarted:
+        """The report of a start; the script puts the token in."""
         return RunStarted(
-            execution_id=request.execution_id,
-            attempt=request.attempt,
-            token=request.token,
-            spot=self._spot,
-            at=self._clock.now(),
+            execution_id=execution_id, attempt=attempt, token=_TOKEN, spot=self._spot, at=self._clock.now()
         )
+
+
+def parsed(identifier: str, data: bytes) -> Request | None:
+    """The request in a job's data: JSON of [function, instance, [request text], keywords], perhaps under zlib."""
+    try:
+        _, _, (text,), _ = json.loads(data if data.startswith(b"[") else zlib.decompress(data))
+        request = load(text)
+        if isinstance(request, RunRequest | BuildRequest):
+            return request
+        problem: object = f"a {type(request).__name__} is not for a worker"
+    except (ValueError, TypeError, zlib.error) as error:
+        problem = error
+    log.error("the job %s is not a request of this platform and is dropped: %s", identifier, problem)
+    return None
 
 
 def recover(client: redis.Redis, place: Place, seen: frozenset[str]) -> frozenset[str]:
@@ -297,8 +350,13 @@ def sweep_started(client: redis.Redis, place: Place) -> None:
 
 
 def _lease_of(job: str) -> str:
+    return lease_key(*_attempt_of(job))
+
+
+def _attempt_of(job: str) -> tuple[str, int]:
+    """Execution id and attempt of a job's id."""
     execution_id, _, attempt = job.rpartition("-")
-    return lease_key(execution_id, int(attempt) if attempt.isdecimal() else 0)
+    return execution_id, int(attempt) if attempt.isdecimal() else 0
 
 
 def _text(value: bytes | str) -> str:

@@ -24,10 +24,30 @@ from faaspot_runner.contract import (
     reply_key,
 )
 from faaspot_runner.lease import Lease, Place, job_key
+from faaspot_runner.line import Lines, Script
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+# Whoever has the lease: the attempt has its end now. Who else runs it hears at its next renewal to stop. A server that
+# is out of memory refuses at the first write, and nothing has changed.
+_END = """
+if ARGV[2] ~= '' then
+  redis.call('RPUSH', KEYS[1], ARGV[1])
+  redis.call('EXPIRE', KEYS[1], ARGV[2])
+end
+redis.call('XADD', KEYS[2], '*', 'event', ARGV[1])
+redis.call('SET', KEYS[3], ARGV[3], 'EX', ARGV[4])
+if ARGV[5] ~= '' then redis.call('EXPIRE', KEYS[4], ARGV[5]) end
+redis.call('ZREM', KEYS[5], ARGV[6])
+redis.call('DEL', KEYS[6])
+if ARGV[7] == '' then
+  redis.call('HSET', KEYS[7], 'state', 'idle')
+  redis.call('HDEL', KEYS[7], 'current_job')
+end
+redis.call('HINCRBY', KEYS[7], ARGV[8], 1)
+redis.call('HINCRBYFLOAT', KEYS[7], 'total_working_time', ARGV[9])
+"""
 # A lease that another worker has taken meanwhile is its, and so is the job. Without any lease the job is nobody's.
 _LEAVE = """
 redis.call('ZREM', KEYS[3], ARGV[2])
@@ -54,6 +74,7 @@ class Reporter:
         self._redis = client
         self._place = place
         self._wait = wait
+        self._end = Script(Lines(client), _END)
 
     def ended(self, lease: Lease, event: RunEnded, *, reply: bool, live: bool, busy: bool) -> bool:
         """Deliver the end; True when Redis has it. `busy`: other runs of this worker go on; `live`: it has a live log.
@@ -80,24 +101,28 @@ class Reporter:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _send(self, lease: Lease, event: RunEnded, reply: bool, live: bool, busy: bool) -> None:
-        text = dump(event)
-        with self._redis.pipeline() as pipe:
-            if reply:
-                key = reply_key(event.execution_id)
-                pipe.rpush(key, text)
-                pipe.expire(key, REPLY_SECONDS)
-            pipe.xadd(REPORTS, {"event": text})
-            # Whoever has the lease: the attempt has its end now. Who else runs it hears at its next renewal to stop.
-            pipe.set(lease_key(event.execution_id, event.attempt), LEASE_DONE, ex=LEASE_DONE_SECONDS)
-            if live:
-                pipe.expire(log_key(event.execution_id), LEASE_DONE_SECONDS)
-            pipe.zrem(self._place.started, lease.member)
-            pipe.delete(job_key(lease.job))
-            self._idle(pipe, busy)
-            counter = "successful_job_count" if event.status == "Success" else "failed_job_count"
-            pipe.hincrby(self._place.worker_key, counter, 1)
-            pipe.hincrbyfloat(self._place.worker_key, "total_working_time", round(time.monotonic() - lease.taken, 6))
-            pipe.execute()
+        self._end(
+            keys=[
+                reply_key(event.execution_id),
+                REPORTS,
+                lease_key(event.execution_id, event.attempt),
+                log_key(event.execution_id),
+                self._place.started,
+                job_key(lease.job),
+                self._place.worker_key,
+            ],
+            args=[
+                dump(event),
+                REPLY_SECONDS if reply else "",
+                LEASE_DONE,
+                LEASE_DONE_SECONDS,
+                LEASE_DONE_SECONDS if live else "",
+                lease.member,
+                "busy" if busy else "",
+                "successful_job_count" if event.status == "Success" else "failed_job_count",
+                round(time.monotonic() - lease.taken, 6),
+            ],
+        )
 
     def _leave(self, lease: Lease, busy: bool) -> None:
         with self._redis.pipeline() as pipe:

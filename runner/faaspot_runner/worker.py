@@ -1,6 +1,6 @@
 """The RQ worker of a spot: one queue, many executions in flight, no work horse.
 
-The main thread takes a wake-up out of the queue only when one of the threads is free to run it; a keeper thread renews
+A wake-up is taken out of the queue only by a thread that is free to run it, one at a time; a keeper thread renews
 the leases and does the housekeeping. RQ sees an ordinary worker (`rq info` tells queues, workers and counts), but
 decides nothing: no timeout, no retry, no job marked as failed. Started by the spot, with which it dies::
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import logging
 import os
 import signal
@@ -19,10 +18,8 @@ import socket
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import redis
 from rq import Queue, worker_registration
@@ -35,13 +32,14 @@ from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.connections import connect
-from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, BuildRequest, RunRequest, load
+from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, RunRequest
 from faaspot_runner.contract.failpoints import arm, reach
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.execute import Executor, Means
 from faaspot_runner.keeper import Keeper
-from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request, job_key
+from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request
 from faaspot_runner.lifeline import die_with, many_descriptors
+from faaspot_runner.line import Lines
 from faaspot_runner.report import LiveLogs, Reporter
 from faaspot_runner.runtimes.channels import Channels
 from faaspot_runner.runtimes.spot_socket import Heard, SpotClient, SpotGoneError
@@ -71,7 +69,9 @@ class SpotWorker(BaseWorker):
         self._place = runs.place
         self._runs = runs
         self._threads = threads
-        self._free = threading.BoundedSemaphore(threads)
+        self._lines = Lines(connection)
+        self._turn = threading.Lock()
+        self._taken = 0
         self._stopping = False
         self._suspended = False
 
@@ -87,28 +87,42 @@ class SpotWorker(BaseWorker):
         signal.signal(signal.SIGTERM, self.request_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C at the terminal is the spot's to hear
         self._announce()
-        taken = 0
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="run") as pool:
-            while not self._stopping:
-                if not self._free.acquire(timeout=DEQUEUE_SECONDS):
-                    continue
-                identifier = None if self._suspended else self._take()
-                if identifier is None:
-                    self._free.release()
-                    continue
-                taken += 1
-                pool.submit(self._serve, identifier)
+        threads = [threading.Thread(target=self._stand, name=f"run-{n}", daemon=True) for n in range(self._threads)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(DEQUEUE_SECONDS)  # in turns: a signal is handled between two of them
         self._leave()
-        return taken > 0
+        return self._taken > 0
 
     def request_stop(self, signum: int = 0, frame: object = None) -> None:
         """Take no more. Only sets a flag: a lock that this very thread holds could not be had in a signal handler."""
         self._stopping = True
 
+    def _stand(self) -> None:
+        """One thread: one after the other waits for a wake-up, and who gets one runs it itself.
+
+        To hand it to another thread would cost two changes of context in the middle of each run's way.
+        """
+        while True:
+            with self._turn:
+                while (identifier := None if self._suspended else self._take()) is None:
+                    if self._stopping:
+                        return
+                    if self._suspended:
+                        time.sleep(DEQUEUE_SECONDS)
+                self._taken += 1
+            self._serve(identifier)
+
     def _take(self) -> str | None:
-        """The id of the next job, moved to the intermediate list until it is claimed."""
+        """The id of the next job, moved to the intermediate list until it is claimed; None after a while."""
+        if self._stopping:
+            return None
         try:
-            moved = self.connection.blmove(self._place.waiting, self._place.intermediate, DEQUEUE_SECONDS)
+            moved = self._lines.ask(
+                "BLMOVE", self._place.waiting, self._place.intermediate, "LEFT", "RIGHT", DEQUEUE_SECONDS
+            )
         except redis.RedisError as error:
             log.warning("Redis is away, trying again: %s", error)
             time.sleep(DEQUEUE_SECONDS)
@@ -126,8 +140,6 @@ class SpotWorker(BaseWorker):
             # A defect of ours must not take the worker's other runs with it; the lease runs out, another attempt is
             # made.
             log.exception("the wake-up %s failed inside the platform", identifier)
-        finally:
-            self._free.release()
 
     # ------------------------------------------------------------ what RQ sees
 
@@ -181,16 +193,7 @@ class SpotWorker(BaseWorker):
 class Runs:
     """Wake-ups to ends: parse, claim, execute, report."""
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        place: Place,
-        leases: Leases,
-        executor: Executor,
-        reporter: Reporter,
-        live: LiveLogs,
-    ) -> None:
-        self._redis = client
+    def __init__(self, place: Place, leases: Leases, executor: Executor, reporter: Reporter, live: LiveLogs) -> None:
         self.place = place
         self._leases = leases
         self._executor = executor
@@ -204,19 +207,13 @@ class Runs:
 
     def serve(self, identifier: str) -> None:
         """One wake-up. Raises redis.RedisError if it could not be claimed; then it stays where it was."""
-        data = cast(bytes | None, self._redis.hget(job_key(identifier), "data"))
-        request = _parsed(identifier, data) if data is not None else None
-        if request is None:
-            self._drop(identifier)
-            return
         reach("after_dequeue")
-        lease = self._leases.take(request)
+        lease = self._leases.claim(identifier)
         if lease is None:
-            log.info("%s is a duplicate wake-up", identifier)
             return
         try:
-            with log_module.about(request):
-                self._run(request, lease)
+            with log_module.about(lease.request):
+                self._run(lease.request, lease)
         finally:
             self._leases.drop(lease)
 
@@ -236,27 +233,6 @@ class Runs:
             self._reporter.ended(lease, ended.event, reply=reply, live=followed, busy=busy)
         finally:
             ended.settle()
-
-    def _drop(self, identifier: str) -> None:
-        """Take a wake-up away that has no job (its attempt has ended) or is none of ours."""
-        with self._redis.pipeline() as pipe:
-            pipe.lrem(self.place.intermediate, 1, identifier)
-            pipe.delete(job_key(identifier))
-            pipe.execute()
-
-
-def _parsed(identifier: str, data: bytes) -> Request | None:
-    """The request in a job's data: zlib of the JSON of [function, instance, [request text], keywords]."""
-    try:
-        _, _, (text,), _ = json.loads(zlib.decompress(data))
-        request = load(text)
-        if isinstance(request, RunRequest | BuildRequest):
-            return request
-        problem: object = f"a {type(request).__name__} is not for a worker"
-    except (ValueError, TypeError, zlib.error) as error:
-        problem = error
-    log.error("the job %s is not a request of this platform and is dropped: %s", identifier, problem)
-    return None
 
 
 # ---------------------------------------------------------------- the process
@@ -289,9 +265,9 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     place = Place(queue=queue, worker=name)
     clock = RedisClock()
     leases = Leases(client, place, settings.ip, clock)
-    channels = Channels(spot)
     cgroups = Cgroups.described(spot.cgroups) if spot.cgroups else None
     slots = cgroups.slots(name) if cgroups else None
+    channels = Channels(spot, slots=slots)
     hurry = threading.Event()
     live = LiveLogs(client)
     blobs = Blobs(settings.blob_directory)
@@ -308,7 +284,7 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
             cold_start_timeout=settings.cold_start_timeout,
         )
     )
-    runs = Runs(client, place, leases, executor, Reporter(client, place, hurry.wait), live)
+    runs = Runs(place, leases, executor, Reporter(client, place, hurry.wait), live)
     wait_for(client)
     threads = settings.build_threads if queue == QUEUE_BUILDS else settings.threads
     worker = SpotWorker(queue, name=name, connection=client, runs=runs, threads=threads)

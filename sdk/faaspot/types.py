@@ -70,15 +70,35 @@ class Nested(Field[R]):
         return self.kind(record.get(self.name) or {})
 
 
+class Marks(Record):
+    """When each step was, in milliseconds after the execution was accepted; None where it was not, or nobody saw it.
+
+    `forked`: the run's process was there; `started` and `finished`: `main`, by its own process' word; `reported`: the
+    worker had the end ready; `recorded`: so had the record; `answered`: a waiting caller was given it.
+    """
+
+    committed = Field[float | None]()
+    queued = Field[float | None]()
+    taken = Field[float | None]()
+    forked = Field[float | None]()
+    started = Field[float | None]()
+    finished = Field[float | None]()
+    reported = Field[float | None]()
+    recorded = Field[float | None]()
+    answered = Field[float | None]()
+
+
 class Timings(Record):
     """Milliseconds; None where the execution did not come so far. `cold`: a sandbox had to be started."""
 
     queue_ms = Field[float | None]()
     start_ms = Field[float | None]()
     import_ms = Field[float | None]()
+    imports = Field[dict[str, float] | None]()
     run_ms = Field[float | None]()
     total_ms = Field[float | None]()
     cold = Field[bool | None]()
+    marks = Nested(Marks)
 
 
 class Usage(Record):
@@ -160,6 +180,7 @@ class Settings(Record):
     python = Field[str]()
     runtime = Field[str]()
     sdist = Field[bool]()
+    reuse = Field[bool]()
     description = Field[str | None]()
     egress = Field[list[str] | None]()
     retries = Field[int | None]()
@@ -272,7 +293,7 @@ class SettingsFields(TypedDict, total=False):
     runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
     that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
     before the first of them; `max_age` seconds that a run may wait for its start; `callback_url` who is told of
-    each end; `concurrency` runs at a time per spot; `reuse` one process for several runs.
+    each end; `concurrency` runs at a time per spot; `reuse` one process for run after run.
     """
 
     timeout: float
@@ -288,7 +309,7 @@ class SettingsFields(TypedDict, total=False):
     retries: int
     retry_on: Sequence[str]
     retry_backoff: float
-    reuse: int | bool
+    reuse: bool
     description: str
     max_age: float
     callback_url: str

@@ -20,7 +20,7 @@ from faaspot_api.domain.model import Filter, RunOptions
 from faaspot_api.keys import new_pair
 from faaspot_api.restore import restore
 from faaspot_api.settings import Settings
-from faaspot_api.store import executions, tables
+from faaspot_api.store import backlog, tables
 from faaspot_api.store.engine import Store
 from faaspot_api.supervisor.directory import DataDirectory
 from tests.control_plane import ADMIN, Plane, control_plane, failed
@@ -133,9 +133,9 @@ def test_a_backup_is_of_one_moment_while_others_write(tmp_path: Path, full: Call
     said = full("")
     store = Store(said.database)
     with control_plane(said.data_dir, said.database) as plane, store.read_at_one_moment() as transaction:
-        before = executions.backlog(transaction)
+        before = backlog.standing(transaction)
         plane.run()
-        assert executions.backlog(transaction) == before
+        assert backlog.standing(transaction) == before
     store.close()
 
 

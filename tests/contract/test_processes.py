@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import ApiError, Unavailable
-from faaspot_api.store import executions, tables
+from faaspot_api.store import backlog, tables
 from faaspot_runner.contract import RunEnded
 from tests.control_plane import ADMIN, Plane, control_plane, ended, failed, started
 from tests.postgres_servers import BINARIES, MISSING, PostgresServer, running_postgres
@@ -163,4 +163,4 @@ def test_reconcilers_in_many_processes_make_one_attempt_of_a_lost_one(plane: Pla
     pool.map(apply, [late], chunksize=1)
     assert {plane.record(uuid).status for uuid in uuids} == {"Pending"}
     with plane.store.read() as transaction:
-        assert len(executions.backlog(transaction)) == 1
+        assert len(backlog.standing(transaction)) == 1

@@ -22,7 +22,8 @@ from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import LOG_START, Attempt, Queue
 from faaspot_api.queue.clients import RECORDER
 from faaspot_api.queue.inline import InlineQueue
-from faaspot_api.queue.rq import CROWDED, ROOM, RedisQueue
+from faaspot_api.queue.memory import CROWDED, ROOM
+from faaspot_api.queue.rq import RedisQueue
 from faaspot_runner import contract
 from faaspot_runner.contract import (
     QUEUE_BACKGROUND,

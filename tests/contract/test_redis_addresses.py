@@ -24,8 +24,11 @@ from faaspot_api.errors import Unavailable
 from faaspot_api.queue.clients import open_client, translated
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_runner.connections import connect, connect_async
+from faaspot_runner.contract import QUEUE_SYNC
 from faaspot_runner.contract.sentinels import Sentinels, sentinels
+from faaspot_runner.line import Lines
 from faaspot_runner.settings import Settings
+from tests.contract.test_queue import attempt, run
 from tests.platforms import eventually
 from tests.redis_sentinels import GUARDS, SERVICE, Watched, free_ports, running_watched
 from tests.redis_servers import PASSWORD, RedisServer, running_redis
@@ -81,8 +84,11 @@ def test_after_a_failover_both_halves_find_the_new_master_by_themselves(
     watched: Watched, runner_settings: Callable[[str], Settings]
 ) -> None:
     queue, worker = RedisQueue(open_client(watched.url, PASSWORD, GUARDS)), connect(runner_settings(watched.url), 2.0)
+    lines = Lines(worker)
     queue.beat("before")
     assert worker.get("faaspot:recorder") == b"before"
+    assert lines.ask("GET", "faaspot:recorder") == b"before"
+    queue.enqueue_run(run(), QUEUE_SYNC)
     watched.kill_master()
 
     def written() -> bool:
@@ -93,6 +99,10 @@ def test_after_a_failover_both_halves_find_the_new_master_by_themselves(
 
     eventually(written, 30, "the queue writes to the new master")
     assert eventually(lambda: _get(worker), 20, "the worker reads from it") == b"after"
+    assert lines.ask("GET", "faaspot:recorder") == b"after"
+    queue.enqueue_run(run(2), QUEUE_SYNC)
+    assert queue.enqueue_and_wait(run(3), QUEUE_SYNC, 0.01) is None
+    assert queue.queued([attempt(run(2)), attempt(run(3))]) == {attempt(run(2)), attempt(run(3))}
 
     async def spot() -> object:
         client = connect_async(runner_settings(watched.url), 2.0)

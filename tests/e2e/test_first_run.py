@@ -256,6 +256,26 @@ def test_records_are_complete(platform: Platform) -> None:
     assert record["usage"]["max_memory_mb"] >= 25
 
 
+STEPS = ("committed", "queued", "taken", "forked", "started", "finished", "reported", "recorded", "answered")
+
+
+def answered(platform: Platform, uuid: str) -> dict[str, float] | None:
+    """The marks of a run once its answer is among them."""
+    marks: dict[str, float] = platform.record(uuid)["timings"]["marks"]
+    return marks if marks.get("answered") else None
+
+
+def test_why_a_run_was_slow_is_on_record(platform: Platform) -> None:
+    removed(platform, "steps")
+    platform.deploy("steps", "import time\n\ndef main(args, context):\n    time.sleep(0.2)\n")
+    uuid = platform.run("steps").headers["Execution-Id"]
+    marks = eventually(lambda: answered(platform, uuid), 5, "the answer is noted")
+    assert sorted(STEPS, key=lambda step: marks[step]) == list(STEPS)
+    assert marks["finished"] - marks["started"] >= 200
+    lines = platform.fas("executions", "get", uuid, "--timings").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:11]] == ["accepted", *STEPS]
+
+
 def test_ten_thousand_records_page_in_order(platform: Platform) -> None:
     # All of them once, where no cgroup counts and more can go wrong.
     count = 10_000 if platform.setup == "user" else 2_000

@@ -73,6 +73,7 @@ WRONG: dict[str, list[Any]] = {
     "python": [3.12, "4.0", "two"],
     "runtime": ["moon", 5],
     "sdist": ["maybe", 7],
+    "reuse": ["maybe", 7],
     "retries": ["x", -1, 101, 1.5, None, True],
     "retry_on": ["error", [5], ["worker_lost"], ["surprise"], None],
     "retry_backoff": ["x", -1, 3601, None],

@@ -13,7 +13,7 @@ from faaspot_api.errors import FieldError
 from faaspot_runner.contract import Limits, Network
 from faaspot_runner.contract.egress import ANYWHERE
 
-NOT_YET = frozenset({"concurrency", "reuse"})
+NOT_YET = frozenset({"concurrency"})
 """Fields of the wire that a later release takes."""
 
 MAX_DESCRIPTION = 1000
@@ -112,6 +112,7 @@ def filled(settings: Settings, *, network: Network, python: str, runtime: str) -
             python=python,
             runtime=runtime,
             sdist=False,
+            reuse=False,
             description="",
             retry_on=(),
             retry_backoff=0.0,

@@ -41,6 +41,7 @@ class Settings:
     python: str | None = None
     runtime: str | None = None
     sdist: bool | None = None
+    reuse: bool | None = None
     description: str | None = None
     egress: tuple[str, ...] | None = None
     retries: int | None = None

@@ -21,6 +21,7 @@ from faaspot_api.http import (
     tokens,
     wire,
 )
+from faaspot_api.http.direct import Direct
 from faaspot_api.http.waiters import Waiters
 from faaspot_api.services import Services
 
@@ -66,6 +67,7 @@ def register(app: Flask, services: Services, waiters: Waiters) -> None:
         app.register_blueprint(noun.blueprint(services, waiters))
     app.register_blueprint(openapi.blueprint(NOUNS))
     app.after_request(_safe_headers)
+    app.wsgi_app = Direct(app.wsgi_app, services, waiters, _safe_headers)  # type: ignore[method-assign]
 
 
 def _safe_headers(response: Response) -> Response:

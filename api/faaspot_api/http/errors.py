@@ -67,7 +67,12 @@ def _of_routing(error: HTTPException) -> Response:
 
 
 def _defect(error: Exception) -> Response:
-    _log.error("internal error", method=request.method, path=request.path, exc_info=error)
+    return defect(error, request.method, request.path)
+
+
+def defect(error: Exception, method: str, path: str) -> Response:
+    """The answer for an error that nobody foresaw; the log has all of it."""
+    _log.error("internal error", method=method, path=path, exc_info=error)
     return _problem(500, "internal", "This is a defect of the platform; its log says more.", {}, {})
 
 

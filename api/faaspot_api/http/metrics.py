@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 
 from faaspot_api import metrics
 from faaspot_api.domain import traces
@@ -29,15 +29,20 @@ def register(app: Flask, counted: metrics.Metrics) -> None:
     @app.before_request
     def begin() -> None:
         g.began = time.monotonic()
-        structlog.contextvars.clear_contextvars()  # the thread has served others
-        if (trace := traces.parse(request.headers.get(traces.HEADER))) is not None:
-            structlog.contextvars.bind_contextvars(trace_id=traces.trace_id(trace))
+        follow(request)
 
     @app.after_request
     def answered(response: Response) -> Response:
         seconds = time.monotonic() - g.get("began", time.monotonic())
         counted.answered(_method(), request.endpoint or NOWHERE, response.status_code, seconds)
         return response
+
+
+def follow(request: Request) -> None:
+    """Have what this thread logs from now on go by the trace of this request's caller."""
+    structlog.contextvars.clear_contextvars()  # the thread has served others
+    if (trace := traces.parse(request.headers.get(traces.HEADER))) is not None:
+        structlog.contextvars.bind_contextvars(trace_id=traces.trace_id(trace))
 
 
 def _method() -> str:

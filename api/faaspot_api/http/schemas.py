@@ -68,6 +68,7 @@ class _Settings(Request):
         document={"maxItems": MOST},
     )
     sdist: bool = left_out("Packages without a wheel may be built, inside a sandbox.")
+    reuse: bool = left_out("A process serves run after run, with whatever the earlier ones have left in it.")
     description: str = left_out("A text for people.", document={"maxLength": limits.MAX_DESCRIPTION})
     retries: int = left_out(
         "Further starts of a run that the platform lost or `retry_on` names; left out: as many as the server says.",
@@ -258,6 +259,7 @@ class Settings(BaseModel):
     python: str | None
     runtime: str | None
     sdist: bool | None
+    reuse: bool | None
     description: str | None
     egress: list[str] | None
     retries: int | None

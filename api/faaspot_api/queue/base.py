@@ -81,6 +81,9 @@ class Queue(Protocol):
     def wait_reply(self, execution_id: str, seconds: float) -> RunEnded | None:
         """The end of a run that was enqueued with `reply`; blocks at most `seconds`, then None. Takes it away."""
 
+    def enqueue_and_wait(self, request: RunRequest, queue: str, seconds: float) -> RunEnded | None:
+        """`enqueue_run` and `wait_reply` in one exchange with the server."""
+
     def cancel(self, execution_ids: Sequence[str]) -> None:
         """Set each `cancel_key` and tell the spots at once: no start any more, and a kill of what runs."""
 

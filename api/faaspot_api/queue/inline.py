@@ -88,6 +88,11 @@ class InlineQueue:
             self._check()
             return self._replies[execution_id].popleft() if self._replies[execution_id] else None
 
+    def enqueue_and_wait(self, request: RunRequest, queue: str, seconds: float) -> RunEnded | None:
+        """See `Queue.enqueue_and_wait`."""
+        self._put(queue, request)
+        return self.wait_reply(request.execution_id, seconds)
+
     def cancel(self, execution_ids: Sequence[str]) -> None:
         """See `Queue.cancel`."""
         self._check()

@@ -7,8 +7,7 @@ RQ carries the jobs and decides nothing: no timeout, no result, no retry of its 
 from __future__ import annotations
 
 import json
-import math
-import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,11 +16,23 @@ import structlog
 from rq import Queue as RqQueue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.utils import now as utcnow
+from rq.utils import utcformat
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue import clients
 from faaspot_api.queue.base import Attempt, LeaseState, LogPart, SpotSeen
-from faaspot_api.queue.clients import RECORDER, RECORDER_SECONDS, RETRY_AFTER, TAKEN, as_text, slices, translated
+from faaspot_api.queue.clients import (
+    RECORDER,
+    RECORDER_SECONDS,
+    RETRY_AFTER,
+    SLICE_SECONDS,
+    TAKEN,
+    as_text,
+    slices,
+    translated,
+)
+from faaspot_api.queue.memory import CROWDED, ROOM, Memory
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -59,13 +70,9 @@ from faaspot_runner.contract.runtimes import Runtimes
 
 CHUNK = 1000
 """Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
+SMALL = 4096
+"""Bytes of a job's data that are not compressed."""
 CHUNK_BYTES = 16 * 1024 * 1024
-ROOM, CROWDED = 0.75, 0.9
-"""Shares of Redis' memory limit: beyond the first no wake-up goes in, beyond the second the newest come out again.
-
-The rest is for leases, reports and replies: a server that is full to the brim refuses them, and nothing would ever end.
-"""
-LOOK_SECONDS = 0.25
 SHED = 100
 """Wake-ups taken out at a time."""
 SCAN = 10_000
@@ -73,34 +80,6 @@ SCAN = 10_000
 HEALTH_KEY = "faaspot:health"
 _FOREVER = -1
 _log = structlog.get_logger(__name__)
-
-
-class Memory:
-    """How full a Redis server is, as a share of its own limit; 0 where it has none."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._redis = client
-        self._seen = (-math.inf, 0.0)
-
-    def used(self) -> float:
-        """The share as it was a moment ago. Never raises: 0 for a server that is away."""
-        at, share = self._seen
-        if time.monotonic() - at < LOOK_SECONDS:
-            return share
-        try:
-            with translated():
-                return self.look()
-        except Unavailable:
-            self._seen = (time.monotonic(), 0.0)
-            return 0.0
-
-    def look(self) -> float:
-        """The share now. Raises redis.RedisError."""
-        told = cast(dict[str, int], self._redis.info("memory"))
-        limit = told.get("maxmemory", 0)
-        share = told["used_memory"] / limit if limit else 0.0
-        self._seen = (time.monotonic(), share)
-        return share
 
 
 class RedisQueue:
@@ -184,6 +163,20 @@ class RedisQueue:
                 if isinstance(ended, RunEnded):
                     return ended
         return None
+
+    def enqueue_and_wait(self, request: RunRequest, queue: str, seconds: float) -> RunEnded | None:
+        """See `Queue.enqueue_and_wait`. Said a second time, step by step, if the connection turns out to be dead."""
+        self._refuse_without_room()
+        key = reply_key(request.execution_id)
+        commands = [*self._wakeup(request, self._lines[queue]), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
+        with translated():
+            try:
+                *_, popped = self._exchange(commands)
+            except (redis.ConnectionError, redis.TimeoutError):
+                self.enqueue_run(request, queue)
+                return self.wait_reply(request.execution_id, seconds)
+        ended = None if popped is None else _load(popped[1])
+        return ended if isinstance(ended, RunEnded) else None
 
     def cancel(self, execution_ids: Sequence[str]) -> None:
         """See `Queue.cancel`."""
@@ -294,34 +287,65 @@ class RedisQueue:
 
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
         """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
-        if not self.has_room():
-            raise Unavailable("The queue is unavailable: Redis is near its memory limit.", retry_after=RETRY_AFTER)
+        self._refuse_without_room()
         line = self._lines[queue]
         # No transaction: the job is saved before it is pushed, and one that was only saved is said again.
-        with translated(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.sadd(RqQueue.redis_queues_keys, line.key)
-            identifiers = [self._push(line, request, pipe) for request in requests]
-            saved = pipe.execute()[1::2]
+        with translated():
+            commands = [each for request in requests for each in self._wakeup(request, line)]
+            try:
+                saved = self._exchange(commands)[1::3]
+            except redis.ConnectionError:  # a connection that a restart of the server broke
+                saved = self._exchange(commands)[1::3]
             # HSET answers how many fields are new: none when the job was there before, so it may stand twice.
-            self._single(line, [name for name, new in zip(identifiers, saved, strict=True) if not new])
+            names = [job_id(request.execution_id, request.attempt) for request in requests]
+            self._single(line, [name for name, new in zip(names, saved, strict=True) if not new])
 
-    def _push(self, line: RqQueue, request: RunRequest | BuildRequest, pipe: Any) -> str:
-        job = Job.create(
-            JOB_FUNCTION,
-            args=(dump(request),),
-            id=job_id(request.execution_id, request.attempt),
-            connection=self._redis,
-            serializer=JSONSerializer,
-            origin=line.name,
-            description=request.kind,
-            timeout=_FOREVER,
-            result_ttl=0,
-            failure_ttl=0,
-            status=JobStatus.QUEUED,
+    def _refuse_without_room(self) -> None:
+        if not self.has_room():
+            raise Unavailable("The queue is unavailable: Redis is near its memory limit.", retry_after=RETRY_AFTER)
+
+    def _wakeup(self, request: RunRequest | BuildRequest, line: RqQueue) -> tuple[tuple[Any, ...], ...]:
+        """The commands that make RQ know the queue, keep a job as RQ would, and put it in line.
+
+        `token` stands beside the job's own fields, so that a worker's claim and its look at the job are one step.
+        """
+        identifier = job_id(request.execution_id, request.attempt)
+        moment = utcformat(utcnow())
+        fields = {
+            "data": _job_data(dump(request)),
+            "created_at": moment,
+            "enqueued_at": moment,
+            "origin": line.name,
+            "description": request.kind,
+            "timeout": _FOREVER,
+            "result_ttl": 0,
+            "failure_ttl": 0,
+            "status": JobStatus.QUEUED.value,
+            "token": request.token,
+        }
+        flat = [part for pair in fields.items() for part in pair]
+        return (
+            ("SADD", RqQueue.redis_queues_keys, line.key),
+            ("HSET", Job.key_for(identifier), *flat),
+            ("RPUSH", line.key, identifier),
         )
-        job.save(pipeline=pipe, include_meta=False, include_result=False)
-        line.push_job_id(job.id, pipeline=pipe)
-        return job.id
+
+    def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send them together and read their answers, on one connection and with nothing around it.
+
+        Raises redis.RedisError; a connection that failed is not used again.
+        """
+        pool = self._redis.connection_pool
+        connection: Any = pool.get_connection()
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers = [connection.read_response() for _ in commands]
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+        return answers
 
     def _single(self, line: RqQueue, identifiers: Sequence[str]) -> None:
         """Of each id that stands twice take out the later; a worker that takes the first meanwhile does no harm."""
@@ -361,6 +385,12 @@ class RedisQueue:
             request = _load(text)
             if isinstance(request, SpotRequest) and request.execution_id in execution_ids:
                 self._redis.lrem(SUPERVISOR, 0, as_text(text))
+
+
+def _job_data(text: str) -> bytes:
+    """A job's data as RQ reads it: JSON, compressed where that is worth its time."""
+    data = json.dumps([JOB_FUNCTION, None, [text], {}], ensure_ascii=False).encode()
+    return zlib.compress(data, 1) if len(data) > SMALL else data
 
 
 def _job_id(attempt: Attempt) -> str:

@@ -68,6 +68,10 @@ class ReportStream:
                 return left
         return self._read(">", count, min(seconds, SLICE_SECONDS))
 
+    def more(self, count: int) -> list[Report]:
+        """Up to `count` new events that are there already. Raises Unavailable."""
+        return self._read(">", count, None)
+
     def read_again(self) -> None:
         """Begin anew with what is not acknowledged, after an error in the middle."""
         self._mine = "0"

@@ -59,6 +59,7 @@
 
 ``recorder: Recorder``
     apply(events)                                    idempotent; raises Unavailable: then give them again
+    apply_reported(events)                           the same, where most may be on record already
 
 ``reconciler: Reconciler``
     pass_(monotonic seconds)                         every few seconds, by one process

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
 from faaspot_api.domain import callbacks as rules
 from faaspot_api.domain.model import NO_OPTIONS, Principal, RunOptions, Version
 from faaspot_api.domain.names import is_name, new_execution_id
-from faaspot_api.errors import Conflict, FieldError, Invalid, Unavailable, Unprocessable
+from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable, Unprocessable
 from faaspot_api.metrics import Metrics
 from faaspot_api.queue.base import Queue
 from faaspot_api.services import access, wakeups
 from faaspot_api.services.backlog import RETRY_AFTER, Backlog
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import new_token
-from faaspot_api.services.wakeups import Bell, Task
+from faaspot_api.services.wakeups import Bell, Task, Wakeup
 from faaspot_api.store import callbacks, deployments, executions, keys
 from faaspot_api.store.callbacks import Callback
 from faaspot_api.store.deployments import DeploymentRow
@@ -87,28 +87,19 @@ class Acceptance:
         self._ready: dict[str, Version] = {}
 
     def accept(self, who: Principal, order: Order) -> Accepted:
-        """Commit the records, all or none, then wake the workers.
+        """Commit the records, all or none; who asks announces them.
 
         Under an idempotency key that is known nothing is accepted, and what it was answered is answered again. Raises
         what `make_room` and `within` raise, and Unprocessable for a key that was used for something else.
         """
         access.require(who, "run")
-        key = order.options.key
-        if key is not None and (known := self._answered(who, order)) is not None:
+        keyed = order.options.key is not None
+        if keyed and (known := self._answered(who, order)) is not None:
             return known
         self.make_room(who, len(order.texts))
-        with self._store.write() as transaction:
-            if key is not None:
-                keys.alone(transaction, who.name, key)
-                if (known := self._known(transaction, who, order)) is not None:
-                    return known
-            accepted = self.within(transaction, who, order)
-            if key is not None:
-                keys.add(transaction, who.name, key, order.digest, accepted.uuids, now())
-            reach("before_commit")
+        taken = self._under_key(who, order) if keyed else self._among_others(who, order)
         reach("after_commit")
-        self.announce(accepted)
-        return accepted
+        return taken
 
     def make_room(self, who: Principal, more: int) -> None:
         """Raises Overloaded where too many runs of this token wait, Unavailable where the queue is full.
@@ -123,30 +114,63 @@ class Acceptance:
     def within(self, transaction: Transaction, who: Principal, order: Order) -> Accepted:
         """The same inside a transaction of the caller, who announces it after the commit.
 
-        Raises NotFound, Conflict (`deployment_not_ready`), Invalid.
+        Raises NotFound, Conflict (`deployment_not_ready`), Invalid; then nothing was written.
         """
         row, version, build = self._target(transaction, who, order.name)
         if order.bounded:
             self._check_sync(version)
         age = int(self._max_age(version, order.options) * SECOND)
+        told = self._told(who, row, version, order.options.callback)
         rows = tuple(_record(who, row, version, build, order, age, n) for n in range(len(order.texts)))
         if rows:
             executions.add(transaction, rows)
-            self._keep_callback(transaction, who, row, version, order, rows)
+        if told is not None:
+            callbacks.add(transaction, [replace(told, execution=each.uuid) for each in rows])
         spec = wakeups.sandbox(row.name, version) if build is None else None
+        reach("before_commit")
         return Accepted(rows=rows, timeout=version.settings.timeout or 0.0, spec=spec)
 
     def announce(self, accepted: Accepted) -> None:
         """After the commit: count and log the runs, and wake the workers unless a build has to end first."""
+        self._bell.wake(self.counted(accepted))
+
+    def counted(self, accepted: Accepted) -> Iterator[Wakeup]:
+        """The same for who wakes the workers: the runs are counted and logged, and their wake-ups are given back."""
         for record in accepted.rows:
             _log.info("accepted", execution_id=record.uuid, deployment=record.name, queue=record.queue)
         if accepted.rows:
             self._metrics.accepted("run", accepted.rows[0].name, len(accepted.rows))
-        if accepted.spec is not None:
-            spec = accepted.spec
-            self._bell.wake(wakeups.run(_task(record), spec, self._policy) for record in accepted.rows)
+        if accepted.spec is None:
+            return iter(())
+        spec, committed = accepted.spec, now()
+        return (wakeups.run(_task(record, committed), spec, self._policy) for record in accepted.rows)
 
     # ------------------------------------------------------------ steps
+
+    def _among_others(self, who: Principal, order: Order) -> Accepted:
+        """Take an order in, in a transaction that it may share with others."""
+        taken = self._store.together(lambda transaction: self._tried(transaction, who, order))
+        if not isinstance(taken, Accepted):
+            raise taken
+        return taken
+
+    def _tried(self, transaction: Transaction, who: Principal, order: Order) -> Accepted | ApiError:
+        """What is wrong with the order is returned: the others in the transaction must not roll back for it."""
+        try:
+            return self.within(transaction, who, order)
+        except (NotFound, Conflict, Invalid) as error:
+            return error
+
+    def _under_key(self, who: Principal, order: Order) -> Accepted:
+        """The same in a transaction of its own: two that hold keys for others could wait for each other's."""
+        key = order.options.key or ""
+        with self._store.write() as transaction:
+            keys.alone(transaction, who.name, key)
+            if (known := self._known(transaction, who, order)) is not None:
+                return known
+            accepted = self.within(transaction, who, order)
+            keys.add(transaction, who.name, key, order.digest, accepted.uuids, now())
+        return accepted
 
     def _answered(self, who: Principal, order: Order) -> Accepted | None:
         with self._store.read() as transaction:
@@ -168,25 +192,12 @@ class Acceptance:
         timeout = version.settings.timeout if version else None
         return Accepted(rows=(), timeout=timeout or 0.0, repeated=kept.executions)
 
-    def _keep_callback(
-        self,
-        transaction: Transaction,
-        who: Principal,
-        row: DeploymentRow,
-        version: Version,
-        order: Order,
-        rows: Sequence[NewExecution],
-    ) -> None:
-        """Write down who is told of the ends. It is signed for who named the address. Raises Invalid."""
-        said = order.options.callback
+    def _told(self, who: Principal, row: DeploymentRow, version: Version, said: str | None) -> Callback | None:
+        """Who is told of the end of each run, signed for who named the address. Raises Invalid."""
         url, owner = (version.settings.callback_url, row.owner) if said is None else (said, who.name)
         if said and (problem := rules.problem(said, self._policy.callback_networks)):
             raise Invalid.fields(FieldError(field="Callback-Url", message=problem))
-        if url:
-            host = rules.place(url)[1]
-            callbacks.add(
-                transaction, [Callback(execution=each.uuid, owner=owner, url=url, host=host) for each in rows]
-            )
+        return Callback(execution="", owner=owner, url=url, host=rules.place(url)[1]) if url else None
 
     def _max_age(self, version: Version, options: RunOptions) -> float:
         """Seconds that a run may wait for its start. Raises Invalid."""
@@ -254,7 +265,7 @@ def _record(
     )
 
 
-def _task(row: NewExecution) -> Task:
+def _task(row: NewExecution, committed: int) -> Task:
     return Task(
         uuid=row.uuid,
         attempt=row.attempt,
@@ -264,6 +275,7 @@ def _task(row: NewExecution) -> Task:
         expires=row.expires,
         args=row.args,
         traceparent=row.traceparent,
+        committed=committed,
     )
 
 

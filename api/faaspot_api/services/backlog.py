@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from faaspot_api.errors import Overloaded
-from faaspot_api.store import executions
+from faaspot_api.store import backlog
 from faaspot_api.store.engine import Store
 
 RETRY_AFTER = 10
@@ -54,7 +54,7 @@ class Backlog:
     def _look(self, owner: str) -> _Count:
         at = time.monotonic()
         with self._store.read() as transaction:
-            runs = executions.waiting_runs(transaction, owner, self._most + 1)
+            runs = backlog.waiting_runs(transaction, owner, self._most + 1)
         with self._lock:
             self._counts[owner] = found = _Count(at=at, runs=runs)
         return found

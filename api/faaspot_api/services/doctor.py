@@ -14,10 +14,10 @@ from faaspot_api.queue.base import Queue, SpotSeen
 from faaspot_api.services import access
 from faaspot_api.services.health import OK, HealthService
 from faaspot_api.services.spots import is_online
-from faaspot_api.store import executions
+from faaspot_api.store import backlog
+from faaspot_api.store.backlog import Backlog
 from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store
-from faaspot_api.store.executions import Backlog
 from faaspot_api.store.migrate import HEAD
 from faaspot_api.store.moments import SECOND, now
 
@@ -105,12 +105,12 @@ class DoctorService:
     def _work(self) -> Iterator[Check]:
         try:
             with self._store.read() as transaction:
-                backlog = executions.backlog(transaction)
+                found = backlog.standing(transaction)
             reports = self._queue.lengths()["reports"]
         except Unavailable:
             return
-        yield _waiting([row for row in backlog if row.status == "Pending"])
-        running = sum(row.open for row in backlog if row.status == "Started")
+        yield _waiting([row for row in found if row.status == "Pending"])
+        running = sum(row.open for row in found if row.status == "Started")
         yield Check(section="work", name="running", answer="ok", text=f"{running} executions")
         late = reports > MANY_REPORTS
         yield Check(

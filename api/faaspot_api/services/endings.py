@@ -8,8 +8,8 @@ from typing import Any
 
 from faaspot_api.domain.states import End
 from faaspot_api.store.executions import Ending, Tracked
-from faaspot_api.store.moments import SECOND
-from faaspot_runner.contract import LOG_CUT_MARK, MAX_ERROR_BYTES, MAX_LOG_BYTES, Error, RunEnded, Timings, Usage
+from faaspot_api.store.moments import SECOND, now
+from faaspot_runner.contract import LOG_CUT_MARK, MAX_ERROR_BYTES, MAX_LOG_BYTES, Error, Marks, RunEnded, Timings, Usage
 
 MAX_LINE = 500
 """Characters of the one line that stands for an error."""
@@ -47,7 +47,7 @@ def ending(row: Tracked, event: RunEnded, end: End, spot: str | None) -> Ending:
     """What is written of the end. No time goes backwards, whatever the clocks of the spots say."""
     started = row.started if row.started is not None else _derived_start(row, event)
     ended = max(int(event.at * SECOND), row.created, started or 0)
-    timings = _said(event.timings)
+    timings = _timed(event.timings, now() - row.created)
     timings.setdefault("total_ms", round((ended - row.created) / 1000, 3))
     return Ending(
         seq=row.seq,
@@ -96,7 +96,14 @@ def _derived_start(row: Tracked, event: RunEnded) -> int | None:
     return max(row.created, int(event.at * SECOND)) if event.status == "Success" else None
 
 
-def _said(measured: Timings | Usage) -> dict[str, Any]:
+def _timed(measured: Timings, recorded: int) -> dict[str, Any]:
+    """What the spot measured, and that its end is on record now, so many microseconds after it was accepted."""
+    said, marks = _said(measured), _said(measured.marks)
+    del said["marks"]
+    return {**said, "marks": {**marks, "recorded": recorded / 1000}} if marks else said
+
+
+def _said(measured: Timings | Usage | Marks) -> dict[str, Any]:
     return {name: value for name in measured.__slots__ if (value := getattr(measured, name)) is not None}
 
 

@@ -12,7 +12,8 @@ from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
 from faaspot_api.queue.base import LOG_START, Queue
 from faaspot_api.services import access, cursors, spots
-from faaspot_api.services.acceptance import Acceptance, Order
+from faaspot_api.services.acceptance import Acceptance, Accepted, Order
+from faaspot_api.services.answers import Answers
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.waiting import Gone, Waiting, never
@@ -41,6 +42,7 @@ class ExecutionService:
         self._policy = policy
         self._bell = Bell(queue)
         self._acceptance = acceptance
+        self._answers = Answers(store)
         self._waiting = Waiting(store, queue, recorder)
 
     # ------------------------------------------------------------ running
@@ -51,13 +53,12 @@ class ExecutionService:
         Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
         database, or a queue that is full; never one that is away), Unprocessable (a key of another request).
         """
-        accepted = self._acceptance.accept(who, Order(name=name, texts=[args], queue=QUEUE_BACKGROUND, options=options))
+        accepted = self._accept(who, Order(name=name, texts=[args], queue=QUEUE_BACKGROUND, options=options))
         return _public(accepted.rows[0]) if accepted.rows else self._read(accepted.uuids[0])
 
     def run_bulk(self, who: Principal, name: str, args: Sequence[str], options: RunOptions = NO_OPTIONS) -> list[str]:
         """Accept many, all or none; their ids in the order of their args."""
-        order = Order(name=name, texts=args, queue=QUEUE_BACKGROUND, options=options)
-        return self._acceptance.accept(who, order).uuids
+        return self._accept(who, Order(name=name, texts=args, queue=QUEUE_BACKGROUND, options=options)).uuids
 
     def run_wait(
         self,
@@ -78,9 +79,11 @@ class ExecutionService:
         uuid = accepted.uuids[0]
         seconds = accepted.timeout + self._policy.queueing if wait is None else wait
         try:
-            # The reply of a run that was accepted before is for who asked first.
-            waited = self._waiting.for_end if accepted.repeated else self._waiting.for_reply
-            execution = waited(uuid, seconds, gone)
+            if accepted.repeated:  # the reply is for who asked first
+                execution = self._waiting.for_end(uuid, seconds, gone)
+            else:
+                wakeup = next(self._acceptance.counted(accepted), None)
+                execution = self._waiting.for_reply(accepted.rows[0], wakeup, seconds, gone)
             if execution is None and wait is None and not gone():
                 execution = self._without_spot(uuid)
             if execution is None:
@@ -88,7 +91,16 @@ class ExecutionService:
         except ApiError as error:
             error.execution_id = uuid
             raise
-        return execution, is_ended(execution.status)
+        ended = is_ended(execution.status)
+        if ended and not accepted.repeated:
+            self._answers.note(execution)
+        return execution, ended
+
+    def _accept(self, who: Principal, order: Order) -> Accepted:
+        """Accept runs that nobody waits for, and wake the workers."""
+        accepted = self._acceptance.accept(who, order)
+        self._acceptance.announce(accepted)
+        return accepted
 
     def _without_spot(self, uuid: str) -> Execution | None:
         """End a run that has never started, if there is no spot at all; None if it goes on."""

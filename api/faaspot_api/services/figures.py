@@ -17,7 +17,7 @@ from faaspot_api.services import access
 from faaspot_api.services.health import OK, HealthService
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.spots import is_online
-from faaspot_api.store import executions
+from faaspot_api.store import backlog
 from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import SPOT_OFFLINE_SECONDS
@@ -74,7 +74,7 @@ class _Now(Collector):
 
     def _open(self) -> Iterator[Metric]:
         with self._store.read() as transaction:
-            found = executions.backlog(transaction)
+            found = backlog.standing(transaction)
         names, at = ("kind", "queue", "status"), now()
         counts = {(row.kind, row.queue, row.status): float(row.open) for row in found}
         ages = {(row.kind, row.queue, row.status): max(0.0, (at - row.oldest) / SECOND) for row in found}

@@ -56,6 +56,8 @@ class After:
     cancelled: list[Attempt] = field(default_factory=list)
     retried: set[str] = field(default_factory=set)
     counts: list[Callable[[], None]] = field(default_factory=list)
+    ended: dict[str, Ending] = field(default_factory=dict)
+    """What was written of the ends, by id; nothing of it has to be said."""
 
     def add(self, more: After) -> None:
         """Say that, too."""
@@ -64,6 +66,7 @@ class After:
         self.cancelled += more.cancelled
         self.retried |= more.retried
         self.counts += more.counts
+        self.ended |= more.ended
 
     def tell(self, bell: Bell) -> None:
         """Say it."""
@@ -93,14 +96,25 @@ class Recorder:
         self._spans = spans
         self._bell = Bell(queue)
 
-    def apply(self, events: Sequence[RunStarted | RunEnded]) -> None:
-        """Take reports into the records, in order, and ring for what follows from them.
+    def apply(self, events: Sequence[RunStarted | RunEnded]) -> dict[str, Ending]:
+        """Take reports into the records, in order, and ring for what follows from them; the ends that they made.
 
         Raises Unavailable if the database is away: then nothing of them is kept, give them again later.
         """
-        with self._store.write() as transaction:
-            after = self.within(transaction, events)
+        after = self._store.together(lambda transaction: self.within(transaction, events))
         after.tell(self._bell)
+        return after.ended
+
+    def apply_reported(self, events: Sequence[RunStarted | RunEnded]) -> None:
+        """The same for what came over the stream, where most ends may be on record already: by their sync callers.
+
+        Such a one never changes again. To pass it over takes only a look, and no turn of the one writer.
+        """
+        with self._store.read() as transaction:
+            ended = executions.ended_of(transaction, [event.execution_id for event in events])
+        left = [event for event in events if event.execution_id not in ended]
+        if left:
+            self.apply(left)
 
     def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
         """The same inside a transaction of the caller, who tells what follows after the commit."""
@@ -213,7 +227,8 @@ class _Batch:
         executions.mark_retried(self._transaction, again)
         pauses.add(self._transaction, self._pauses)
         self._after.retried |= {row.uuid for row in again}
-        executions.mark_ended(self._transaction, [course.ending for course in courses if course.ending])
+        self._after.ended = {uuid: course.ending for uuid, course in self._courses.items() if course.ending}
+        executions.mark_ended(self._transaction, self._after.ended.values())
         logs.keep(self._transaction, {uuid: course.log for uuid, course in self._courses.items() if course.log})
         logs.note(self._transaction, self._events)
         woken = [*(row for row in again if row.uuid not in self._pauses), *self._ready]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,8 +12,12 @@ from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services.access import unknown_execution
 from faaspot_api.services.recorder import Recorder
+from faaspot_api.services.wakeups import Bell, Wakeup
 from faaspot_api.store import executions
 from faaspot_api.store.engine import Store
+from faaspot_api.store.executions import Ending, NewExecution
+from faaspot_api.store.moments import from_micros, maybe
+from faaspot_runner.contract import RunEnded
 
 SLICE_SECONDS = 2.0
 """A waiter for a reply looks at the record this often: the reply may have gone with the queue, or the end be ours."""
@@ -36,28 +41,40 @@ class Waiting:
         self._store = store
         self._queue = queue
         self._recorder = recorder
+        self._bell = Bell(queue)
 
-    def for_reply(self, uuid: str, seconds: float, gone: Gone) -> Execution | None:
-        """The record of a run that was enqueued with `reply`, written by this call if its end came here; else None.
+    def for_reply(self, run: NewExecution, wakeup: Wakeup | None, seconds: float, gone: Gone) -> Execution | None:
+        """The record of a run that is woken with `reply`, written by this call if its end came here; else None.
 
-        None, too, within `SLICE_SECONDS` after its caller has gone. What the caller is told is what is recorded: the
-        end is written first, by the same function as the recorder's.
+        `wakeup`: None for a run that something else will wake. None comes back, too, within `SLICE_SECONDS` after the
+        caller has gone. What the caller is told is what is recorded: the end is written first, by the same function as
+        the recorder's.
         """
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                ended = self._queue.wait_reply(uuid, min(left, SLICE_SECONDS))
-            except Unavailable:
-                ended = None
-                time.sleep(min(left, AWAY_SECONDS))
-            if ended is not None:
-                self._recorder.apply([ended])
-            execution = self._read(uuid)
+        while (left := deadline - time.monotonic()) > 0 or wakeup is not None:
+            slice_ = max(0.0, min(left, SLICE_SECONDS))
+            ended = self._reply(run.uuid, slice_) if wakeup is None else self._bell.ask(wakeup, slice_)
+            wakeup = None
+            execution = self._recorded(run, ended) or self._read(run.uuid)
             if is_ended(execution.status):
                 return execution
             if gone():
                 break
         return None
+
+    def _reply(self, uuid: str, seconds: float) -> RunEnded | None:
+        try:
+            return self._queue.wait_reply(uuid, seconds)
+        except Unavailable:
+            time.sleep(min(seconds, AWAY_SECONDS))
+            return None
+
+    def _recorded(self, run: NewExecution, ended: RunEnded | None) -> Execution | None:
+        """Write the end; the record as it is now, None if it has to be read: somebody else may have ended it."""
+        if ended is None:
+            return None
+        ending = self._recorder.apply([ended]).get(run.uuid)
+        return None if ending is None else _ended(run, ended.attempt, ending)
 
     def for_end(self, uuid: str, seconds: float, gone: Gone = never) -> Execution | None:
         """The record at its end, None if that does not come within `seconds` or the caller has gone."""
@@ -97,6 +114,32 @@ class Waiting:
         if execution is None:
             raise unknown_execution(uuid)
         return execution
+
+
+def _ended(run: NewExecution, attempt: int, ending: Ending) -> Execution:
+    """The record of a run as it stands once its end is written."""
+    return Execution(
+        uuid=run.uuid,
+        name=run.name,
+        deployment=run.deployment,
+        version=run.version,
+        kind=run.kind,
+        status=ending.status,
+        reason=ending.reason,
+        output=ending.output,
+        error=json.loads(ending.error) if ending.error else None,
+        args=run.args,
+        created=from_micros(run.created),
+        started=maybe(ending.started),
+        ended=from_micros(ending.ended),
+        spot=ending.spot,
+        attempt=attempt,
+        timings=ending.timings,
+        usage=ending.usage,
+        logs_truncated=ending.logs_truncated,
+        owner=run.owner,
+        traceparent=run.traceparent,
+    )
 
 
 def _looks(seconds: float) -> Iterator[None]:

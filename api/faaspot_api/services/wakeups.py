@@ -20,11 +20,12 @@ from faaspot_api.services.policy import Policy
 from faaspot_api.store import deployments, executions
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.executions import Given, Tracked
-from faaspot_api.store.moments import SECOND
+from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import (
     QUEUE_SYNC,
     BuildRequest,
     Release,
+    RunEnded,
     RunRequest,
     SandboxSpec,
     SpotRequest,
@@ -47,7 +48,10 @@ class Wakeup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What of a record goes into its request. Times in microseconds; `args`: the record's JSON text."""
+    """What of a record goes into its request. Times in microseconds; `args`: the record's JSON text.
+
+    `committed`: when its record was, 0 for a wake-up that is said again.
+    """
 
     uuid: str
     attempt: int
@@ -57,6 +61,7 @@ class Task:
     expires: int | None
     args: str | None
     traceparent: str | None = None
+    committed: int = 0
 
 
 def sandbox(name: str, version: Version) -> SandboxSpec:
@@ -73,6 +78,7 @@ def sandbox(name: str, version: Version) -> SandboxSpec:
         lock=version.lock,
         environment=version.environment,
         limits=limits.of(version.settings),
+        reuse=bool(version.settings.reuse),
     )
 
 
@@ -89,6 +95,8 @@ def run(task: Task, spec: SandboxSpec, policy: Policy) -> Wakeup:
         args=task.args or "{}",
         reply=task.queue == QUEUE_SYNC,
         accepted=task.created / SECOND,
+        committed=task.committed / SECOND,
+        queued=now() / SECOND if task.committed else 0.0,
         expires=None if task.expires is None else task.expires / SECOND,
         traceparent=trace,
     )
@@ -163,6 +171,14 @@ class Bell:
     def wake(self, wakeups: Iterable[Wakeup]) -> bool:
         """Enqueue all of these, in order; False if the queue is away and the reconciler has to."""
         return self._try("wake", lambda: self._enqueue(wakeups))
+
+    def ask(self, wakeup: Wakeup, seconds: float) -> RunEnded | None:
+        """Enqueue a run and wait for its end; None if none came in time, or the queue is away."""
+        told: list[RunEnded | None] = []
+        request = wakeup.request
+        if isinstance(request, RunRequest):
+            self._try("wake", lambda: told.append(self._queue.enqueue_and_wait(request, wakeup.queue, seconds)))
+        return told[0] if told else None
 
     def cancel(self, attempts: Sequence[Attempt]) -> None:
         """Nobody needs these any more: take the wake-ups back, kill what runs."""

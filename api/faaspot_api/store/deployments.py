@@ -14,6 +14,7 @@ from faaspot_api.domain.model import BuildStatus, Deployment, Settings, Version
 from faaspot_api.errors import Conflict
 from faaspot_api.store.engine import Transaction, hold
 from faaspot_api.store.moments import from_micros, to_micros
+from faaspot_api.store.prepared import Prepared
 from faaspot_api.store.tables import deployments, versions
 
 D = deployments.c
@@ -55,6 +56,7 @@ class RuntimeUse:
 _DEPLOYMENT = select(*(D[name] for name in DeploymentRow.__slots__))
 _LIVING = D.deleted.is_(None)
 _BY_NAME = _DEPLOYMENT.where(_LIVING, D.name == bindparam("wanted"))
+_BY_NAME_SHARED = Prepared(_BY_NAME.with_for_update(read=True))
 _VERSION = select(versions)
 _BY_ID = _VERSION.where(V.id == bindparam("wanted"))
 
@@ -97,7 +99,8 @@ def living_name(transaction: Transaction, deployment_id: str) -> str | None:
 
 def by_name_shared(transaction: Transaction, name: str) -> DeploymentRow | None:
     """The same, and nobody deletes it or makes another version current before this transaction ends."""
-    return _row(transaction.execute(_BY_NAME.with_for_update(read=True), {"wanted": name}).one_or_none())
+    row = _BY_NAME_SHARED.one(transaction, {"wanted": name})
+    return None if row is None else DeploymentRow(**dict(zip(DeploymentRow.__slots__, row, strict=True)))
 
 
 def by_name_alone(transaction: Transaction, name: str) -> DeploymentRow | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -23,15 +23,18 @@ from sqlalchemy.exc import (
     DataError,
     IntegrityError,
     NoSuchModuleError,
+    OperationalError,
     ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from faaspot_api.errors import ApiError, Unavailable
+from faaspot_api.store.together import Together
 
 _log = structlog.get_logger(__name__)
 
+Result = TypeVar("Result")
 Transaction = Connection
 """What the functions of the aggregates take; services pass it on and look no further."""
 
@@ -40,6 +43,8 @@ Synchronous = Literal["NORMAL", "FULL"]
 BUSY_SECONDS = 5.0
 """How long a transaction waits for another writer before the caller gets 503."""
 _AGAIN_SECONDS = 0.005
+TURN_SECONDS = 0.0002
+"""How often it looks whether the other writer is done."""
 POOL = 16
 POOL_MORE = 112
 """Connections kept, and made on demand for a burst; each waiting thread of the web may need one for an instant."""
@@ -54,9 +59,13 @@ class Store:
 
     def __init__(self, url: str, *, synchronous: Synchronous = "NORMAL", busy_seconds: float = BUSY_SECONDS) -> None:
         self._busy = busy_seconds
-        self.engine = _open(_checked(url), synchronous, busy_seconds)
-        self._writer = self.engine.execution_options(write=True)
-        self._one_writer = Lock() if self.engine.dialect.name == "sqlite" else None
+        checked = _checked(url)
+        self.engine = self.writer = _open(checked, synchronous, busy_seconds)
+        self._gathered: Together[Callable[[Transaction], Any], Any] = Together(self._do)
+        self._one_writer: Lock | None = None
+        if self.engine.dialect.name == "sqlite":
+            self._one_writer = Lock()
+            self.writer = _open_sqlite(checked, synchronous, busy_seconds, writes=True)
 
     @property
     def kind(self) -> str:
@@ -81,8 +90,20 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that writes: commits at the end, rolls back on any exception. Raises Unavailable."""
-        with _translated(), self._turn(), self._writer.begin() as connection:
+        with _translated(), self._turn(), self.writer.begin() as connection:
             yield connection
+
+    def together(self, work: Callable[[Transaction], Result]) -> Result:
+        """Do short work in a writing transaction that it may share with the work of other threads.
+
+        It may be done a second time, in a transaction of its own, if another one's work raised. Raises what it raises,
+        and Unavailable.
+        """
+        return cast(Result, self._gathered.do(work))
+
+    def _do(self, works: Sequence[Callable[[Transaction], Any]]) -> list[Any]:
+        with self.write() as transaction:
+            return [work(transaction) for work in works]
 
     def ping(self) -> None:
         """Answers, or raises Unavailable that says why."""
@@ -92,6 +113,7 @@ class Store:
     def close(self) -> None:
         """Give every connection back."""
         self.engine.dispose()
+        self.writer.dispose()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -148,7 +170,8 @@ def _postgres_options(busy: float) -> str:
     return f"-c lock_timeout={round(busy * 1000)} -c statement_timeout=30000 -c timezone=UTC"
 
 
-def _open_sqlite(url: URL, synchronous: Synchronous, busy: float) -> Engine:
+def _open_sqlite(url: URL, synchronous: Synchronous, busy: float, *, writes: bool = False) -> Engine:
+    """`writes`: its transactions are writers, and wait for their turn in `_begin_write`, not in SQLite."""
     engine = create_engine(
         url,
         pool_size=POOL,
@@ -162,10 +185,19 @@ def _open_sqlite(url: URL, synchronous: Synchronous, busy: float) -> Engine:
         _into_wal(connection, busy)
         for pragma in (f"synchronous={synchronous}", "foreign_keys=ON", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
+        if writes:
+            connection.execute("PRAGMA busy_timeout=0")
 
     def begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        # The driver's own connection: going through SQLAlchemy for a word without parameters doubles its cost.
+        driver: Any = connection.connection.driver_connection
+        try:
+            if writes:
+                _begin_write(driver, busy)
+            else:
+                driver.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise OperationalError("BEGIN", None, error) from error
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
@@ -184,6 +216,22 @@ def _into_wal(connection: sqlite3.Connection, busy: float) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
         time.sleep(_AGAIN_SECONDS)
+
+
+def _begin_write(driver: sqlite3.Connection, busy: float) -> None:
+    """Become the one writer. Raises sqlite3.OperationalError if another process is it for longer than `busy` seconds.
+
+    SQLite's own waiting sleeps for longer and longer, up to 100 ms, where a transaction takes less than one.
+    """
+    deadline = time.monotonic() + busy
+    while True:
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+        time.sleep(TURN_SECONDS)
 
 
 @contextmanager

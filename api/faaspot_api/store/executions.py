@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
 
 from faaspot_api.domain.model import Execution, Filter
 from faaspot_api.domain.states import State
 from faaspot_api.errors import TooLarge
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.moments import from_micros, maybe, to_micros
+from faaspot_api.store.prepared import Prepared
 from faaspot_api.store.reruns import was_rerun
 from faaspot_api.store.tables import executions
 from faaspot_runner.contract import TERMINAL, Kind, Reason, Status
@@ -99,17 +100,6 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """Open executions of one kind. `oldest`: microseconds."""
-
-    kind: Kind
-    queue: str
-    status: Status
-    open: int
-    oldest: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """The end of a row. `timings` and `usage` without their empty values; `output` and `error` are JSON texts."""
 
@@ -126,7 +116,7 @@ class Ending:
     usage: dict[str, Any]
 
 
-_INSERT = insert(executions)
+_INSERT = Prepared(insert(executions), NewExecution.__slots__)
 _START = (
     update(executions)
     .where(C.seq == bindparam("row"))
@@ -145,15 +135,22 @@ _RETRY = (
     )
 )
 _CANCELLING = update(executions).where(C.seq == bindparam("row")).values(cancelling=True)
-_END = update(executions).where(C.seq == bindparam("row"))
+_END = Prepared(
+    update(executions).where(C.seq == bindparam("row")),
+    (
+        "status", "reason", "started", "ended", "spot", "waits_for", "output", "error", "logs_truncated", "timings",
+        "usage",
+    ),
+)  # fmt: skip
 _RECORD = select(*(C[name] for name in Execution.__slots__))
 _RECORD_ONE = _RECORD.where(C.uuid == bindparam("wanted"))
+_TIMED = Prepared(update(executions).where(C.uuid == bindparam("wanted"), C.ended.is_not(None)), ("timings",))
 _TRACKED_COLUMNS = (
     C.seq, C.uuid, C.kind, C.status, C.attempt, C.token, C.cancelling, C.created, C.started, C.expires,
     C.name, C.owner, C.queue, C.waits_for, C.deployment_id, C.version, C.version_id,
 )  # fmt: skip
 _TRACKED = select(*_TRACKED_COLUMNS)
-_TRACKED_ONE = _TRACKED.where(C.uuid == bindparam("wanted")).with_for_update()
+_TRACKED_ONE = Prepared(_TRACKED.where(C.uuid == bindparam("wanted")).with_for_update())
 _OPEN = C.ended.is_(None)
 
 
@@ -162,7 +159,7 @@ _OPEN = C.ended.is_(None)
 
 def add(transaction: Transaction, rows: Sequence[NewExecution]) -> None:
     """Insert new rows, in order."""
-    transaction.execute(_INSERT, [{name: getattr(row, name) for name in NewExecution.__slots__} for row in rows])
+    _INSERT.run(transaction, [{name: getattr(row, name) for name in NewExecution.__slots__} for row in rows])
 
 
 def mark_started(transaction: Transaction, rows: Iterable[tuple[int, int, str]]) -> None:
@@ -181,7 +178,12 @@ def mark_retried(transaction: Transaction, rows: Iterable[Tracked]) -> None:
 
 def mark_ended(transaction: Transaction, endings: Iterable[Ending]) -> None:
     """Write the ends of rows that had none."""
-    _many(transaction, _END, [_ending(ending) for ending in endings])
+    _END.run(transaction, [_ending(ending) for ending in endings])
+
+
+def mark_timed(transaction: Transaction, timings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the timings of rows that have ended, by id, once more."""
+    _TIMED.run(transaction, [{"wanted": uuid, "timings": json.dumps(timed)} for uuid, timed in timings.items()])
 
 
 def mark_cancelling(transaction: Transaction, rows: Iterable[int]) -> None:
@@ -274,13 +276,21 @@ def page(
 def tracked(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Tracked]:
     """What there is of these, by id, held against other writers until the transaction ends."""
     if len(uuids) == 1:  # by far the most frequent: a sync caller records the end of its own run
-        one = transaction.execute(_TRACKED_ONE, {"wanted": uuids[0]}).one_or_none()
-        return {} if one is None else {one.uuid: _tracked(one)}
+        one = _TRACKED_ONE.one(transaction, {"wanted": uuids[0]})
+        return {} if one is None else {uuids[0]: _tracked(one)}
     found: dict[str, Tracked] = {}
     for chunk in _chunks(sorted(set(uuids))):
         for row in transaction.execute(_TRACKED.where(C.uuid.in_(chunk)).order_by(C.seq).with_for_update()):
-            found[row.uuid] = _tracked(row)
+            found[row.uuid] = _tracked(tuple(row))
     return found
+
+
+def ended_of(transaction: Transaction, uuids: Sequence[str]) -> frozenset[str]:
+    """Those of these that have ended."""
+    found: set[str] = set()
+    for chunk in _chunks(sorted(set(uuids))):
+        found.update(transaction.execute(select(C.uuid).where(C.uuid.in_(chunk), C.ended.is_not(None))).scalars())
+    return frozenset(found)
 
 
 def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> tuple[Tracked, ...]:
@@ -288,24 +298,7 @@ def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> t
     created, seq = after
     past = and_(C.created >= created, or_(C.created > created, C.seq > seq))
     statement = _TRACKED.where(_OPEN, past).order_by(C.created, C.seq).limit(limit)
-    return tuple(_tracked(row) for row in transaction.execute(statement))
-
-
-def waiting_runs(transaction: Transaction, owner: str, most: int) -> int:
-    """How many runs that `owner` asked for have not started; counts no further than `most`."""
-    # The sum keeps SQLite from going through all that the owner ever ran: few rows are open.
-    asked = (C.owner + "") == owner
-    found = select(C.seq).where(_OPEN, asked, C.kind == "run", C.status == "Pending").limit(most)
-    count: int = transaction.execute(select(func.count()).select_from(found.subquery())).scalar_one()
-    return count
-
-
-def backlog(transaction: Transaction) -> tuple[Backlog, ...]:
-    """How many executions are open, by kind, queue and status."""
-    groups = (C.kind, C.queue, C.status)
-    statement = select(*groups, func.count().label("open"), func.min(C.created).label("oldest"))
-    rows = transaction.execute(statement.where(_OPEN).group_by(*groups))
-    return tuple(Backlog(**row._mapping) for row in rows)
+    return tuple(_tracked(tuple(row)) for row in transaction.execute(statement))
 
 
 def any_open_of_deployment(transaction: Transaction, deployment_id: str) -> bool:
@@ -322,13 +315,13 @@ def stoppable_of_deployment(transaction: Transaction, deployment_id: str, limit:
     other = C.kind != "run"
     wanted = _TRACKED.where(_OPEN, C.deployment_id == deployment_id, or_(other, C.status == "Pending"))
     statement = wanted.order_by(other, C.created, C.seq).limit(limit).with_for_update()
-    return tuple(_tracked(row) for row in transaction.execute(statement))
+    return tuple(_tracked(tuple(row)) for row in transaction.execute(statement))
 
 
 def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
     """The runs that wait for a build, in the order in which they came, held against other writers."""
     statement = _TRACKED.where(C.waits_for == build).order_by(C.seq).with_for_update()
-    return tuple(_tracked(row) for row in transaction.execute(statement))
+    return tuple(_tracked(tuple(row)) for row in transaction.execute(statement))
 
 
 def given(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Given]:
@@ -419,19 +412,22 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
     )
 
 
-def _tracked(row: Row[*tuple[Any, ...]]) -> Tracked:
+def _tracked(row: tuple[Any, ...]) -> Tracked:
+    """From the columns of `_TRACKED`."""
+    seq, uuid, kind, status, attempt, token, cancelling, created, started, expires, *rest = row
+    name, owner, queue, waits_for, deployment_id, version, version_id = rest
     return Tracked(
-        seq=row.seq,
-        uuid=row.uuid,
-        state=State(kind=row.kind, status=row.status, attempt=row.attempt, token=row.token, cancelling=row.cancelling),
-        created=row.created,
-        started=row.started,
-        expires=row.expires,
-        name=row.name,
-        owner=row.owner,
-        queue=row.queue,
-        waits_for=row.waits_for,
-        deployment_id=row.deployment_id,
-        version=row.version,
-        version_id=row.version_id,
+        seq=seq,
+        uuid=uuid,
+        state=State(kind=kind, status=status, attempt=attempt, token=token, cancelling=bool(cancelling)),
+        created=created,
+        started=started,
+        expires=expires,
+        name=name,
+        owner=owner,
+        queue=queue,
+        waits_for=waits_for,
+        deployment_id=deployment_id,
+        version=version,
+        version_id=version_id,
     )

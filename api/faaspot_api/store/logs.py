@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import insert, select
 
 from faaspot_api.store.engine import Transaction
+from faaspot_api.store.prepared import Prepared
 from faaspot_api.store.tables import events, logs
 
 
@@ -22,11 +23,15 @@ class Event:
     detail: str | None = None
 
 
+_KEEP = Prepared(insert(logs), ("execution", "text"))
+_NOTE = Prepared(insert(events), Event.__slots__)
+
+
 def keep(transaction: Transaction, texts: dict[str, str]) -> None:
     """Store the logs of executions that end in this transaction, by id; empty ones take no row."""
     rows = [{"execution": uuid, "text": text.encode("utf-8", "replace")} for uuid, text in texts.items() if text]
     if rows:
-        transaction.execute(insert(logs), rows)
+        _KEEP.run(transaction, rows)
 
 
 def log(transaction: Transaction, uuid: str) -> str:
@@ -38,9 +43,7 @@ def log(transaction: Transaction, uuid: str) -> str:
 def note(transaction: Transaction, happened: Sequence[Event]) -> None:
     """Add to the event log."""
     if happened:
-        transaction.execute(
-            insert(events), [{name: getattr(event, name) for name in Event.__slots__} for event in happened]
-        )
+        _NOTE.run(transaction, [{name: getattr(event, name) for name in Event.__slots__} for event in happened])
 
 
 def history(transaction: Transaction, uuid: str) -> tuple[Event, ...]:

@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, bindparam, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from faaspot_api.domain.model import Token
 from faaspot_api.errors import Conflict
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.moments import from_micros, to_micros
+from faaspot_api.store.prepared import Prepared
 from faaspot_api.store.tables import tokens
 
 T = tokens.c
@@ -41,10 +42,17 @@ def add(transaction: Transaction, row: HashedToken) -> None:
         raise Conflict(f"A token named {row.token.name} exists; revoke it first.", code="exists") from error
 
 
+_BY_HASH = Prepared(select(T.name, T.role, T.spots, T.created, T.hash).where(T.hash == bindparam("wanted")))
+
+
 def by_hash(transaction: Transaction, text_hash: str) -> HashedToken | None:
     """The token whose text has this hash."""
-    row = transaction.execute(select(tokens).where(T.hash == text_hash)).one_or_none()
-    return None if row is None else HashedToken(token=_token(row), hash=row.hash)
+    row = _BY_HASH.one(transaction, {"wanted": text_hash})
+    if row is None:
+        return None
+    name, role, spots, created, found = row
+    token = Token(name=name, role=role, spots=tuple(json.loads(spots)), created=from_micros(created))
+    return HashedToken(token=token, hash=found)
 
 
 def by_name(transaction: Transaction, name: str) -> HashedToken | None:

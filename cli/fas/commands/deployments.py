@@ -78,7 +78,7 @@ def settings_options(command: F) -> F:
             ),
             click.option("--max-age", type=float, metavar="SECONDS", help="How long a run may wait for its start."),
             click.option("--callback-url", metavar="URL", help="Who is told of each run's end; '' for nobody."),
-            click.option("--reuse/--no-reuse", default=None, help="Let a process serve more than one run (later)."),
+            click.option("--reuse/--no-reuse", default=None, help="Keep the process for the next run."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )
     ):

@@ -11,6 +11,8 @@ from fas.command import FAILED, Group, State, pass_state
 
 COLUMNS = ("uuid", "name", "kind", "status", "reason", "created", "output")
 TRIES = ("at", "status", "error", "ms")
+BAR = 40
+"""Characters of the longest bar of a waterfall."""
 STATUSES = ("Pending", "Started", "Success", "Failure", "Cancelled")
 
 
@@ -67,14 +69,16 @@ def list_(
 @click.argument("uuid")
 @click.option("-w", "--wait", is_flag=True, help="Wait until it has ended; exit code 1 if it did not succeed.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer than this.")
+@click.option("--timings", is_flag=True, help="Show when each step was, and how long it took.")
 @pass_state
-def get(state: State, /, uuid: str, wait: bool, timeout: float | None) -> None:
+def get(state: State, /, uuid: str, wait: bool, timeout: float | None, timings: bool) -> None:
     """Show the record of an execution."""
+    show = _waterfall if timings else _show
     if not (wait or timeout is not None):
-        return _show(state, state.client.executions.get(uuid))
+        return show(state, state.client.executions.get(uuid))
     with progress.naming(lambda: uuid), progress.shown(f"Waiting for {uuid}"):
         record = state.client.executions.wait(uuid, timeout)
-    _show(state, record)
+    show(state, record)
     if record.status != "Success":
         raise click.exceptions.Exit(FAILED)
     return None
@@ -165,6 +169,27 @@ def logs(state: State, /, uuid: str, follow: bool) -> None:
         return None
     text = state.client.executions.logs(uuid)
     return output.value({"uuid": uuid, "log": text}) if state.as_json else output.piece(text)
+
+
+def _waterfall(state: State, record: dict[str, Any]) -> None:
+    """The steps of an execution in the order in which they were, each with the time since the one before."""
+    timings = record.get("timings") or {}
+    if state.as_json:
+        return output.value(timings)
+    marks = sorted((at, step) for step, at in (timings.get("marks") or {}).items() if at is not None)
+    if not marks:
+        return output.note("Nothing was measured: it has not ended, or no worker had anything to do.")
+    whole, before, rows = marks[-1][0] or 1.0, 0.0, []
+    for at, step in [(0.0, "accepted"), *marks]:
+        bar = " " * round(before / whole * BAR) + "#" * max(1, round((at - before) / whole * BAR))
+        rows.append((step, f"{at:.3f}", f"+{at - before:.3f}", bar if at else ""))
+        before = at
+    output.table(("step", "at ms", "took ms", ""), rows)
+    if timings.get("cold"):
+        output.line(f"Cold: the sandbox was started for it, the import took {timings.get('import_ms') or 0.0:.3f} ms.")
+        for name, took in (timings.get("imports") or {}).items():
+            output.line(f"  {took:10.3f} ms  {output.printable(name)}")
+    return None
 
 
 def _list(state: State, found: list[Any]) -> None:

@@ -32,7 +32,7 @@ def main() -> None:
         syscalls.capset(syscalls.ZYGOTE_CAPS)
         os.set_inheritable(child.MOUNTS, False)
     try:
-        user_main, import_ms = zygote.import_user(config, load)
+        user_main, import_ms, slowest = zygote.import_user(config, load)
     except LoadError as error:
         sys.stdout.flush()
         wire.send(control, {"op": "failed", "error": error.error})
@@ -41,7 +41,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     gc.collect()
     gc.freeze()
-    wire.send(control, {"op": "ready", "import_ms": import_ms})
+    wire.send(control, {"op": "ready", "import_ms": import_ms, "imports": slowest})
     zygote.Zygote(config, user_main, control).serve()
     os._exit(0)
 

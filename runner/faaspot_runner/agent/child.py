@@ -37,8 +37,11 @@ class Config:
         self.packages: str | None = start["packages"]
 
 
-def live(config: Config, main: Main, control: socket.socket, others: int) -> None:
-    """The whole life of a run's process. `others`: processes that count for the same uid already. Never returns."""
+def live(config: Config, main: Main, control: socket.socket, others: int, *, ahead: bool) -> None:
+    """The whole life of a run's process, which one that is kept shares with the runs after it. Never returns.
+
+    `others`: processes that count for the same uid already. `ahead`: its run has not come yet, there is time to warm.
+    """
     try:
         if config.isolated:
             isolate(config)
@@ -47,13 +50,21 @@ def live(config: Config, main: Main, control: socket.socket, others: int) -> Non
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
         _limit(config, others)
         _reseed()
-        _warm()
+        if ahead:
+            _warm()
         wire.send(control, {"op": "prepared"})
     except OSError as error:
         wire.send(control, {"op": "broken", "errno": error.errno or 0, "message": str(error)})
         os._exit(1)
-    _run(main, *_await_work(control))
-    os._exit(0)
+    channel, request = _await_work(control)
+    while True:
+        _run(main, channel, request)
+        if not request.get("keep"):
+            os._exit(0)
+        try:
+            request = json.loads(wire.read_frame(channel))
+        except (OSError, wire.WireError):
+            os._exit(0)  # its worker has no more for it
 
 
 def isolate(config: Config) -> None:
@@ -93,8 +104,7 @@ def drop(uid: int | None) -> None:
 
 def _check() -> None:
     """Look at what must hold rather than trust that every call did what it said."""
-    with open("/proc/self/status", "rb") as file:
-        status = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+    status = dict(line.split(b":\t", 1) for line in _read("/proc/self/status").splitlines() if b":\t" in line)
     held = [status[key].strip() for key in (b"CapEff", b"CapPrm", b"CapBnd", b"CapAmb")]
     if (
         status[b"Seccomp"].strip() != b"2"
@@ -108,17 +118,27 @@ def _limit(config: Config, others: int) -> None:
     """The run's own limits. What the zygote has already is not the run's to pay for: its data, its processes."""
     extra = {resource.RLIMIT_DATA: _data_bytes(), resource.RLIMIT_NPROC: others}
     for kind, soft, hard in config.rlimits:
-        more, (_, most) = extra.get(kind, 0), resource.getrlimit(kind)
+        more, (least, most) = extra.get(kind, 0), resource.getrlimit(kind)
         soft, hard = (value if value < 0 else value + more for value in (soft, hard))
         if most != resource.RLIM_INFINITY and (hard < 0 or hard > most):
             hard = most
-        resource.setrlimit(kind, (hard if 0 <= hard < soft else soft, hard))
+        wanted = (hard if 0 <= hard < soft else soft, hard)
+        if wanted != (least, most):
+            resource.setrlimit(kind, wanted)
 
 
 def _data_bytes() -> int:
     """Private writable memory of this process, as RLIMIT_DATA counts it."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[5]) * resource.getpagesize()
+    return int(_read("/proc/self/statm").split()[5]) * resource.getpagesize()
+
+
+def _read(path: str) -> bytes:
+    """A small file of the kernel's, without the buffers of a file object: what it touches is copied after a fork."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 16384)
+    finally:
+        os.close(fd)
 
 
 def _reseed() -> None:
@@ -178,26 +198,29 @@ def _run(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
 
 def answer(main: Main, request: dict[str, Any], cpu: float) -> bytes:
     """Call `main`; the frame to send back."""
-    limit = request["result_limit"]
+    limit, began = request["result_limit"], time.monotonic()
     try:
         value = run(main, request["args"], request["context"])
     except BaseException as error:  # noqa: BLE001 (the user's code may raise anything, sys.exit included)
-        return _failure("error", describe(error))
+        return _failure("error", describe(error), began)
+    finished = time.monotonic()
     try:
         output = values.encode(value)
     except values.Unserialisable as error:
-        return _failure("unserialisable", {"type": "Unserialisable", "message": str(error), "traceback": None})
+        return _failure("unserialisable", {"type": "Unserialisable", "message": str(error), "traceback": None}, began)
     except BaseException as error:  # noqa: BLE001 (so may the methods of what it returned)
-        return _failure("error", describe(error))
+        return _failure("error", describe(error), began)
     if len(output) > limit:
         text = "the result is %d bytes of JSON, the limit is %d" % (len(output), limit)
-        return _failure("limit", {"type": "ResultTooLarge", "message": text, "traceback": None})
+        return _failure("limit", {"type": "ResultTooLarge", "message": text, "traceback": None}, began)
     usage = (time.process_time() - cpu) * 1000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return wire.frame(b'{"ok":true,"cpu_ms":%.3f,"max_memory_mb":%.3f,"output":%b}' % (*usage, output))
+    head = b'{"ok":true,"began":%.6f,"finished":%.6f,"cpu_ms":%.3f,"max_memory_mb":%.3f,' % (began, finished, *usage)
+    return wire.frame(b'%b"output":%b}' % (head, output))
 
 
-def _failure(reason: str, error: dict[str, Any]) -> bytes:
-    return wire.frame(json.dumps({"ok": False, "reason": reason, "error": error}).encode())
+def _failure(reason: str, error: dict[str, Any], began: float) -> bytes:
+    told = {"ok": False, "reason": reason, "error": error, "began": began, "finished": time.monotonic()}
+    return wire.frame(json.dumps(told).encode())
 
 
 def _flush() -> None:

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from . import child, syscalls, wire
+from . import child, imports, syscalls, wire
 
 TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Zygote:
                 ours.close()
                 raise
             if pid == 0:
-                self._become_child(theirs, {*held, ours.fileno()})
+                self._become_child(theirs, {*held, ours.fileno()}, ahead=not held)
         try:
             pidfd = syscalls.pidfd_open(pid)
         except OSError:
@@ -197,14 +197,14 @@ class Zygote:
                 syscalls.setns(self._own_pid_namespace, syscalls.CLONE_NEWPID)
         return pid
 
-    def _become_child(self, control: socket.socket, held: set[int]) -> None:
+    def _become_child(self, control: socket.socket, held: set[int], *, ahead: bool) -> None:
         """In the child: close what is the zygote's, keep what the user's import has opened."""
         os.dup2(control.fileno(), child.CHANNEL, inheritable=False)
         for fd in {*held, *self._handlers, self._own_pid_namespace, control.detach()} - {child.CHANNEL, -1}:
             os.close(fd)
         try:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, child.CHANNEL)
-            child.live(self._config, self._main, channel, len(self._children) + 1)
+            child.live(self._config, self._main, channel, len(self._children) + 1, ahead=ahead)
         finally:
             os._exit(1)
 
@@ -272,14 +272,15 @@ def _fork() -> int:
         return os.fork()
 
 
-def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float]:
-    """The user's `main` and how many milliseconds its import took. Raises LoadError."""
+def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float, dict[str, float]]:
+    """The user's `main`, how many milliseconds its import took, and its slowest modules. Raises LoadError."""
     started = time.monotonic()
     if config.packages is not None:
         import site
 
         site.addsitedir(config.packages)
-    main = load(config.code)
+    with imports.Watch() as watch:
+        main = load(config.code)
     sys.stdout.flush()
     sys.stderr.flush()
-    return main, (time.monotonic() - started) * 1000
+    return main, (time.monotonic() - started) * 1000, watch.slowest()

@@ -19,7 +19,8 @@ from faaspot_runner.contract import Error, SandboxSpec
 from faaspot_runner.docker.place import Place
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.channel import Channel
-from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
+from faaspot_runner.sandbox.outcome import Outcome, request_frame
+from faaspot_runner.sandbox.run import run_once
 from faaspot_runner.sandbox.spec import Interpreter, Material, run_environ
 
 LOG_BYTES = 64 * 1024
@@ -62,7 +63,8 @@ class Request:
 class Sandbox(ABC):
     """A running zygote with the user's module imported.
 
-    `start_ms`: until its interpreter ran, `import_ms`: the user's import, `log`: what the import printed (bounded).
+    `start_ms`: until its interpreter ran, `import_ms`: the user's import, `imports`: the milliseconds of its slowest
+    modules, each by itself; `log`: what the import printed (bounded).
     `counted`: each of its runs goes into a cgroup slot of the worker that starts it.
     `fate`: why the platform has killed it for what its deployment did (it took too much memory), None if it has not.
     """
@@ -71,6 +73,7 @@ class Sandbox(ABC):
     spec: SandboxSpec
     start_ms: float
     import_ms: float
+    imports: Mapping[str, float]
     log: str
     counted: bool
     fate: Error | None = None

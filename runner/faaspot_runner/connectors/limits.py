@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 from typing import Any
 
-from faaspot_runner.contract import Limits
+from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.sandbox import seccomp
+from faaspot_runner.sandbox.kept import LIVES
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, Grade, rlimits
 from faaspot_runner.sandbox.namespaces import USER_INSIDE
 
@@ -33,12 +34,12 @@ def _most(kind: int) -> int:
     return 2**31 if hard == resource.RLIM_INFINITY else hard
 
 
-def start_message(limits: Limits, grade: Grade, *, uids: int) -> dict[str, Any]:
+def start_message(spec: SandboxSpec, grade: Grade, *, uids: int) -> dict[str, Any]:
     """The first message to an agent in a sandbox: `agent.child.Config`. `uids`: how many the sandbox has, 1 or 2."""
     return {
         "isolated": True,
         "uid": USER_INSIDE if uids == 2 else None,
-        "rlimits": rlimits(limits, grade),
+        "rlimits": rlimits(spec.limits, grade, lives=LIVES if spec.reuse else 1),
         "filter": seccomp.run_filter().hex(),
         "code": "/code",
         "packages": None,

@@ -27,5 +27,5 @@ async def open_in(
     )
     with memory_file(material.source()) as code:
         fds = {"file:/code/main.py": code}
-        enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec.limits, grade, uids=1))
+        enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec, grade, uids=1))
     return ZygoteSandbox(uuid.uuid4().hex, spec, enclosure, counted=grade == "cgroup")

@@ -103,7 +103,7 @@ class SandboxConnector(Connector):
         )
         with memory_file(material.source()) as code:
             fds = {"file:/code/main.py": code}
-            start = start_message(spec.limits, grade, uids=2 if holdings.pair else 1)
+            start = start_message(spec, grade, uids=2 if holdings.pair else 1)
             enclosure = await enclose(launcher, plan, fds, holdings, start)
         return ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup")
 

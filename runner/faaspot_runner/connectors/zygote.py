@@ -33,6 +33,7 @@ class ZygoteSandbox(Sandbox):
         self.spec = spec
         self.counted = counted
         self.start_ms = self.import_ms = 0.0
+        self.imports = {}
         self._enclosure = enclosure
         self._loop = asyncio.get_running_loop()
         self._log = bytearray()
@@ -63,6 +64,7 @@ class ZygoteSandbox(Sandbox):
             raise
         took = (time.monotonic() - started) * 1000
         self.import_ms = min(said.import_ms, took)
+        self.imports = said.imports
         self.start_ms = took - self.import_ms
 
     async def _imported(self, deadline: float) -> Ready:

@@ -1,8 +1,7 @@
 """What the control plane and a spot say to each other: queues, keys, requests, events, results.
 
-The only part of the runner that the API imports; standard library only. Everything travels as strict JSON
-(never pickle). A reader of this file, and of `runtimes` beside it, knows the whole seam
-between the two halves.
+The only part of the runner that the API imports; standard library only. Everything travels as strict JSON (never
+pickle). A reader of this file, and of `runtimes` beside it, knows the whole seam between the two halves.
 
 The way of one execution over this seam::
 
@@ -19,10 +18,13 @@ An event is accepted only if (execution_id, attempt, token) match the record.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
+from faaspot_runner.contract.timings import Marks as Marks
+from faaspot_runner.contract.timings import Timings as Timings
+from faaspot_runner.contract.timings import Usage as Usage
 
 # ---------------------------------------------------------------- queues and keys
 
@@ -143,6 +145,7 @@ class SandboxSpec:
     `environment` is the name under `environments/`, None with `lock`.
     `context_for` is the version id that the context was sealed for: the version that brought it. A later version that
     keeps its context keeps the sealed blob too, because the API cannot open it to seal it anew. None: `version_id`.
+    `reuse`: a process whose run has ended well serves the next one, with all that the run has left in it.
     """
 
     version_id: str
@@ -156,14 +159,16 @@ class SandboxSpec:
     lock: str | None = None
     environment: str | None = None
     limits: Limits = field(default_factory=Limits)
+    reuse: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
     """One attempt at one run of `main`. `args` is JSON text of a dict; `accepted` is epoch seconds.
 
-    `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `traceparent`: the
-    caller's trace (W3C), which the function finds as `TRACEPARENT`.
+    `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
+    `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
+    `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`.
     """
 
     execution_id: str
@@ -173,6 +178,8 @@ class RunRequest:
     args: str = "{}"
     reply: bool = False
     accepted: float = 0.0
+    committed: float = 0.0
+    queued: float = 0.0
     expires: float | None = None
     traceparent: str | None = None
     kind: Literal["run"] = "run"
@@ -244,24 +251,6 @@ class Error:
     type: str
     message: str
     traceback: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
-    """Milliseconds. queue: accepted -> taken; start: taken -> the process runs; import: only when cold."""
-
-    queue_ms: float | None = None
-    start_ms: float | None = None
-    import_ms: float | None = None
-    run_ms: float | None = None
-    total_ms: float | None = None
-    cold: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    max_memory_mb: float | None = None
-    cpu_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,7 +330,26 @@ Message = RunRequest | BuildRequest | SpotRequest | Cancel | Release | Runtimes 
 
 def dump(message: Message | SpotInfo) -> str:
     """Strict, compact JSON text of a message."""
-    return json.dumps(asdict(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON knows it. `dataclasses.asdict` copies every leaf, and each run has four messages."""
+    kind = type(value)
+    if kind in _LEAVES:
+        return value
+    if kind in (tuple, list):
+        return [_plain(item) for item in value]
+    if kind is dict:
+        return {name: _plain(item) for name, item in value.items()}
+    names = _FIELDS.get(kind)
+    if names is None:
+        names = _FIELDS[kind] = tuple(each.name for each in fields(value))
+    return {name: _plain(getattr(value, name)) for name in names}
+
+
+_LEAVES = frozenset((str, int, float, bool, type(None)))
+_FIELDS: dict[type, tuple[str, ...]] = {}
 
 
 def load(text: str | bytes) -> Message:
@@ -387,7 +395,7 @@ def _ended(data: dict[str, Any]) -> RunEnded:
         **{
             **data,
             "error": Error(**data["error"]) if data["error"] else None,
-            "timings": Timings(**data["timings"]),
+            "timings": Timings(**{**data["timings"], "marks": Marks(**data["timings"].get("marks", {}))}),
             "usage": Usage(**data["usage"]),
             "build": BuildOutcome(**{**build, "packages": tuple(build["packages"])}) if build else None,
         }

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.runtimes.spot_socket import Offered, SpotClient
+from faaspot_runner.sandbox.cgroups import RunSlots
 from faaspot_runner.sandbox.channel import Channel
+from faaspot_runner.sandbox.kept import Kept
 
+RESERVED = 2
+"""Idle channels of one spec that have a fresh process for their next run."""
+RESERVED_SECONDS = 5.0
+"""How long such a process waits for it."""
 IDLE_CHANNELS = 256
 """Idle channels that one worker keeps; each is a descriptor here and in a zygote."""
 
@@ -26,7 +33,8 @@ class StoppedError(Exception):
 class Warm:
     """A channel to use for one run.
 
-    `counted`: it goes into a cgroup slot; `cold`: it waited for the sandbox's start; `log`: what the import printed.
+    `counted`: it goes into a cgroup slot; `cold`: it waited for the sandbox's start; `log`: what the import printed;
+    `kept`: a process that waits for this run. `since`: when the channel became idle (`time.monotonic`).
     """
 
     channel: Channel
@@ -35,14 +43,21 @@ class Warm:
     counted: bool
     cold: bool = False
     import_ms: float = 0.0
+    imports: Mapping[str, float] = field(default_factory=dict)
     log: str = ""
+    kept: Kept | None = None
+    since: float = 0.0
 
 
 class Channels:
-    """Idle channels by spec, the one used last first. Shared by a worker's threads."""
+    """Idle channels by spec, the one used last first. Shared by a worker's threads.
 
-    def __init__(self, spot: SpotClient, keep: int = IDLE_CHANNELS) -> None:
+    `slots`: where the slots of kept processes come from.
+    """
+
+    def __init__(self, spot: SpotClient, keep: int = IDLE_CHANNELS, slots: RunSlots | None = None) -> None:
         self._spot = spot
+        self._slots = slots
         self._keep = keep
         self._lock = threading.Lock()
         self._idle: OrderedDict[SandboxSpec, deque[Warm]] = OrderedDict()
@@ -87,19 +102,55 @@ class Channels:
                 closing = [warm]
             else:
                 self._idle.setdefault(warm.spec, deque()).append(
-                    Warm(channel=warm.channel, spec=warm.spec, sandbox=warm.sandbox, counted=warm.counted)
+                    Warm(
+                        channel=warm.channel,
+                        spec=warm.spec,
+                        sandbox=warm.sandbox,
+                        counted=warm.counted,
+                        kept=warm.kept,
+                        since=time.monotonic(),
+                    )
                 )
                 self._idle.move_to_end(warm.spec)
                 self._count += 1
                 closing = self._surplus()
-        for each in closing:
-            each.channel.close()
+        self._close(closing)
+
+    def without_process(self, warm: Warm) -> Warm:
+        """End the kept process of a channel that is in use; the channel without it."""
+        if warm.kept is not None:
+            warm.kept.end()
+            if self._slots and warm.kept.slot:
+                self._slots.release(warm.kept.slot)
+        return replace(warm, kept=None)
+
+    def wants_process(self, warm: Warm) -> bool:
+        """Whether a fresh process should wait for the next run on this channel, which is about to come back."""
+        with self._lock:
+            if warm.sandbox in self._gone or warm.spec.reuse:
+                return False
+            return sum(each.kept is not None for each in self._idle.get(warm.spec, ())) < RESERVED
+
+    def tidy(self) -> None:
+        """End the fresh processes that nothing has come for."""
+        oldest = time.monotonic() - RESERVED_SECONDS
+        ending = []
+        with self._lock:
+            for spec, line in self._idle.items():
+                if spec.reuse:
+                    continue
+                for at, warm in enumerate(line):
+                    if warm.kept is not None and warm.since < oldest:
+                        ending.append(warm)
+                        line[at] = replace(warm, kept=None)
+        for warm in ending:
+            self.without_process(warm)
 
     def discard(self, warm: Warm) -> None:
         """Close it: the zygote kills what still runs on it."""
         with self._lock:
             self._put_back(warm.sandbox)
-        warm.channel.close()
+        self._close([warm])
 
     def forget(self, sandbox: str) -> None:
         """Close the idle channels of a sandbox that is gone; those in use are closed when they come back."""
@@ -115,8 +166,7 @@ class Channels:
                 else:
                     del self._idle[spec]
             self._count -= len(closing)
-        for each in closing:
-            each.channel.close()
+        self._close(closing)
 
     def used(self) -> frozenset[str]:
         """The sandboxes that were used since the last time, or are in use."""
@@ -130,8 +180,7 @@ class Channels:
             closing = [warm for line in self._idle.values() for warm in line]
             self._idle.clear()
             self._count = 0
-        for each in closing:
-            each.channel.close()
+        self._close(closing)
 
     # ------------------------------------------------------------ inside
 
@@ -149,7 +198,11 @@ class Channels:
             if not _hung_up(warm.channel):
                 self._take(warm.sandbox)
                 return warm
-            warm.channel.close()
+            self._close([warm])
+
+    def _close(self, closing: Iterable[Warm]) -> None:
+        for warm in closing:
+            self.without_process(warm).channel.close()
 
     def _put_back(self, sandbox: str) -> bool:
         """Count one use less, in the lock. Whether the sandbox is gone meanwhile."""
@@ -174,6 +227,7 @@ class Channels:
             counted=offered.counted,
             cold=offered.cold,
             import_ms=offered.import_ms,
+            imports=offered.imports,
             log=offered.log,
         )
 

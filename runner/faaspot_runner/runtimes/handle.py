@@ -8,7 +8,7 @@ from pathlib import Path
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Request, Sandbox
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import DeploymentError
-from faaspot_runner.sandbox.run import Outcome
+from faaspot_runner.sandbox.outcome import Outcome
 from faaspot_runner.sandbox.spec import Interpreter, Material
 
 

@@ -13,7 +13,7 @@
                                                                             prepare a version's start: it was built
     spot -> worker  {"op": "welcome", "cgroups": text | null, "interpreters": [..]}    once, first
                     {"op": "acquired", "call": n, "sandbox": id, "cold": b, "counted": b, "start_ms": f, "import_ms": f,
-                     "log": ".."}                                           + 1 descriptor: a channel to the zygote
+                     "imports": {name: f}, "log": ".."}                       + 1 descriptor: a channel to the zygote
                     {"op": "prepared", "call": n, "interpreter": {..} | null, "log": ".."}    to interpreter and keep
                     {"op": "failed", "call": n, "reason": r | null, "error": {..}, "log": ".."}
                     {"op": "gone", "sandbox": id}                           forget its channels
@@ -32,9 +32,9 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Never
 
@@ -67,6 +67,7 @@ class Offered:
     start_ms: float
     import_ms: float
     log: str
+    imports: Mapping[str, float] = field(default_factory=dict)
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -241,7 +242,8 @@ class SpotClient:
         elif wanted and future:
             names = ("sandbox", "cold", "counted", "start_ms", "import_ms", "log")
             offered = {name: message[name] for name in names}
-            future.set_result(Offered(channel=socket.socket(fileno=fds[0]), **offered))
+            imports = message.get("imports", {})
+            future.set_result(Offered(channel=socket.socket(fileno=fds[0]), imports=imports, **offered))
         else:
             os.close(fds[0])
 

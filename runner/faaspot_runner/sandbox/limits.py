@@ -44,12 +44,14 @@ def why_no_cgroups() -> str:
     return ""
 
 
-def rlimits(limits: Limits, grade: Grade, *, runs: int = 1, base_mb: int = 0) -> list[tuple[int, int, int]]:
+def rlimits(
+    limits: Limits, grade: Grade, *, runs: int = 1, base_mb: int = 0, lives: int = 1
+) -> list[tuple[int, int, int]]:
     """(resource, soft, hard) for the process that runs `main`, in the order to set them.
 
     `base_mb`: data that the process already has when it is forked, its zygote's (VmData): not the run's to pay for.
     `runs`: runs of one sandbox at the same time. The kernel counts RLIMIT_NPROC for each uid in each user namespace,
-    and the runs of a sandbox share both, with their zygote.
+    and the runs of a sandbox share both, with their zygote. `lives`: how often one process may use up a run's time.
     """
     hard = {
         # 1, not 0: only at 1 does the kernel start no core_pattern program either, which would get the run's memory,
@@ -57,7 +59,7 @@ def rlimits(limits: Limits, grade: Grade, *, runs: int = 1, base_mb: int = 0) ->
         resource.RLIMIT_CORE: 1,
         # Soft and hard are equal, so that it kills even where SIGXCPU is ignored. All processors busy until the
         # deadline are allowed: the deadline itself is kept by the worker, this is the wall behind it.
-        resource.RLIMIT_CPU: math.ceil(limits.timeout) * (os.cpu_count() or 1) + 5,
+        resource.RLIMIT_CPU: lives * math.ceil(limits.timeout) * (os.cpu_count() or 1) + 5,
         # Twice the size of /tmp: filling it meets ENOSPC, a huge sparse file EFBIG.
         resource.RLIMIT_FSIZE: 2 * limits.tmp * MEGABYTE,
         resource.RLIMIT_NOFILE: OPEN_FILES[grade],

@@ -12,6 +12,8 @@ from faaspot_runner.sandbox.result import bounded_error
 MOST_STATUS = 0xFFFF
 """The largest wait status; the functions of `os` that read one raise OverflowError far beyond it."""
 MOST_ERRNO = 4095
+MOST_IMPORTS = 16
+NAME_CHARS = 100
 MESSAGE_CHARS = 1_000
 _MOST = 1e12
 
@@ -75,9 +77,10 @@ def of_run(message: Mapping[str, Any]) -> Forked | Exited | Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The user's module is imported."""
+    """The user's module is imported. `imports`: its slowest modules, each by itself, in milliseconds."""
 
     import_ms: float
+    imports: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,7 @@ def of_start(message: Mapping[str, Any]) -> Ready | ImportFailed | SetUpFailed |
     """The first word on a control channel. Raises Broken."""
     match message["op"]:
         case "ready":
-            return Ready(import_ms=_quantity(message, "import_ms"))
+            return Ready(import_ms=_quantity(message, "import_ms"), imports=_imports(message))
         case "ended":
             return Ended(status=_integer(message, "status", MOST_STATUS))
         case "failed":
@@ -132,6 +135,17 @@ def _text(message: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise Broken(f"its {name} is no text")
     return value
+
+
+def _imports(message: Mapping[str, Any]) -> dict[str, float]:
+    told = message.get("imports", {})
+    if not isinstance(told, dict) or len(told) > MOST_IMPORTS:
+        raise Broken("its imports are no short list")
+    return {_printable(name): _quantity(told, name) for name in told}
+
+
+def _printable(name: str) -> str:
+    return name[:NAME_CHARS].encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
 
 
 def _integer(message: Mapping[str, Any], name: str, most: int) -> int:

@@ -197,18 +197,19 @@ def _mount_own(tmp_mb: int) -> None:
     mount_fresh("", tmp_mb)
 
 
-def mount_fresh(root: str, tmp_mb: int) -> None:
-    """An empty /tmp and /dev/shm, and the /proc of this pid namespace, below `root` ("" or "/"). Raises OSError."""
+def mount_fresh(root: str, tmp_mb: int, pid_namespace: str = "") -> None:
+    """An empty /tmp and /dev/shm, and a /proc, below `root` ("" or "/"); see `mount_proc`. Raises OSError."""
     room = f"size={tmp_mb}m,nr_inodes={tmp_mb * 64 + 256},mode=1777"
     mount("tmpfs", root + "tmp", "tmpfs", MS_NOSUID | MS_NODEV, room)
     mount("tmpfs", root + "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, room)
-    mount_proc(root)
+    mount_proc(root, pid_namespace)
 
 
-def mount_proc(root: str) -> None:
-    """The /proc of this process' pid namespace. Raises OSError."""
+def mount_proc(root: str, pid_namespace: str = "") -> None:
+    """The /proc of this process' pid namespace, or of the one at that path (Linux 6.18). Raises OSError."""
     # hidepid: processes of ours, whose command line names the host's paths, are not the zygote's or a run's to see.
-    mount("proc", root + "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "subset=pid,hidepid=invisible")
+    options = "subset=pid,hidepid=invisible" + (f",pidns={pid_namespace}" if pid_namespace else "")
+    mount("proc", root + "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
 
 
 def _enter() -> None:

@@ -33,13 +33,18 @@ class TooLarge(Malformed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The end of a run as it told it itself, or as it was seen. `output`: strict JSON text, if `reason` is None."""
+    """The end of a run as it told it itself, or as it was seen. `output`: strict JSON text, if `reason` is None.
+
+    `began` and `finished`: when `main` was called and was done by its own word, `time.monotonic`; 0 if it said nothing.
+    """
 
     reason: Reason | Literal["refused", "lost", "broken"] | None = None
     output: str | None = None
     error: Error | None = None
     cpu_ms: float = 0.0
     max_memory_mb: float = 0.0
+    began: float = 0.0
+    finished: float = 0.0
 
 
 class Frame:
@@ -62,6 +67,10 @@ class Frame:
                 raise TooLarge(self._most)
         return 0 < self._length <= len(self._received) - HEADER
 
+    def exact(self) -> bool:
+        """Whether nothing came after it."""
+        return len(self._received) == HEADER + self._length
+
     def payload(self) -> bytes:
         """What is in it, once it is whole."""
         return bytes(self._received[HEADER : HEADER + self._length])
@@ -81,7 +90,12 @@ def _parse(frame: bytes, most: int) -> Result:
     message = _object(frame)
     if message.get("ok") is not False or message.get("reason") not in ("error", "unserialisable", "limit"):
         raise Malformed("the process sent what is not a result")
-    return Result(reason=message["reason"], error=bounded_error(message.get("error")))
+    return Result(
+        reason=message["reason"],
+        error=bounded_error(message.get("error")),
+        began=number(message.get("began")),
+        finished=number(message.get("finished")),
+    )
 
 
 def _success(frame: bytes, most: int) -> Result:
@@ -89,13 +103,17 @@ def _success(frame: bytes, most: int) -> Result:
     head, mark, tail = frame.partition(_OUTPUT)
     if not mark or not tail.endswith(b"}"):
         raise Malformed("the process sent what is not a result")
-    usage = _object(head + _OUTPUT + b"null}")
+    told = _object(head + _OUTPUT + b"null}")
     output = tail[:-1]
     if len(output) > most:
         return Result(reason="limit", error=too_large(most))
     _loaded(output)
     return Result(
-        output=output.decode(), cpu_ms=number(usage.get("cpu_ms")), max_memory_mb=number(usage.get("max_memory_mb"))
+        output=output.decode(),
+        cpu_ms=number(told.get("cpu_ms")),
+        max_memory_mb=number(told.get("max_memory_mb")),
+        began=number(told.get("began")),
+        finished=number(told.get("finished")),
     )
 
 

@@ -7,61 +7,35 @@ What comes from inside is untrusted: every read is bounded, the first result win
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from faaspot_runner.agent import wire
-from faaspot_runner.contract import MAX_LOG_BYTES, MAX_RESULT_BYTES, Error, Limits, Reason
+from faaspot_runner.contract import MAX_LOG_BYTES, MAX_RESULT_BYTES, Error, Limits
 from faaspot_runner.sandbox.cgroup_tree import RunSlot
 from faaspot_runner.sandbox.channel import DEATH_SECONDS, Channel
 from faaspot_runner.sandbox.end import End, broken, died, lost, malformed, refused
+from faaspot_runner.sandbox.kept import LIVES, Kept, unread
 from faaspot_runner.sandbox.log import RunLog
 from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.messages import Broken, Exited, Forked, Refused, of_run
+from faaspot_runner.sandbox.outcome import Outcome
 from faaspot_runner.sandbox.pidfd import pid_of
 from faaspot_runner.sandbox.result import Frame, Malformed, Result, TooLarge, parse, too_large
 
 POLL_MEMORY_SECONDS = 0.025
 FORK_SECONDS = 10.0
 """How long a zygote may take to say that it has forked; one that was stopped or is caught in a loop never says it."""
+RESERVE_SECONDS = 1.0
 GONE_SECONDS = 0.25
 """How long a run that closed its channel may take to be reported dead before it is killed."""
 _CHUNK = 256 * 1024
 """What is read of a result at most before the clock is looked at again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a run ended. `output` is strict JSON text (None unless Success); the rest as in `contract.RunEnded`.
-
-    `reason` has three words of our own, with status Failure. Two are the platform's failure, worth another attempt:
-    "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run, or never
-    said which process it is). "broken": the zygote does not keep to its wire, which another attempt meets again.
-    `start_ms`: asked until forked; `run_ms`: from then until the end.
-    """
-
-    status: Literal["Success", "Failure", "Cancelled"]
-    reason: Reason | Literal["refused", "lost", "broken"] | None = None
-    output: str | None = None
-    error: Error | None = None
-    log: str = ""
-    logs_truncated: bool = False
-    start_ms: float | None = None
-    run_ms: float | None = None
-    max_memory_mb: float | None = None
-    cpu_ms: float | None = None
-
-
-def request_frame(args: str, context: str, environ: dict[str, str], result_limit: int = MAX_RESULT_BYTES) -> bytes:
-    """The frame that a child is sent. `args` and `context`: JSON texts of dicts, put in as they are."""
-    rest = json.dumps({"environ": environ, "result_limit": result_limit}, separators=(",", ":"))
-    return wire.frame(f'{{"args":{args},"context":{context},{rest[1:]}'.encode())
 
 
 def run_once(
@@ -76,50 +50,74 @@ def run_once(
     on_log: Callable[[bytes], None] | None = None,
     result_limit: int = MAX_RESULT_BYTES,
     log_limit: int = MAX_LOG_BYTES,
+    keep: bool = False,
+    kept: Kept | None = None,
 ) -> Outcome:
     """Run `main` once and return how it ended; blocks, at most until shortly after `deadline` (`time.monotonic`).
 
     `request`: from `request_frame`. `slot`: the run's cgroup, None in the rlimit grade (the memory is then watched from
     here). `cancelled`: a descriptor (eventfd) whose readability cancels the run. `on_log`: gets each piece of the log
     as it comes, as long as it is kept. When the outcome is reported, call `channel.settle()`, then release the slot.
-    Raises nothing that a run can cause.
+    `keep`: if it ends well its process is not killed but in `Outcome.kept`, with the slot; `kept`: such a one, which
+    runs this. Raises nothing that a run can cause.
     """
-    run = _Run(channel, request, id, limits, slot, RunLog(log_limit, on_log), result_limit)
+    log = RunLog(log_limit, on_log, read_end=kept.log if kept else None)
+    run = Run(channel, request, id, limits, slot, log, result_limit, kept)
     with contextlib.closing(run):
+        stays = False
         try:
             run.start()
             end = run.watch(deadline, cancelled)
+            stays = keep and run.stays(end)
         except OSError as error:
             end = lost(f"the sandbox is gone: {error}")
         except Broken as error:
             end = broken(error)
         finally:
-            run.kill()
+            if not stays:
+                run.kill()
         return run.outcome(run.judged(end))
 
 
-class _Run:
+class Run:
     """One run in flight: its result channel, its log, its process."""
 
     def __init__(
-        self, channel: Channel, request: bytes, name: str, limits: Limits, slot: RunSlot | None, log: RunLog, most: int
+        self,
+        channel: Channel,
+        request: bytes,
+        name: str,
+        limits: Limits,
+        slot: RunSlot | None,
+        log: RunLog,
+        most: int,
+        kept: Kept | None,
     ) -> None:
         self._channel = channel
-        self._id = name
+        self._id = kept.name if kept else name
+        self._kept = kept
+        self.waits = False
+        self._cpu_before = kept.cpu_ms if kept else 0.0
         self._limits = limits
         self._slot = slot
         self._log = log
         self._most = most
         self._to_send = memoryview(request)
         self._frame = Frame(most)
-        self._result, self._result_theirs = socket.socketpair()
+        self._result_theirs: socket.socket | None = None
+        if kept is not None:
+            self._result = kept.result
+        else:
+            self._result, self._result_theirs = socket.socketpair()
         self._result.setblocking(False)
-        self._pid = self._pidfd = -1
+        self._pid, self._pidfd = (kept.pid, kept.pidfd) if kept else (-1, -1)
         self._said: Exited | Refused | None = None
         self._watch: MemoryWatch | None = None
         self._asked = time.monotonic()
-        self._look_at = self._asked
-        self._forked: float | None = None
+        self._look_at = self._asked + (0.0 if kept and kept.served else POLL_MEMORY_SECONDS)
+        self._forked = self._asked if kept else None
+        self._parsed_result: Result | None = None
+        self._malformed = False
         self._ended: float | None = None
         self._killed = False
         self._zygote_gone = False
@@ -128,10 +126,10 @@ class _Run:
 
     def start(self) -> None:
         """Ask for a child and write the request, which it finds as soon as it looks. Raises OSError."""
-        fds = [self._result_theirs.fileno(), self._log.write_end, *(self._slot.files if self._slot else ())]
-        self._channel.send({"op": "run", "id": self._id}, fds)
-        self._result_theirs.close()
-        self._log.close_write_end()
+        if self._result_theirs is not None:
+            fds = [self._result_theirs.fileno(), self._log.write_end, *(self._slot.files if self._slot else ())]
+            self._channel.send({"op": "run", "id": self._id}, fds)
+            self._close_theirs()
         self._send_request()
 
     def watch(self, deadline: float, cancelled: int | None) -> End:
@@ -151,7 +149,8 @@ class _Run:
             left = deadline - time.monotonic()
             if left <= 0:
                 return End("timeout", Error(type="Timeout", message=f"it ran longer than {self._limits.timeout:g} s"))
-            if self._forked is None and time.monotonic() > self._asked + FORK_SECONDS:
+            if time.monotonic() > self._asked + FORK_SECONDS and self._untaken():
+                self._forked = None
                 return lost("the sandbox does not answer")
             events = dict(poll.poll(self._pause(left)))
             if events.get(result, 0) & select.POLLOUT and self._send_request():
@@ -171,8 +170,7 @@ class _Run:
     def kill(self) -> None:
         """SIGKILL to the init of the run's pid namespace. Without a pidfd wait for it a moment: it is on its way."""
         self._ended = self._ended or time.monotonic()
-        self._result_theirs.close()
-        self._log.close_write_end()
+        self._close_theirs()
         if not self._named:
             try:
                 self._await(lambda: self._named, DEATH_SECONDS)
@@ -187,8 +185,28 @@ class _Run:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
+    def stays(self, end: End) -> bool:
+        """Whether the process can run something else: it answered in good order, and is the one that was named."""
+        if end.reason is not None or self._pidfd < 0 or not self._frame.exact():
+            return False
+        well = self._parsed().reason in (None, "error", "unserialisable") and not self._malformed
+        if not well or (self._slot is not None and self._slot.oom_kills()):
+            return False
+        self._ended = time.monotonic()
+        spent = self._cpu_before + (self._usage(self._parsed())[1] or 0.0)
+        self.waits = spent < (LIVES - 1) * self._limits.timeout * (os.cpu_count() or 1) * 1000
+        return self.waits
+
+    def reserved(self) -> Kept | None:
+        """The process, once the zygote has named it. Raises OSError, Broken."""
+        self._await(lambda: self._named, RESERVE_SECONDS)
+        self.waits = self._pidfd >= 0 and self._said is None
+        return self._survivor(0.0, served=False)
+
     def judged(self, end: End) -> End:
         """The end once more, after the kill: without a process there was nothing to send SIGKILL to."""
+        if end.reason == "lost" and self._kept is not None and unread(self._result):
+            self._forked = None  # its process had not begun: another may
         if self._pidfd >= 0 or isinstance(self._said, Refused) or end.reason in ("lost", "broken"):
             return end
         if end.reason is None and not self._zygote_gone:
@@ -201,10 +219,13 @@ class _Run:
         return self._pidfd >= 0 or self._said is not None
 
     def close(self) -> None:
-        self._result.close()
-        self._log.close()
         if self._watch is not None:
             self._watch.close()
+        if self.waits:
+            self._log.close_sink()
+            return
+        self._result.close()
+        self._log.close()
         if self._pidfd >= 0:
             self._channel.dying(self._pidfd)
 
@@ -212,11 +233,21 @@ class _Run:
 
     def _pause(self, left: float) -> float:
         """Milliseconds to wait at most."""
-        if self._forked is None:
+        if self._forked is None or (self._kept and time.monotonic() <= self._asked + FORK_SECONDS):
             left = min(left, FORK_SECONDS)
-        elif self._slot is None:
+        if self._forked is not None and self._slot is None:
             left = min(left, max(0.0, self._look_at - time.monotonic()))
         return left * 1000 + 1
+
+    def _close_theirs(self) -> None:
+        """Close what is the process' own of the pair and the pipe."""
+        if self._result_theirs is not None:
+            self._result_theirs.close()
+            self._log.close_write_end()
+
+    def _untaken(self) -> bool:
+        """Whether nobody has begun with the request: no process was named, or the one that waited reads nothing."""
+        return self._forked is None or (self._kept is not None and unread(self._result))
 
     def _send_request(self) -> bool:
         """Send what the socket takes; True when everything is out (or nobody reads any more)."""
@@ -276,6 +307,11 @@ class _Run:
             data = self._result.recv(_CHUNK)
         except BlockingIOError:
             return None
+        except ConnectionResetError:  # it died with its request unread
+            if self._kept is not None:
+                self._forked = None
+                return lost("the process that waited for the run has died")
+            data = b""
         except OSError:
             data = b""
         if not data:
@@ -329,12 +365,10 @@ class _Run:
             self._look_at = time.monotonic() + POLL_MEMORY_SECONDS
 
     def _looked(self) -> bool:
-        if self._watch is None:
-            try:
-                # The run's filter has taken larger buffers from it; the runtime `process` promises no walls.
-                self._watch = MemoryWatch(self._pid, fixed_buffers=True) if self._pid > 0 else None
-            except ProcessLookupError:
-                return False
+        if self._watch is None and self._pid > 0:
+            # The run's filter has taken larger buffers from it; the runtime `process` promises no walls.
+            with contextlib.suppress(ProcessLookupError):
+                self._watch = MemoryWatch(self._pid, fixed_buffers=True)
         if self._watch is None:
             return False
         return self._watch.charged_mb(self._limits.memory) > self._limits.memory
@@ -365,23 +399,49 @@ class _Run:
             run_ms=_milliseconds(min(self._forked or self._asked, self._ended or self._asked), self._ended),
             max_memory_mb=memory,
             cpu_ms=cpu,
+            forked=self._forked,
+            kept=self._survivor(cpu or 0.0),
+            **self._told(result),
         )
 
+    def _survivor(self, cpu_ms: float, *, served: bool = True) -> Kept | None:
+        if not self.waits:
+            return None
+        return Kept(
+            name=self._id,
+            pid=self._pid,
+            pidfd=self._pidfd,
+            result=self._result,
+            log=self._log.read_end,
+            slot=self._slot,
+            served=served,
+            cpu_ms=self._cpu_before + cpu_ms,
+        )
+
+    def _told(self, result: Result) -> dict[str, float | None]:
+        """When `main` was called and done, if what the process says of it can be."""
+        likely = self._asked <= result.began <= result.finished <= time.monotonic()
+        return {"began": result.began, "finished": result.finished} if likely else {}
+
     def _parsed(self) -> Result:
-        try:
-            return parse(self._frame.payload(), self._most)
-        except Malformed as error:
-            return Result(reason="unserialisable", error=malformed(error).error)
+        if self._parsed_result is None:
+            try:
+                self._parsed_result = parse(self._frame.payload(), self._most)
+            except Malformed as error:
+                self._malformed = True
+                self._parsed_result = Result(reason="unserialisable", error=malformed(error).error)
+        return self._parsed_result
 
     def _usage(self, result: Result) -> tuple[float | None, float | None]:
         """Peak memory and processor time: as the kernel counted, as was seen from here, as the process said itself."""
         if self._slot is not None:
-            return self._slot.peak_mb(), self._slot.cpu_ms()
+            spent = self._slot.cpu_ms()
+            return self._slot.peak_mb(), None if spent is None else spent - self._cpu_before
         said = self._said if isinstance(self._said, Exited) else None
         memory = result.max_memory_mb or (said.max_memory_mb if said else 0.0)
         cpu = result.cpu_ms or (said.cpu_ms if said else 0.0)
         if self._watch is not None:
-            memory, cpu = max(self._watch.peak_mb(), memory), max(self._watch.cpu_ms(), cpu)
+            memory, cpu = max(self._watch.peak_mb(), memory), max(self._watch.cpu_ms() - self._cpu_before, cpu)
         return memory, cpu
 
 

@@ -44,7 +44,7 @@ async def _answer(pool: SandboxPool, message: dict[str, Any]) -> tuple[dict[str,
         return call | _unforeseen(error), None
     sandbox = acquired.sandbox
     told = {"sandbox": sandbox.id, "cold": acquired.cold, "counted": sandbox.counted}
-    told |= {"start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms}
+    told |= {"start_ms": sandbox.start_ms, "import_ms": sandbox.import_ms, "imports": dict(sandbox.imports)}
     return call | {"op": "acquired", **told, "log": sandbox.log if acquired.first else ""}, channel
 
 

@@ -204,7 +204,7 @@ def test_every_answer_is_safe_for_a_browser(api: Api) -> None:
             assert headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("field", ["concurrency", "reuse"])
+@pytest.mark.parametrize("field", ["concurrency"])
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/deployments/"), ("PATCH", "/v1/deployments/hello")])
 def test_settings_of_a_later_release_are_refused_by_name(api: Api, method: str, path: str, field: str) -> None:
     problem = api.refused(400, method, path, {"name": "a", "code": "def main(a, b): pass", field: 1})

@@ -60,8 +60,8 @@ def test_the_server_bounds_the_timeout() -> None:
 
 
 def test_what_is_not_there_yet_says_so() -> None:
-    errors = limits.not_yet(["timeout", "reuse", "concurrency"])
-    assert [error.field for error in errors] == ["reuse", "concurrency"]
+    errors = limits.not_yet(["timeout", "concurrency"])
+    assert [error.field for error in errors] == ["concurrency"]
     assert all("not supported yet" in error.message for error in errors)
 
 

@@ -20,6 +20,7 @@ from faaspot_runner.contract import (
     MAX_LOG_BYTES,
     QUEUE_BUILDS,
     Error,
+    Marks,
     RunEnded,
     Timings,
     Usage,
@@ -44,12 +45,16 @@ def _apply(plane: Plane, *events: Any) -> None:
 def test_a_run_is_recorded_whole(plane: Plane) -> None:
     uuid = plane.run()
     request = plane.take()
-    timings = Timings(queue_ms=1.5, start_ms=2.0, run_ms=3.0, total_ms=6.5, cold=False)
+    marks = Marks(committed=0.5, taken=1.5)
+    timings = Timings(queue_ms=1.5, start_ms=2.0, run_ms=3.0, total_ms=6.5, cold=False, marks=marks)
     _apply(plane, started(request), ended(request, timings=timings, usage=Usage(max_memory_mb=12.5, cpu_ms=2.0)))
     record = plane.record(uuid)
     assert (record.status, record.reason, record.output, record.error) == ("Success", None, "42", None)
     assert (record.spot, record.attempt, record.version) == ("127.0.0.1", 1, 1)
+    marked = record.timings.pop("marks")
     assert record.timings == {"queue_ms": 1.5, "start_ms": 2.0, "run_ms": 3.0, "total_ms": 6.5, "cold": False}
+    assert marked.pop("recorded") > 0
+    assert marked == {"committed": 0.5, "taken": 1.5}
     assert record.usage == {"max_memory_mb": 12.5, "cpu_ms": 2.0}
     assert record.started is not None
     assert record.ended is not None
@@ -398,3 +403,20 @@ def test_the_reports_of_the_wire_are_taken_as_they_come(plane: Plane) -> None:
     assert plane.record(uuid).timings["queue_ms"] == 1.0
     listed = plane.services.executions.list(ADMIN, Filter(status="Success", ended=False), 10, None)
     assert listed.items[0].uuid == uuid
+
+
+def test_what_a_sync_caller_has_recorded_is_passed_over_without_a_turn_of_the_writer(plane: Plane) -> None:
+    uuid = plane.run()
+    request = plane.take()
+    _apply(plane, started(request), ended(request))
+    before = plane.record(uuid)
+    with plane.store.write():  # nobody else can write now: a turn would be waited for in vain
+        plane.services.recorder.apply_reported([started(request), ended(request)])
+    assert plane.record(uuid) == before
+
+
+def test_what_is_not_on_record_yet_is_applied(plane: Plane) -> None:
+    uuid = plane.run()
+    request = plane.take()
+    plane.services.recorder.apply_reported([started(request), ended(request)])
+    assert plane.record(uuid).status == "Success"

@@ -101,12 +101,12 @@ def test_a_full_disk_is_a_503_and_corrupts_nothing(store: Store) -> None:
         connection.execute(f"PRAGMA max_page_count={pages + 2}")
 
     store.close()
-    event.listen(store.engine, "connect", bound)
+    event.listen(store.writer, "connect", bound)
     big = a_run(args="x" * 100_000)
     with pytest.raises(Unavailable) as caught:
         _add(store, big)
     assert caught.value.code == "storage_full"
-    event.remove(store.engine, "connect", bound)
+    event.remove(store.writer, "connect", bound)
     store.close()
     with store.read() as transaction:
         assert transaction.execute(text("PRAGMA integrity_check")).scalar() == "ok"

@@ -73,10 +73,12 @@ def test_errors_are_one_line_of_json_for_a_program(fas: Fas) -> None:
 def test_several_bad_fields_are_listed(fas: Fas, own_folder: Path) -> None:
     write(own_folder, "f.py", MAIN + "    return 1\n")
 
-    result = fas("deployments", "create", "x", "-f", "f.py", "--reuse", "--concurrency", "2", code=FAILED)
+    result = fas(
+        "deployments", "create", "x", "-f", "f.py", "--retry-on", "surprise", "--concurrency", "2", code=FAILED
+    )
 
     assert "The platform cannot take this:\n" in result.stderr
-    assert "  reuse: " in result.stderr
+    assert "  retry_on" in result.stderr
     assert "  concurrency: " in result.stderr
 
 

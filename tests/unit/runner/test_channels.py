@@ -28,7 +28,7 @@ class FakeSpot:
         future: Future[Offered] = Future()
         sandbox = f"s{len(self.theirs)}"
         future.set_result(
-            Offered(channel=ours, sandbox=sandbox, cold=True, counted=False, start_ms=1.0, import_ms=1.0, log="")
+            Offered(channel=ours, sandbox=sandbox, counted=False, cold=True, start_ms=1.0, import_ms=1.0, log="")
         )
         return future
 

@@ -16,7 +16,7 @@ from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 from faaspot_runner.sandbox import firewall
 from faaspot_runner.sandbox.network import Egress
-from faaspot_runner.sandbox.run import Outcome
+from faaspot_runner.sandbox.outcome import Outcome
 from faaspot_runner.sandbox.spec import Material
 from tests import docker_engine
 from tests.unit.runner.network_world import FAR, PORT, RESOLVER, World

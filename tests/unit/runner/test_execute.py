@@ -23,6 +23,7 @@ from faaspot_runner.errors import SandboxError
 from faaspot_runner.execute import Executor, Means
 from faaspot_runner.lease import Lease, RedisClock, Request
 from faaspot_runner.report import LiveLog
+from faaspot_runner.runtimes import channels
 from faaspot_runner.runtimes.channels import Channels
 from faaspot_runner.runtimes.spot_socket import Offered, Prepared, SpotClient
 from faaspot_runner.sandbox.spec import Interpreter
@@ -210,8 +211,29 @@ def test_a_success_tells_output_log_and_timings_and_keeps_the_channel(desk: Desk
 
 def test_a_process_is_dead_when_its_end_was_settled(desk: Desk) -> None:
     desk.run(answers)
-    (run,) = desk.spot.zygotes[0].runs
+    run, _waits_for_the_next = desk.spot.zygotes[0].runs
     assert run.wait(5) == -9
+
+
+def test_a_process_that_speaks_before_it_is_asked_serves_nothing(desk: Desk) -> None:
+    """The fake answers at once: what waits for the next run has written its result before there is a request."""
+    desk.run(answers)
+    second = desk.run(answers)
+    assert second is not None
+    assert second.status == "Success"
+    _, hasty, _, _ = desk.spot.zygotes[0].runs
+    assert hasty.wait(5) == -9
+
+
+def test_a_process_that_nothing_comes_for_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "RESERVED_SECONDS", 0.0)
+    desk.run(answers)
+    desk.channels.tidy()
+    _, waits = desk.spot.zygotes[0].runs
+    assert waits.wait(5) == -9
+    third = desk.run(answers)
+    assert third is not None
+    assert third.status == "Success"
 
 
 @pytest.mark.parametrize(("word", "status"), [("cancelled", "Cancelled"), ("lost", None), ("stopped", "Failure")])

@@ -28,6 +28,7 @@ class FakeSandbox(Sandbox):
     def __init__(self, number: int, spec: SandboxSpec) -> None:
         self.id, self.spec = f"s{number}", spec
         self.start_ms = self.import_ms = 1.0
+        self.imports = {}
         self.log = "imported"
         self.counted = True
         self.life, self._end = os.pipe()

@@ -16,7 +16,8 @@ from faaspot_runner.agent import wire
 from faaspot_runner.contract import Limits
 from faaspot_runner.sandbox import run as module
 from faaspot_runner.sandbox.channel import Channel
-from faaspot_runner.sandbox.run import Outcome, request_frame, run_once
+from faaspot_runner.sandbox.outcome import Outcome, request_frame
+from faaspot_runner.sandbox.run import run_once
 from tests.unit.runner.fake_zygote import Behave, Zygote, answers, says
 
 pytestmark = pytest.mark.timeout(30)
@@ -192,7 +193,7 @@ def test_the_memory_is_looked_at_by_the_clock_whatever_the_run_writes(monkeypatc
                 time.sleep(0.001)
         wire.close(fds)
 
-    monkeypatch.setattr(module._Run, "_looked", looked)
+    monkeypatch.setattr(module.Run, "_looked", looked)
     with driven(behave, seconds=10.0) as (outcome, _):
         assert outcome.reason == "oom"
     pauses = [later - earlier for earlier, later in itertools.pairwise(looks)]

@@ -9,8 +9,8 @@ import pytest
 
 from faaspot_runner.contract import MAX_RESULT_BYTES
 from faaspot_runner.sandbox.log import RunLog
+from faaspot_runner.sandbox.outcome import request_frame
 from faaspot_runner.sandbox.result import MESSAGE_CHARS, TRACEBACK_CHARS, Malformed, bounded_error, parse
-from faaspot_runner.sandbox.run import request_frame
 
 
 def success(output: bytes) -> bytes:

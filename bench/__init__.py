@@ -1,0 +1,1 @@
+"""Measures beside peers, on this machine and in one run: `python -m bench --help`."""

@@ -1,0 +1,1 @@
+"""The same small function as each peer wants it written."""

@@ -1,0 +1,51 @@
+"""What a run is sent, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from faaspot_runner.agent import wire
+from faaspot_runner.contract import MAX_RESULT_BYTES, Error, Reason
+from faaspot_runner.sandbox.kept import Kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended. `output` is strict JSON text (None unless Success); the rest as in `contract.RunEnded`.
+
+    `reason` has three words of our own, with status Failure. Two are the platform's failure, worth another attempt:
+    "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run, or never
+    said which process it is). "broken": the zygote does not keep to its wire, which another attempt meets again.
+    `start_ms`: asked until forked; `run_ms`: from then until the end. `forked`, `began`, `finished`: `time.monotonic`
+    of when the process was named and `main` was called and done; the last two by the process' own word, and only if
+    they lie where they must.
+    """
+
+    status: Literal["Success", "Failure", "Cancelled"]
+    reason: Reason | Literal["refused", "lost", "broken"] | None = None
+    output: str | None = None
+    error: Error | None = None
+    log: str = ""
+    logs_truncated: bool = False
+    start_ms: float | None = None
+    run_ms: float | None = None
+    max_memory_mb: float | None = None
+    cpu_ms: float | None = None
+    kept: Kept | None = None
+    forked: float | None = None
+    began: float | None = None
+    finished: float | None = None
+
+
+def request_frame(
+    args: str, context: str, environ: dict[str, str], result_limit: int = MAX_RESULT_BYTES, *, keep: bool = False
+) -> bytes:
+    """The frame that a child is sent. `args` and `context`: JSON texts of dicts, put in as they are.
+
+    `keep`: it shall wait for another when it has answered.
+    """
+    told = {"environ": environ, "result_limit": result_limit, **({"keep": True} if keep else {})}
+    rest = json.dumps(told, separators=(",", ":"))
+    return wire.frame(f'{{"args":{args},"context":{context},{rest[1:]}'.encode())
