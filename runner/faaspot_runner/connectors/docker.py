@@ -104,8 +104,8 @@ class DockerConnector(Connector):
         if environment is not None and not self.config.external:
             await asyncio.to_thread(self._images.of_environment, base, environment, log)
 
-    async def forget(self, environment: str) -> None:
-        await asyncio.to_thread(self._images.forget, environment)
+    async def forget(self, environment: str) -> bool:
+        return await asyncio.to_thread(self._images.forget, environment)
 
     async def _base(self, python: Interpreter, log: Log) -> Base:
         if self.config.external:

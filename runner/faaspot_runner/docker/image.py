@@ -90,9 +90,9 @@ class Images:
             self._build(base, environment, name, log)
         return name
 
-    def forget(self, environment: str) -> None:
-        """Remove every image of an environment; one that a container still uses goes with a later call."""
-        remove_images(self._engine, self._owner, lambda label: label == environment)
+    def forget(self, environment: str) -> bool:
+        """Remove every image of an environment; False if a container still uses one, which goes with a later call."""
+        return remove_images(self._engine, self._owner, lambda label: label == environment)
 
     @staticmethod
     def name(base: Base, environment: str) -> str:
@@ -197,23 +197,27 @@ def sweep_images(engine: Engine, owner: Owner, kept: Callable[[str], bool]) -> N
     remove_images(engine, owner, lambda environment: not kept(environment))
 
 
-def remove_images(engine: Engine, owner: Owner, unwanted: Callable[[str], bool]) -> None:
-    """Remove those images of the platform whose environment is unwanted, but none that is in use."""
+def remove_images(engine: Engine, owner: Owner, unwanted: Callable[[str], bool]) -> bool:
+    """Remove those images of the platform whose environment is unwanted, but none that is in use: False if one is."""
     labels = [f"{PLATFORM}={owner.platform}"]
+    removed = True
     for image in engine.ask("list images", lambda api: api.images(filters={"label": labels})):
         environment = (image.get("Labels") or {}).get(ENVIRONMENT, "")
         if not _DIGEST.fullmatch(environment) or not unwanted(environment):
             continue
         for name in image.get("RepoTags") or [image["Id"]]:
-            _remove(engine, name)
+            removed &= _remove(engine, name)
+    return removed
 
 
-def _remove(engine: Engine, name: str) -> None:
+def _remove(engine: Engine, name: str) -> bool:
     try:
         engine.ask("remove an image", lambda api: api.remove_image(name))
     except EngineError as error:
         if error.status not in (404, 409):  # gone, or a container needs it
             raise
+        return error.status == 404
+    return True
 
 
 def _pull(api: APIClient, name: str) -> None:

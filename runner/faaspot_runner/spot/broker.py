@@ -57,6 +57,7 @@ class Broker:
         )
         self._stuck = 0
         self._doomed: set[str] = set()
+        self._kept: set[str] = set()
         self._removal = asyncio.Lock()
         self._stop, self._hasten = asyncio.Event(), asyncio.Event()
 
@@ -218,8 +219,11 @@ class Broker:
                         continue
                     self._doomed.discard(name)
                     await asyncio.to_thread(self._remove_environment, name)
+                self._kept.add(name)
+            for name in tuple(self._kept):
                 # An engine may take long for it, and what it takes from a version that comes now is made again.
-                await self._runtimes.forget(name)
+                if self._ground.environments.path(name).is_dir() or await self._runtimes.forget(name):
+                    self._kept.discard(name)
 
     def _remove_environment(self, name: str) -> None:
         try:

@@ -136,16 +136,21 @@ class SpotRuntimes:
         stack = [self._configs[each] for each in self._stack(name)]
         return bool(stack) and all(RUNTIME_TYPES[each.type].egress and not each.external for each in stack)
 
-    async def forget(self, environment: str) -> None:
-        """Have every type let go of what was made of an environment; what is kept is swept at the next start."""
+    async def forget(self, environment: str) -> bool:
+        """Have every type let go of what was made of an environment. False if one still uses a part: ask again.
+
+        What a type keeps that is away, or fails, is swept at the spot's next start.
+        """
+        gone = True
         for name in self._built_in:
             connector = self._manager.get_connector(name)
             if connector is None or not self._is_at_hand(name):
                 continue
             try:
-                await connector.forget(environment)
+                gone &= await connector.forget(environment)
             except (SandboxError, DeploymentError) as error:
                 log.warning("the runtime %s did not let go of environment %s: %s", name, environment, error)
+        return gone
 
     async def _bring_up(self, config: DeploymentConfig) -> None:
         """Up it is, lazy or not. Raises what the connector raises."""

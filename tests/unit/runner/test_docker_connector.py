@@ -111,9 +111,12 @@ def test_packages_come_from_an_image_that_is_made_once_and_forgotten_when_nobody
             lines.clear()
             await connector.keep(interpreter(PYTHON), environment, lines.append)
             assert [line.partition(" was ")[2] for line in lines] == ["already there, reused"]
-            await connector.forget("f" * 32)
+            assert await connector.forget("f" * 32)
             assert len(docker_engine.objects()) == 1
-            await connector.forget(ENVIRONMENT)
+            user = await connector.open(spec("user"), material(SAME, environment), time.monotonic() + 20)
+            assert not await connector.forget(ENVIRONMENT), "a container still uses it"
+            await user.stop()
+            assert await connector.forget(ENVIRONMENT)
             assert docker_engine.objects() == []
         finally:
             await connector.undeploy(False)

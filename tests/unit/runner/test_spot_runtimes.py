@@ -245,10 +245,12 @@ async def test_a_definition_goes_before_the_spots_word_and_what_the_spot_gives_b
 
 @run
 async def test_every_type_at_hand_is_told_to_forget_an_environment(ward: Ward) -> None:
-    await ward.runtimes.forget("e")
+    ward.stage.busy.add(OWN[1])
+    assert not await ward.runtimes.forget("e"), "one still uses a part"
+    ward.stage.busy.clear()
     assert [ward.stage.count(f"forget e in {name} ends") for name in OWN] == [1, 1, 1]
     ward.away = "no engine"
-    await ward.runtimes.forget("f")
+    assert await ward.runtimes.forget("f"), "nobody could say more now"
     assert [ward.stage.count(f"forget f in {name} ends") for name in OWN] == [1, 1, 0]
 
 
