@@ -1,7 +1,7 @@
 """All tests in two lanes side by side, as `make test` runs them: `python -m tests.lanes`; with arguments, plain pytest.
 
-The first lane has what looks at the whole machine (processes, mounts, cgroups) or starts whole platforms; its tests
-must not see each other's. The second has what mostly waits and leaves the machine alone.
+The first lane has what starts whole platforms, the second all the rest. Both mostly wait, so together they take hardly
+longer than the first. A test that looks at the whole machine is marked `alone`, and nothing runs beside it.
 
 In CI the few tests that failed run once more, alone, as CPython's own suite does it (`-m test --rerun`): on a shared,
 noisy machine a test can lose a race that no user would. What passes then is named UNSTABLE at the end, its first
@@ -18,15 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-MACHINE = (
-    "tests/e2e",
-    "tests/faults",
-    "tests/hostile",
-    "tests/unit/runner",
-    "tests/contract/test_connectors.py",
-    "tests/contract/test_deployment_manager.py",
-    "tests/contract/test_seal.py",
-)
+PLATFORMS = ("tests/e2e", "tests/faults", "tests/hostile")
 """The first lane; the second has all the rest."""
 FEW = 3
 PYTEST = (sys.executable, "-m", "pytest")
@@ -40,11 +32,11 @@ def main(arguments: Sequence[str]) -> int:
         caches = [Path(name, "first"), Path(name, "second")]
         options = [["-o", f"cache_dir={cache}"] for cache in caches]
         log = Path(name, "second.log")
-        rest = ["tests", *(f"--ignore={path}" for path in MACHINE)]
+        rest = ["tests", *(f"--ignore={path}" for path in PLATFORMS)]
         with log.open("wb") as file:
             beside = subprocess.Popen([*PYTEST, *rest, *options[1]], stdout=file, stderr=subprocess.STDOUT)
         try:
-            codes = [subprocess.call([*PYTEST, *MACHINE, *options[0]]), beside.wait()]
+            codes = [subprocess.call([*PYTEST, *PLATFORMS, *options[0]]), beside.wait()]
         finally:
             beside.kill()
             print(f"\n{' the second lane ':=^100}", flush=True)

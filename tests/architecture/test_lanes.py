@@ -1,11 +1,14 @@
-"""The second try that CI gives tests: a check that can fail."""
+"""How all tests run: the second try that CI gives them is a check that can fail, and who must be alone is."""
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
-from tests import lanes
+from tests import lanes, machine
 
 ONCE = """
 from pathlib import Path
@@ -58,3 +61,30 @@ def test_what_pytest_noted_as_failed_is_what_is_tried(tmp_path: Path) -> None:
     test = written(tmp_path, "def test_it():\n    assert False\n")
     assert lanes.main([test, "-o", f"cache_dir={tmp_path / 'cache'}"]) == 1
     assert [Path(each).name for each in lanes.failed(tmp_path / "cache")] == ["test_tried.py::test_it"]
+
+
+def test_who_must_be_alone_waits_for_all_and_goes_before_those_who_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # this test has a turn of its own
+    order: list[str] = []
+
+    def take(name: str, alone: bool) -> None:
+        with machine.turn(alone=alone):
+            order.append(name)
+
+    def started(name: str, alone: bool) -> threading.Thread:
+        thread = threading.Thread(target=take, args=(name, alone))
+        thread.start()
+        thread.join(0.2)
+        return thread
+
+    with contextlib.ExitStack() as inside:
+        inside.enter_context(machine.turn(alone=False))
+        beside = started("beside", alone=False)
+        assert order == ["beside"]
+        waiting = [started("alone", alone=True), started("later", alone=False)]
+        assert order == ["beside"]
+    for thread in (beside, *waiting):
+        thread.join()
+    assert order == ["beside", "alone", "later"]

@@ -105,7 +105,7 @@ class Offers:
             return
         self.check_types(name)
         if wish.wanted == "down":
-            text = f"{name} is not deployed; an admin brings it up: fas runtimes deploy {name}"
+            text = f"{name} is not in service; an admin puts it there: fas runtimes deploy {name}"
             raise _refusal("runtime", "runtime_unavailable", text)
 
     def _check_python(self, asked: str | None) -> None:

@@ -56,6 +56,7 @@ class RuntimeService:
     def create(self, who: Principal, definition: RuntimeDefinition) -> Runtime:
         """Define a runtime. Raises Invalid that names every bad field, Conflict (`exists`)."""
         access.require_admin(who)
+        self._online()  # raises before anything is changed
         with self._store.write() as transaction:
             runtimes.alone(transaction)
             if bad := domain.problems(definition, _definitions(runtimes.whole(transaction))):
@@ -79,12 +80,16 @@ class RuntimeService:
         self._bell.want(whole)
 
     def deploy(self, who: Principal, name: str) -> Runtime:
-        """Bring a runtime up on every spot that can; one that failed is tried again.
+        """Bring a runtime up on every spot that can; one that failed is tried again. A built-in one is at hand already.
 
         Raises NotFound, Invalid (`runtime_unavailable`) if no online spot can.
         """
         access.require_admin(who)
         seen = self._queue.spots()
+        if name in BUILT_IN:
+            with self._store.read() as transaction:
+                Offers.of(seen, runtimes.whole(transaction).wanted).check_types(name)
+            return self.get(who, name)
         with self._store.write() as transaction:
             self._held(transaction, name, "deployed")
             Offers.of(seen, runtimes.whole(transaction).wanted).check_types(name)
@@ -99,6 +104,7 @@ class RuntimeService:
         Raises NotFound, Conflict (`busy`) if another runtime in service stands on it.
         """
         access.require_admin(who)
+        self._online()  # raises before anything is changed
         with self._store.write() as transaction:
             self._held(transaction, name, "undeployed")
             if users := _wrappers(runtimes.whole(transaction), name, in_service=True):

@@ -180,6 +180,7 @@ def test_alone_it_listens_by_itself_answers_for_its_health_and_stops_when_told(h
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environ = {**os.environ, "FAASPOT_DATA_DIR": str(home / "data"), "FAASPOT_PORT": port, "FAASPOT_HOST": "0.0.0.0"}
+    environ |= {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}  # not to ourselves
     own = [sys.executable, "-P", "-m", "faaspot_api"]
     asked = subprocess.run([*own, "health"], env=environ, capture_output=True, text=True)
     assert (asked.returncode, asked.stderr.count("refused")) == (1, 1)
