@@ -61,28 +61,53 @@ class Launcher:
         if sock is not None:
             sock.settimeout(_LAUNCH_SECONDS)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was ended: it makes no sandbox any more, and those that it made are dead."""
+        return self._socket is None
+
     async def launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
-        """Pid and pidfd of the holder of a new sandbox, which waits for its go. Raises SandboxError."""
+        """Pid and pidfd of the holder of a new sandbox, which waits for its go. Raises SandboxError, OSError.
+
+        Cancelled, it still waits for the answer: that is nobody else's, and the descriptors are in use so long.
+        """
         async with self._lock:
-            return await asyncio.to_thread(self._launch, plan, fds)
+            launching = asyncio.ensure_future(asyncio.to_thread(self._launch, plan, fds))
+            try:
+                return await asyncio.shield(launching)
+            except asyncio.CancelledError:
+                await _undone(launching)
+                raise
 
     def close(self) -> None:
         """End it, and every sandbox that it made. Harmless when repeated."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
 
     def _launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
         with memory_file(json.dumps(asdict(plan)).encode()) as text:
             named = {"plan": text, **fds}
-            got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
-        if got is None:
-            raise SandboxError("the launcher process died; the spot's log says why")
-        message, received = got
+            message, received = self._answer({"op": "launch", "fds": list(named)}, list(named.values()))
         if message["op"] != "launched" or not received:
             wire.close(received)
             raise _failure("user namespace", message["errno"], f"user namespace: {message['message']}")
         return _pid_of(received[0]), received[0]
+
+    def _answer(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+        """What it says to that. Answers have no number: if one is late, all that follow would be another's.
+
+        So no answer is the end of this launcher. Raises SandboxError.
+        """
+        try:
+            got = self._ask(message, fds)
+        except (OSError, wire.WireError) as error:
+            self.close()
+            raise SandboxError(f"the launcher process gave no answer: {error}") from error
+        if got is None:
+            self.close()
+            raise SandboxError("the launcher process died; the spot's log says why")
+        return got
 
     def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
         if self._socket is None:
@@ -133,6 +158,21 @@ class LauncherProcess(Launcher):
                 start_new_session=True,
             )
         return ours
+
+
+async def _undone(launching: asyncio.Future[tuple[int, int]]) -> None:
+    """Let no sandbox come of a launch that nobody waits for any more."""
+    got = (await asyncio.gather(launching, return_exceptions=True))[0]
+    if not isinstance(got, BaseException):
+        _, pidfd = got
+        _kill(pidfd)
+        await readable(pidfd, DEATH_SECONDS)
+        os.close(pidfd)
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _pid_of(pidfd: int) -> int:
@@ -199,8 +239,7 @@ class Enclosure:
 
     def kill(self) -> None:
         """SIGKILL to its holder: the kernel kills everything in its pid namespace."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        _kill(self.pidfd)
 
     async def stop(self) -> None:
         """Kill, wait for the death, free everything. Harmless when repeated; all callers return at the end."""

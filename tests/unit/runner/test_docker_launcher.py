@@ -1,0 +1,42 @@
+"""The launcher in a container that is not, or no more, what it should be; on a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import docker
+import pytest
+
+from faaspot_runner.errors import SandboxError
+from faaspot_runner.sandbox import enclosure
+from tests import docker_engine
+from tests.unit.runner.test_docker_connector import SAME, WALLED, _nothing_is_left, api, opened, run, stack
+
+__all__ = ["_nothing_is_left", "api"]
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+
+
+def test_a_shared_container_whose_launcher_hangs_gives_way_to_a_new_one(
+    tmp_path: Path, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enclosure, "_LAUNCH_SECONDS", 2.0)
+
+    async def story() -> None:
+        manager = stack(tmp_path)
+        await manager.deploy(WALLED)
+        connector = manager.get_connector("walled")
+        assert connector is not None
+        await opened(connector)
+        (container,) = api.containers(filters={"label": f"faaspot.platform={docker_engine.PLATFORM}"})
+        os.kill(api.inspect_container(container["Id"])["State"]["Pid"], signal.SIGSTOP)
+        with pytest.raises(SandboxError, match="gave no answer"):
+            await opened(connector, SAME, "another")
+        assert await run(connector, SAME) == 2
+        assert len(docker_engine.objects()) == 1, "the old container is gone"
+        await manager.undeploy_all()
+
+    asyncio.run(story())
