@@ -24,8 +24,10 @@ from faaspot_runner.sandbox.cgroup_tree import Group
 from faaspot_runner.sandbox.channel import DEATH_SECONDS
 from faaspot_runner.sandbox.launcher import Plan
 from faaspot_runner.sandbox.log import open_pipe
+from faaspot_runner.sandbox.messages import Broken, SetUpFailed, of_launch
 from faaspot_runner.sandbox.namespaces import UidPair, UidPairs
 from faaspot_runner.sandbox.network import NetworkLease
+from faaspot_runner.sandbox.pidfd import pid_of
 from faaspot_runner.sandbox.spec import Interpreter
 
 AGENT = Path(faaspot_runner.__file__).parent / "agent"
@@ -89,10 +91,26 @@ class Launcher:
         with memory_file(json.dumps(asdict(plan)).encode()) as text:
             named = {"plan": text, **fds}
             message, received = self._answer({"op": "launch", "fds": list(named)}, list(named.values()))
-        if message["op"] != "launched" or not received:
+        try:
+            return self._holder(message, received)
+        except BaseException:
             wire.close(received)
-            raise _failure("user namespace", message["errno"], f"user namespace: {message['message']}")
-        return _pid_of(received[0]), received[0]
+            raise
+
+    def _holder(self, message: Mapping[str, Any], received: Sequence[int]) -> tuple[int, int]:
+        """Pid and pidfd out of an answer. Raises SandboxError; a launcher that breaks the wire is ended then."""
+        try:
+            said = of_launch(message)
+        except Broken as error:
+            self.close()
+            raise SandboxError(f"the launcher process does not keep to its wire: {error}") from error
+        if isinstance(said, SetUpFailed):
+            raise _failure(said.stage, said.errno, f"{said.stage}: {said.message}")
+        # Of a deeper pid namespace than ours, or dead: a sandbox is killed by it, and that must never be us.
+        pid = pid_of(received[0]) if received else None
+        if not pid:
+            raise SandboxError("the launcher process sent what is no process of a sandbox")
+        return pid, received[0]
 
     def _answer(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
         """What it says to that. Answers have no number: if one is late, all that follow would be another's.
@@ -173,12 +191,6 @@ async def _undone(launching: asyncio.Future[tuple[int, int]]) -> None:
 def _kill(pidfd: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-
-
-def _pid_of(pidfd: int) -> int:
-    """Who it is for us: a launcher in a container knows another number. -1 if it is dead already."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
 
 
 class Housing(Protocol):

@@ -14,6 +14,7 @@ from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox import enclosure
 from tests import docker_engine
 from tests.unit.runner.test_docker_connector import SAME, WALLED, _nothing_is_left, api, opened, run, stack
+from tests.unit.runner.test_profile import FILE
 
 __all__ = ["_nothing_is_left", "api"]
 
@@ -40,3 +41,33 @@ def test_a_shared_container_whose_launcher_hangs_gives_way_to_a_new_one(
         await manager.undeploy_all()
 
     asyncio.run(story())
+
+
+PEER = """
+import errno, socket
+SO_PASSPIDFD, SO_PEERPIDFD = 76, 77
+ours, theirs = socket.socketpair()
+def attempt(what, *args):
+    try:
+        what(*args)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+print(
+    attempt(ours.getsockopt, socket.SOL_SOCKET, SO_PEERPIDFD),
+    attempt(ours.setsockopt, socket.SOL_SOCKET, SO_PASSPIDFD, 1),
+    attempt(ours.getsockopt, socket.SOL_SOCKET, socket.SO_PEERCRED, 12),
+    attempt(ours.setsockopt, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    attempt(socket.socket(socket.AF_INET6).setsockopt, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1),
+)
+"""
+
+
+def test_nothing_in_a_container_gets_a_pidfd_of_who_is_at_a_sockets_other_end() -> None:
+    said = docker_engine.docker(
+        *("run", "--rm", "--network", "none", "--security-opt", f"seccomp={FILE}"),
+        *("--entrypoint", "python3", docker_engine.IMAGE, "-c", PEER),
+    )
+    peerpidfd, passpidfd, *others = said.stdout.split()
+    assert {peerpidfd, passpidfd} <= {"ENOSYS", "EPERM"}, "EPERM where an engine knows no errno for what is not listed"
+    assert others == ["done", "done", "done"]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
-from collections.abc import Iterator
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox import enclosure
 from faaspot_runner.sandbox.enclosure import Holdings
-from tests.unit.runner.fake_launcher import Behave, FakeLauncher, Housing, opened, says
+from tests.unit.runner.fake_launcher import Behave, FakeLauncher, Housing, opened, says, writes
 from tests.unit.runner.sandboxes import eventually
+
+NO_SANDBOX = "the launcher process sent what is no process of a sandbox"
 
 
 @contextlib.contextmanager
@@ -86,3 +91,72 @@ def test_the_answer_to_a_start_that_was_cancelled_is_nobody_elses() -> None:
             assert first.cancelled()
 
     asyncio.run(story())
+
+
+# ---------------------------------------------------------------- a hostile answer
+
+
+BROKEN = {
+    "no JSON": b"launched",
+    "no object": b"[]",
+    "no op": b"{}",
+    "no word": b'{"op": "ready"}',
+    "no errno": b'{"op": "failed", "message": "no"}',
+    "an errno that is none": b'{"op": "failed", "errno": "1", "message": "no"}',
+    "an errno that is too large": b'{"op": "failed", "errno": 1e999, "message": "no"}',
+    "too long": b'{"op": "launched", "pad": "%s"}' % (b"x" * 65536),
+    "too deep": b'{"op": ' + b"[" * 30000 + b"]" * 30000 + b"}",
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+def test_a_launcher_that_breaks_the_wire_is_ended(data: bytes) -> None:
+    with launcher(writes(data)) as fake:
+        assert refused(fake).startswith(
+            ("the launcher process gave no answer: a message ", "the launcher process does")
+        )
+        assert fake.launcher.closed
+
+
+@pytest.mark.parametrize("whose", [os.getpid, os.getppid], ids=["the spot's own", "its parent's"])
+def test_a_pidfd_of_the_spot_is_no_sandbox(whose: Callable[[], int]) -> None:
+    """It would be sent SIGKILL when the sandbox ends."""
+    pidfd = os.pidfd_open(whose())
+    try:
+        with launcher(says({"op": "launched", "pid": 2}, pidfd)) as fake:
+            assert refused(fake) == NO_SANDBOX
+    finally:
+        os.close(pidfd)
+
+
+def test_a_pidfd_of_another_process_of_the_spots_namespace_is_no_sandbox() -> None:
+    other = subprocess.Popen(["sleep", "600"])
+    pidfd = os.pidfd_open(other.pid)
+    try:
+        with launcher(says({"op": "launched", "pid": 2}, pidfd)) as fake:
+            assert refused(fake) == NO_SANDBOX
+        assert other.poll() is None
+    finally:
+        os.close(pidfd)
+        other.kill()
+        other.wait()
+
+
+def test_what_is_no_pidfd_is_no_sandbox() -> None:
+    with (
+        tempfile.TemporaryFile() as file,
+        socket.socket() as sock,
+        launcher(says({"op": "launched", "pid": 2})) as none,
+        launcher(says({"op": "launched", "pid": 2}, file.fileno())) as plain,
+        launcher(says({"op": "launched", "pid": 2}, sock.fileno(), file.fileno())) as two,
+    ):
+        assert {refused(fake) for fake in (none, plain, two)} == {NO_SANDBOX}
+
+
+def test_the_words_of_a_launcher_are_bounded_text() -> None:
+    words = json.dumps({"op": "failed", "errno": 5, "message": "\0\ud800" + "x" * 50_000})
+    with launcher(writes(words.encode())) as fake:
+        said = refused(fake)
+        assert said.encode().startswith(b"the sandbox could not be set up: user namespace: \xef\xbf\xbd\\ud800xxx")
+        assert len(said) < 1100
+        assert not fake.launcher.closed
