@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -211,14 +211,32 @@ class Holdings:
     group: Group | None = None
     lease: NetworkLease | None = None
     housing: Housing | None = None
+    _freed: bool = field(default=False, init=False)
+
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Free them if what is done with them fails. Raises SandboxError instead of an OSError."""
+        try:
+            yield
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(self.free))
+            if isinstance(error, OSError):
+                raise SandboxError(f"the sandbox did not start: {error}") from error
+            raise
 
     def oom_kills(self) -> int:
         """Processes of the sandbox that the kernel killed for memory so far, as far as anything counts them."""
         counting = self.group or self.housing
         return counting.oom_kills() if counting is not None else 0
 
-    def free(self, dead: bool = True) -> bool:
-        """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
+    def free(self, dead: bool = True) -> None:
+        """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more.
+
+        Harmless when repeated: the first call has done it all.
+        """
+        if self._freed:
+            return
+        self._freed = True
         if self.housing is not None and not self.housing.remove():
             dead = False
         if self.group is not None and not self.group.remove():
@@ -227,7 +245,6 @@ class Holdings:
             self.lease.release()
         if self.pair is not None and dead:
             self.pair.release()
-        return dead
 
 
 @dataclass(kw_only=True)
@@ -273,32 +290,39 @@ async def enclose(
 ) -> Enclosure:
     """Launch a sandbox, put it into its cgroup, tell its program how to begin.
 
-    Raises SandboxError, and has freed `holdings` then.
+    Raises SandboxError, OSError; nothing of it lives then. For use while the holdings are `kept`.
     """
-    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    log, log_write = open_pipe()
-    go, go_write = os.pipe2(os.O_CLOEXEC)
-    control.setblocking(False)
-    own = {"control": theirs.fileno(), "log": log_write, "go": go}
-    if holdings.lease is not None:
-        own["net"] = holdings.lease.fd
-    enclosure = Enclosure(pid=-1, pidfd=-1, control=control, log=log, holdings=holdings)
-    try:
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as passed:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.callback(control.close)
+        passed.callback(theirs.close)
+        control.setblocking(False)
+        log, log_write = open_pipe()
+        ours.callback(os.close, log)
+        passed.callback(os.close, log_write)
+        go, go_write = os.pipe2(os.O_CLOEXEC)
+        passed.callback(wire.close, [go, go_write])
+        own = {"control": theirs.fileno(), "log": log_write, "go": go}
+        if holdings.lease is not None:
+            own["net"] = holdings.lease.fd
         with _filters(plan.counted) as filters:
-            enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **filters, **fds})
-        if holdings.group is not None:
-            await asyncio.to_thread(holdings.group.attach, enclosure.pid)
-        wire.send(control, {"op": "start", **start})
-        os.write(go_write, b"g")
-    except (OSError, SandboxError) as error:
-        await _give_up(enclosure)
-        raise (
-            error if isinstance(error, SandboxError) else SandboxError(f"the sandbox did not start: {error}")
-        ) from error
-    finally:
-        theirs.close()
-        wire.close([log_write, go, go_write])
+            pid, pidfd = await launcher.launch(plan, {**own, **filters, **fds})
+        ours.pop_all()
+        enclosure = Enclosure(pid=pid, pidfd=pidfd, control=control, log=log, holdings=holdings)
+        await _begin(enclosure, go_write, start)
     return enclosure
+
+
+async def _begin(enclosure: Enclosure, go: int, start: dict[str, Any]) -> None:
+    """Let a sandbox that waits for it begin. Whatever it raises, the sandbox is stopped and its holdings free then."""
+    try:
+        if enclosure.holdings.group is not None:
+            await asyncio.to_thread(enclosure.holdings.group.attach, enclosure.pid)
+        wire.send(enclosure.control, {"op": "start", **start})
+        os.write(go, b"g")
+    except BaseException:
+        await enclosure.stop()
+        raise
 
 
 @contextlib.contextmanager
@@ -307,15 +331,6 @@ def _filters(counted: bool) -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as files:
         programs = seccomp.programs(counted=counted)
         yield {name: files.enter_context(memory_file(program)) for name, program in programs.items()}
-
-
-async def _give_up(enclosure: Enclosure) -> None:
-    if enclosure.pidfd >= 0:
-        await enclosure.stop()
-        return
-    enclosure.control.close()
-    os.close(enclosure.log)
-    await asyncio.to_thread(enclosure.holdings.free)
 
 
 def plan_for(

@@ -41,6 +41,14 @@ class Housing:
 
 
 @dataclass
+class Group(Housing):
+    """A cgroup that nothing gets into."""
+
+    def attach(self, pid: int) -> None:
+        raise FileNotFoundError("no such group")
+
+
+@dataclass
 class FakeLauncher:
     """A thread that reads each request and then behaves. `ended`: the spot has closed its end."""
 

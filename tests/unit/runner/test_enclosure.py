@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
+import resource
 import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox import enclosure
 from faaspot_runner.sandbox.enclosure import Holdings
-from tests.unit.runner.fake_launcher import Behave, FakeLauncher, Housing, opened, says, writes
+from tests.unit.runner.fake_launcher import Behave, FakeLauncher, Group, Housing, opened, says, writes
 from tests.unit.runner.sandboxes import eventually
 
 NO_SANDBOX = "the launcher process sent what is no process of a sandbox"
@@ -35,12 +38,26 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def refused(fake: FakeLauncher) -> str:
+@contextlib.contextmanager
+def room_for(more: int | None) -> Iterator[None]:
+    """So many descriptors can be opened and no more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = (number for number in range(before[0]) if number not in taken)
+    if more is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, more, None)), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def refused(fake: FakeLauncher, room: int | None = None) -> str:
     """Why nothing comes of a start with it; whatever the start held is free then, and its descriptors are closed."""
 
     async def story() -> str:
         housing, before, was_closed = Housing(), descriptors(), fake.launcher.closed
-        with pytest.raises(SandboxError) as caught:
+        with room_for(room), pytest.raises(SandboxError) as caught:
             await opened(fake.place(), Holdings(housing=housing))
         assert housing.removed == 1
         left = before if fake.launcher.closed == was_closed else before - 1
@@ -160,3 +177,40 @@ def test_the_words_of_a_launcher_are_bounded_text() -> None:
         assert said.encode().startswith(b"the sandbox could not be set up: user namespace: \xef\xbf\xbd\\ud800xxx")
         assert len(said) < 1100
         assert not fake.launcher.closed
+
+
+# ---------------------------------------------------------------- what a failed start frees
+
+
+def test_whichever_descriptor_cannot_be_had_nothing_is_left() -> None:
+    """EMFILE at each step of a start, one after the other."""
+    for room in range(16):
+        with launcher(says({"op": "failed", "errno": 0, "message": "so far so good"})) as fake:
+            with contextlib.suppress(SandboxError):
+                asyncio.run(opened(fake.place(), Holdings()))  # what is made once is made
+            refused(fake, room)
+
+
+def test_a_launched_sandbox_that_cannot_begin_is_killed_and_what_it_held_is_freed_once() -> None:
+    outer = subprocess.Popen(["unshare", "--user", "--pid", "--fork", "--kill-child", "sleep", "600"])
+    children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+    assert eventually(lambda: children.read_text() != "")
+    pidfd = os.pidfd_open(int(children.read_text()))
+
+    async def story() -> None:
+        group, housing = Group(), Housing()
+        holdings = Holdings(housing=housing, group=group)
+        with (
+            launcher(says({"op": "launched", "pid": 2}, pidfd)) as fake,
+            pytest.raises(SandboxError, match="no such group"),
+        ):
+            await opened(fake.place(), holdings)
+        assert (housing.removed, group.removed) == (1, 1)
+
+    try:
+        asyncio.run(story())
+        assert outer.wait(5) != 0
+    finally:
+        os.close(pidfd)
+        outer.kill()
+        outer.wait()
