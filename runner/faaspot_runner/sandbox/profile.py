@@ -15,18 +15,31 @@ import json
 import sys
 from typing import Any
 
-from faaspot_runner.sandbox.seccomp import ALLOWED, IPPROTO_IPV6, MEMORY_IN_A_CGROUP, REFUSED, SO_PASSPIDFD
+from faaspot_runner.sandbox.seccomp import (
+    AF_INET,
+    AF_INET6,
+    AF_NETLINK,
+    AF_UNIX,
+    ALLOWED,
+    IPPROTO_IPV6,
+    MEMORY_IN_A_CGROUP,
+    REFUSED,
+    SO_PASSPIDFD,
+)
 
 OF_THE_MAKER = frozenset(
     (
         *("clone", "unshare", "setns", "mount", "umount2", "pivot_root", "sethostname"),
         *("open_tree", "move_mount", "mount_setattr"),
-        *("socket", "socketpair", "ioctl"),
+        "ioctl",
         *("inotify_init1", "inotify_add_watch"),  # of `init`, not of its runs
         *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
     )
 )
 """What making sandboxes takes, and what a run gets with conditions on its arguments or not at all."""
+
+FAMILIES = (AF_UNIX, AF_INET, AF_INET6, AF_NETLINK)
+"""Of sockets. Most of the others are old code in the kernel, loaded for whoever names them."""
 
 
 def profile() -> dict[str, Any]:
@@ -41,6 +54,7 @@ def profile() -> dict[str, Any]:
             {"names": sorted(set(REFUSED) - allowed), "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM},
             # Its flags lie in memory, where no filter sees them; glibc falls back to clone.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
+            *(_allowed(["socket", "socketpair"], _equal(0, family)) for family in FAMILIES),
             *_socket_options(),
         ],
     }
