@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ SHARED, ENVIRONMENTS = "/run/faaspot", "/run/environments"
 """Where the user has bound a directory for our sockets, and the spot's environments, into the container."""
 EXECUTED_SECONDS = 5.0
 HOW = (
-    f"Start it with a directory of this spot for our sockets: --mount type=bind,source=DIRECTORY,target={SHARED}; "
-    f"for functions with requirements also D/environments as {ENVIRONMENTS}; with "
+    f"Start it with a directory of this spot for our sockets: --mount type=bind,source=DIRECTORY,target={SHARED},"
+    f"readonly; for functions with requirements also D/environments as {ENVIRONMENTS}, readonly as well; with "
     "--security-opt systempaths=unconfined; and with the seccomp profile that "
     "`python -m faaspot_runner.sandbox.profile` prints."
 )
@@ -30,11 +31,14 @@ class Guest(Container):
         super().__init__(engine, str(told["Id"]), -1)
         self._user = user
         self._name = name
-        binds = {str(bind["Destination"]): str(bind.get("Source", "")) for bind in told.get("Mounts", [])}
+        mounts = told.get("Mounts", [])
+        binds = {str(bind["Destination"]): str(bind.get("Source", "")) for bind in mounts}
         if not told["State"]["Running"]:
             raise EngineError(f"The container {name} does not run. Start it: docker start {name}")
         if SHARED not in binds:
             raise EngineError(f"The container {name} has nothing bound at {SHARED}. {HOW}")
+        if (writable := _writable(mounts)) is not None:
+            raise EngineError(f"The container {name} can write what is ours in it, at {writable}. {HOW}")
         self.shared = Path(binds[SHARED])
         self.environments = ENVIRONMENTS in binds
 
@@ -77,3 +81,17 @@ def _inspected(engine: Engine, name: str) -> dict[str, Any]:
             raise EngineError(f"There is no container {name}. {HOW}", status=404) from error
         raise
     return told
+
+
+def _writable(mounts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Where the container can write a directory that we use by its path, and could put a link into our way."""
+    ours = [_source(mount) for mount in mounts if mount["Destination"] in (SHARED, ENVIRONMENTS)]
+    for mount in mounts:
+        source = _source(mount)
+        if mount.get("RW", True) and any(source.is_relative_to(each) or each.is_relative_to(source) for each in ours):
+            return str(mount["Destination"])
+    return None
+
+
+def _source(mount: Mapping[str, Any]) -> Path:
+    return Path(str(mount.get("Source", "")))
