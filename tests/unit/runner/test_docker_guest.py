@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from faaspot_runner.docker import guest as module
 from faaspot_runner.docker.engine import Engine
 from faaspot_runner.docker.guest import Guest
 from faaspot_runner.errors import EngineError
@@ -72,3 +73,13 @@ def test_a_container_that_can_write_what_is_ours_is_refused(mounts: tuple[dict[s
     """Root in it would replace our socket by a link, and the spot's root would open to all what that leads to."""
     with pytest.raises(EngineError, match=f"The container mine can write what is ours in it, at {where}\\. Start it"):
         looked_at(FakeApi(*mounts))
+
+
+# ---------------------------------------------------------------- its programs
+
+
+def test_a_launcher_that_has_no_pid_yet_is_waited_for_without_a_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EXECUTED_SECONDS", 0.2)
+    api = FakeApi(SHARED)
+    looked_at(api).execute(("python3",))
+    assert 2 <= api.asked <= 6

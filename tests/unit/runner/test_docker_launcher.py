@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import docker
 import pytest
 
-from faaspot_runner.errors import SandboxError
+from faaspot_runner.docker import guest as module
+from faaspot_runner.docker.engine import Engine
+from faaspot_runner.docker.guest import Guest
+from faaspot_runner.errors import EngineError, SandboxError
 from faaspot_runner.sandbox import enclosure
 from tests import docker_engine
-from tests.unit.runner.test_docker_connector import SAME, WALLED, _nothing_is_left, api, opened, run, stack
+from tests.unit.runner.test_docker_connector import SAME, WALLED, _nothing_is_left, api, guest, opened, run, stack
 from tests.unit.runner.test_profile import FILE
 
-__all__ = ["_nothing_is_left", "api"]
+__all__ = ["_nothing_is_left", "api", "guest"]
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -97,3 +101,20 @@ def test_nothing_in_a_container_gets_a_pidfd_of_who_is_at_a_sockets_other_end() 
 
 def test_no_socket_of_another_family_than_four_is_made_in_a_container() -> None:
     assert under_the_profile(FAMILIES) == ["1", "2", "10", "16"]
+
+
+# ---------------------------------------------------------------- programs in a container that the user runs
+
+
+def test_a_program_that_does_not_end_is_not_waited_for(guest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OUTPUT_SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(EngineError, match=rf"in the container {guest} did not end within 0 s: sh -c echo 1"):
+        Guest(Engine("", os.environ), guest, "65533:65533").output(("sh", "-c", "echo 1; exec sleep 600"))
+    assert time.monotonic() - started < 5
+
+
+def test_of_a_program_that_prints_without_end_the_first_is_heard(guest: str) -> None:
+    found = Guest(Engine("", os.environ), guest, "65533:65533")
+    assert found.output(("sh", "-c", "exec yes")) == "y\n" * (module.OUTPUT_BYTES // 2)
+    assert found.output(("sh", "-c", "echo out; echo err >&2")).split() in (["out", "err"], ["err", "out"])
