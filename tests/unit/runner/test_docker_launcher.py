@@ -11,13 +11,24 @@ from pathlib import Path
 import docker
 import pytest
 
+from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.docker import guest as module
 from faaspot_runner.docker.engine import Engine
 from faaspot_runner.docker.guest import Guest
 from faaspot_runner.errors import EngineError, SandboxError
 from faaspot_runner.sandbox import enclosure
 from tests import docker_engine
-from tests.unit.runner.test_docker_connector import SAME, WALLED, _nothing_is_left, api, guest, opened, run, stack
+from tests.unit.runner.test_docker_connector import (
+    SAME,
+    WALLED,
+    _nothing_is_left,
+    api,
+    external,
+    guest,
+    opened,
+    run,
+    stack,
+)
 from tests.unit.runner.test_profile import FILE
 
 __all__ = ["_nothing_is_left", "api", "guest"]
@@ -103,7 +114,24 @@ def test_no_socket_of_another_family_than_four_is_made_in_a_container() -> None:
     assert under_the_profile(FAMILIES) == ["1", "2", "10", "16"]
 
 
-# ---------------------------------------------------------------- programs in a container that the user runs
+# ---------------------------------------------------------------- in a container that the user runs
+
+
+def test_a_function_in_an_external_container_asks_the_name_servers_of_that_container(
+    tmp_path: Path, guest: str, api: docker.APIClient
+) -> None:
+    code = "def main(args, context):\n    return open('/etc/resolv.conf').read()\n"
+
+    async def story() -> None:
+        connector = CONNECTORS["docker"](external(tmp_path, guest))
+        await connector.deploy(True)
+        try:
+            its = docker_engine.docker("exec", guest, "cat", "/etc/resolv.conf").stdout
+            assert await run(connector, code, network="internet") == its
+        finally:
+            await connector.undeploy(True)
+
+    asyncio.run(story())
 
 
 def test_a_program_that_does_not_end_is_not_waited_for(guest: str, monkeypatch: pytest.MonkeyPatch) -> None:
