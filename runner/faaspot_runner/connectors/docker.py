@@ -185,7 +185,7 @@ class DockerConnector(Connector):
             return await self._lodge(means, material.python, spec.limits)
         async with self._lodging:
             there = self._lodgings.get(material.python.version)
-            if there is not None and not there.container.alive():
+            if there is not None and (there.launcher.closed or not there.container.alive()):
                 await asyncio.to_thread(there.remove)
                 there = None
             if there is None:

@@ -17,15 +17,16 @@ async def open_in(
     place: Place, spec: SandboxSpec, material: Material, holdings: Holdings, grade: Grade
 ) -> ZygoteSandbox:
     """Launch a sandbox there, which then imports the user's module. Raises SandboxError, and has freed `holdings`."""
-    plan = place.plan(
-        environ=BASE_ENVIRON,
-        rlimits=zygote_rlimits(spec.limits, grade),
-        tmp_mb=spec.limits.tmp,
-        counted=grade == "cgroup",
-        environment=material.environment.name if material.environment else None,
-        internet=spec.limits.network == "internet",
-    )
-    with memory_file(material.source()) as code:
-        fds = {"file:/code/main.py": code}
-        enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec.limits, grade, uids=1))
+    async with holdings.kept():
+        plan = place.plan(
+            environ=BASE_ENVIRON,
+            rlimits=zygote_rlimits(spec.limits, grade),
+            tmp_mb=spec.limits.tmp,
+            counted=grade == "cgroup",
+            environment=material.environment.name if material.environment else None,
+            internet=spec.limits.network == "internet",
+        )
+        with memory_file(material.source()) as code:
+            fds = {"file:/code/main.py": code}
+            enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec.limits, grade, uids=1))
     return ZygoteSandbox(uuid.uuid4().hex, spec, enclosure, counted=grade == "cgroup")

@@ -18,6 +18,7 @@ from faaspot_runner.docker.image import Base
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.enclosure import AGENT, BOOT_AGENT, Launcher
 from faaspot_runner.sandbox.launcher import Plan
+from faaspot_runner.sandbox.mounts import IMAGES_ETC
 from faaspot_runner.sandbox.namespaces import UidPair
 from faaspot_runner.sandbox.network import Egress, NetworkLease
 
@@ -80,6 +81,8 @@ class Place:
         lease = self.container.lease
         if internet and lease is not None:
             files["/etc/resolv.conf"] = lease.resolv_conf
+        elif internet:  # a guest's own network, with the name servers that its engine gave it
+            links["/etc/resolv.conf"] = f"{IMAGES_ETC}/resolv.conf"
         return Plan(
             uid_map=None,
             binds=binds,

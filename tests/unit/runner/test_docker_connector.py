@@ -351,7 +351,7 @@ def guest(api: docker.APIClient, tmp_path: Path) -> Iterator[str]:
         cap_drop=["ALL"],
         network_mode="none",
         mounts=[
-            docker.types.Mount("/run/faaspot", str(shared), type="bind"),
+            docker.types.Mount("/run/faaspot", str(shared), type="bind", read_only=True),
             docker.types.Mount("/run/environments", str(tmp_path / "environments"), type="bind", read_only=True),
         ],
     )
