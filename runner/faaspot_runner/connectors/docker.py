@@ -69,7 +69,7 @@ class DockerConnector(Connector):
         """Find the engine, sweep what an earlier spot left of this runtime. Raises EngineError, FeatureMissing."""
         seccomp.programs(counted=self._cgroups is not None)
         seccomp.run_filter()
-        self._means = await asyncio.to_thread(self._prepared)
+        self._means = await self._engine.background(self._prepared)
 
     def _prepared(self) -> place.Means:
         self._engine.examine()
@@ -86,10 +86,10 @@ class DockerConnector(Connector):
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._sandboxes)))
         self._sandboxes.clear()
         for lodging in self._lodgings.values():
-            await asyncio.to_thread(lodging.remove)
+            await self._engine.removal(lodging.remove)
         self._lodgings.clear()
         try:
-            await asyncio.to_thread(self._engine.sweep, self._owner, self.config.name)
+            await self._engine.removal(self._engine.sweep, self._owner, self.config.name)
         except EngineError as error:
             log.warning("containers of the runtime %s may be left: %s", self.config.name, error)
 
@@ -102,16 +102,16 @@ class DockerConnector(Connector):
         """Build the image of the environment. Raises SandboxError."""
         base = await self._base(python, log)
         if environment is not None and not self.config.external:
-            await asyncio.to_thread(self._images.of_environment, base, environment, log)
+            await self._engine.background(self._images.of_environment, base, environment, log)
 
     async def forget(self, environment: str) -> bool:
-        return await asyncio.to_thread(self._images.forget, environment)
+        return await self._engine.removal(self._images.forget, environment)
 
     async def _base(self, python: Interpreter, log: Log) -> Base:
         if self.config.external:
-            guest = await asyncio.to_thread(self._guest)
-            return await asyncio.to_thread(self._images.of_guest, guest, python)
-        return await asyncio.to_thread(self._images.base, python, log)
+            guest = await self._engine.background(self._guest)
+            return await self._engine.background(self._images.of_guest, guest, python)
+        return await self._engine.background(self._images.base, python, log)
 
     # ------------------------------------------------------------ sandboxes
 
@@ -139,7 +139,7 @@ class DockerConnector(Connector):
         base = await self._base(material.python, log.info)
         image = base.id
         if material.environment is not None:
-            image = await asyncio.to_thread(self._images.of_environment, base, material.environment, log.info)
+            image = await self._engine.background(self._images.of_environment, base, material.environment, log.info)
         times = 1 if self._cgroups else self._config.runs
         memory = self._config.memory or spec.limits.memory * times + ZYGOTE_MEMORY_MB
         pids = self._config.pids or spec.limits.pids * times + ZYGOTE_PIDS
@@ -186,7 +186,7 @@ class DockerConnector(Connector):
         async with self._lodging:
             there = self._lodgings.get(material.python.version)
             if there is not None and not there.container.alive():
-                await asyncio.to_thread(there.remove)
+                await self._engine.removal(there.remove)
                 there = None
             if there is None:
                 there = await self._lodge(means, material.python)
@@ -198,7 +198,7 @@ class DockerConnector(Connector):
         """A place for one version alone, if its `limits` are given, else for many."""
         base = await self._base(python, log.info)
         if self.config.external:
-            return await place.join(means, await asyncio.to_thread(self._guest), base)
+            return await place.join(means, await self._engine.background(self._guest), base)
         memory, pids = self._config.memory or LODGING_MEMORY_MB, self._config.pids or LODGING_PIDS
         holdings = Holdings()
         wanted = self._wanted(base.id, holdings, memory, pids)

@@ -23,12 +23,21 @@ T = TypeVar("T")
 _EXPLANATION_CHARACTERS = 2000
 
 
+class _Client(APIClient):
+    """One that waits for no answer, and no part of one, for ever, which the library would do for a pull."""
+
+    def send(self, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        if more.get("timeout") is None:
+            more["timeout"] = self.timeout
+        return super().send(request, **more)
+
+
 def connect(url: str, environ: Mapping[str, str], seconds: int) -> APIClient:
     """A client of the engine at `url`, which must answer. `seconds`: how long each answer may take."""
     arguments: dict[str, Any] = {**kwargs_from_env(environment=dict(environ))}
     if url:
         arguments["base_url"] = url
-    return APIClient(**arguments, version="auto", timeout=seconds)
+    return _Client(**arguments, version="auto", timeout=seconds)
 
 
 def translated(what: str, call: Callable[[], T], away: Callable[[str], EngineAway]) -> T:

@@ -95,6 +95,11 @@ class Container:
         self.pid = pid
         self.lease: NetworkLease | None = None
 
+    @property
+    def engine(self) -> Engine:
+        """Whose container it is."""
+        return self._engine
+
     def alive(self) -> bool:
         """Whether its launcher's process is there; without asking the engine."""
         return self.pid > 0 and Path(f"/proc/{self.pid}").exists()

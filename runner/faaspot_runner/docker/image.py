@@ -13,6 +13,7 @@ import re
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = "1"
 REPOSITORY = "faaspot-environment"
 PROBE_SECONDS = 60
+PULL_SECONDS = BUILD_SECONDS = 1800
+"""What an image may take to come or to be made, from one end to the other."""
 PROBE_UID = 65_534
 _PROBE_BYTES = 65_536
 _DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -57,14 +60,14 @@ class Images:
         self._owner = owner
         self._config = config
         self._runtime = runtime
-        self._lock = threading.Lock()
+        self._probing, self._building = threading.Lock(), threading.Lock()
         self._facts: dict[tuple[str, str], Facts] = {}
 
     def base(self, python: Interpreter, log: Log) -> Base:
         """The base image for that Python, fetched if it is not there. Raises ImageError, EngineError."""
         name = self._config.image_for(python.version)
         identity = self._identity(name, log)
-        with self._lock:
+        with self._probing:
             known = self._facts.get((identity, python.version))
             if known is None:
                 known = self._facts[identity, python.version] = self._probe(name, identity, python.version)
@@ -83,11 +86,12 @@ class Images:
     def of_environment(self, base: Base, environment: Path, log: Log) -> str:
         """The name of the image of a published environment, built if it is not there. Raises as `base`."""
         name = self.name(base, environment.name)
-        with self._lock:
-            if self._is_there(name):
-                log(f"Image {name} was already there, reused")
-                return name
-            self._build(base, environment, name, log)
+        if not self._is_there(name):
+            with self._building:
+                if not self._is_there(name):
+                    self._build(base, environment, name, log)
+                    return name
+        log(f"Image {name} was already there, reused")
         return name
 
     def forget(self, environment: str) -> bool:
@@ -224,7 +228,8 @@ def _pull(api: APIClient, name: str) -> None:
     from faaspot_runner.docker.client import parse_repository_tag
 
     repository, tag = parse_repository_tag(name)
-    for line in api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+    lines = api.pull(repository, tag=tag or "latest", stream=True, decode=True)
+    for line in _within(PULL_SECONDS, lines, f"The image {name} cannot be fetched"):
         if "error" in line:
             raise ImageError(f"The image {name} cannot be fetched: {line['error']}")
 
@@ -258,9 +263,25 @@ def _roots(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _lines(api: APIClient, context: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     lines: Iterator[dict[str, Any]] = api.build(
-        fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True, decode=True, network_mode="none"
+        fileobj=context,
+        custom_context=True,
+        tag=name,
+        rm=True,
+        forcerm=True,
+        decode=True,
+        network_mode="none",
+        timeout=BUILD_SECONDS,  # an engine says nothing while it copies
     )
-    return lines
+    return _within(BUILD_SECONDS, lines, f"The image {name} cannot be built")
+
+
+def _within(seconds: float, lines: Iterator[dict[str, Any]], failure: str) -> Iterator[dict[str, Any]]:
+    """What the engine says, as long as it has not said for longer than that how far it is. Raises ImageError."""
+    deadline = time.monotonic() + seconds
+    for line in lines:
+        if time.monotonic() > deadline:
+            raise ImageError(f"{failure}: it took more than {seconds:g} seconds.")
+        yield line
 
 
 def _raise_failed(lines: Iterator[dict[str, Any]], log: Log) -> None:

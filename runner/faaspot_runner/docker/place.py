@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +41,9 @@ class Place:
 
     def oom_kills(self) -> int:
         return self.container.oom_kills()
+
+    async def removal(self, call: Callable[[bool], bool], dead: bool) -> bool:
+        return await self.container.engine.removal(call, dead)
 
     def remove(self) -> bool:
         """End the launcher, and take the container away."""
@@ -128,7 +131,7 @@ async def start(
 async def join(means: Means, guest: Guest, base: Base) -> Place:
     """A place in a container that the user runs: a launcher of ours is started in it. Raises SandboxError."""
     with _hatch(means, guest.shared) as hatch:
-        await asyncio.to_thread(guest.execute, _command(base, f"{INSIDE}/{hatch.path.name}"))
+        await means.engine.background(guest.execute, _command(base, f"{INSIDE}/{hatch.path.name}"))
         channel = await hatch.connected(guest, CONNECT_SECONDS)
     return Place(container=guest, launcher=Launcher(channel), base=base, environments=guest.environments)
 
@@ -151,13 +154,13 @@ def _hatch(means: Means, directory: Path) -> Iterator[Hatch]:
 
 async def _started(engine: Engine, wanted: Wanted) -> Container:
     """Start it in a thread; a caller who is cancelled meanwhile leaves no container."""
-    starting = asyncio.create_task(asyncio.to_thread(Container.start, engine, wanted))
+    starting = asyncio.create_task(engine.background(Container.start, engine, wanted))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
         container = (await asyncio.gather(starting, return_exceptions=True))[0]
         if isinstance(container, Container):
-            await asyncio.to_thread(container.remove)
+            await engine.removal(container.remove)
         raise
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,6 +150,9 @@ class Housing(Protocol):
     def remove(self) -> bool:
         """Kill what is left in it and take it away; False if something does not die. May block; harmless repeated."""
 
+    async def removal(self, call: Callable[[bool], bool], dead: bool) -> bool:
+        """What a call gives that removes it, in a thread that nothing but removals waits for."""
+
 
 @dataclass(kw_only=True)
 class Holdings:
@@ -164,6 +167,12 @@ class Holdings:
         """Processes of the sandbox that the kernel killed for memory so far, as far as anything counts them."""
         counting = self.group or self.housing
         return counting.oom_kills() if counting is not None else 0
+
+    async def release(self, dead: bool = True) -> bool:
+        """`free` in a thread."""
+        if self.housing is not None:
+            return await self.housing.removal(self.free, dead)
+        return await asyncio.to_thread(self.free, dead)
 
     def free(self, dead: bool = True) -> bool:
         """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
@@ -211,7 +220,7 @@ class Enclosure:
     async def _stop(self) -> None:
         self.kill()
         dead = await readable(self.pidfd, DEATH_SECONDS)
-        await asyncio.to_thread(self.holdings.free, dead)
+        await self.holdings.release(dead)
         self.control.close()
         os.close(self.log)
         os.close(self.pidfd)
@@ -264,7 +273,7 @@ async def _give_up(enclosure: Enclosure) -> None:
         return
     enclosure.control.close()
     os.close(enclosure.log)
-    await asyncio.to_thread(enclosure.holdings.free)
+    await enclosure.holdings.release()
 
 
 def plan_for(

@@ -113,13 +113,15 @@ class SpotRuntimes:
     async def connector(self, name: str) -> Connector:
         """The connector of a runtime, which is up; one that did not come up is tried again.
 
-        Raises SandboxError with the reason `no_spot` if this spot cannot offer it.
+        Raises SandboxError with the reason `no_spot` if this spot cannot offer it: at once if it is known to be away.
         """
         task = self._tasks.get(name)
         if task is not None and self._serves(name):
             await asyncio.wait([task])
         if name not in self._built_in and not self._serves(name):
             raise SandboxError(self._absence(name), reason="no_spot")
+        if away := self._away(name):
+            raise SandboxError(f"The runtime {name} cannot be used on this spot now: {away}", reason="no_spot")
         try:
             await self._bring_up(self._configs[name])
         except Exception as error:
@@ -162,7 +164,12 @@ class SpotRuntimes:
 
     def _is_at_hand(self, name: str) -> bool:
         """Whether every type of its stack can be used now."""
-        return all(self._means[self._configs[each].type].away() is None for each in self._stack(name))
+        return self._away(name) is None
+
+    def _away(self, name: str) -> str | None:
+        """Why a type of its stack cannot be used now."""
+        told = (self._means[self._configs[each].type].away() for each in self._stack(name))
+        return next((why for why in told if why), None)
 
     def _serves(self, name: str) -> bool:
         wanted = self._wanted.get(name)

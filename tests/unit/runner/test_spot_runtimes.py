@@ -222,13 +222,17 @@ async def test_what_is_away_is_not_offered_with_all_that_stands_on_it_until_it_i
 
 
 @run
-async def test_a_lazy_built_in_one_comes_up_at_its_first_use_and_one_that_is_away_is_tried(ward: Ward) -> None:
+async def test_a_lazy_built_in_one_comes_up_at_its_first_use_and_one_that_is_away_is_not_waited_for(ward: Ward) -> None:
     assert ward.status("far") == "undeployed"
+    ward.want("out", "known", wraps="far", lazy=True)
+    await ward.settled()
     ward.away = "no engine"
-    ward.stage.failing.add("deploy far")
-    with pytest.raises(SandboxError, match="The runtime far did not come up on this spot: deploy far"):
-        await ward.runtimes.connector("far")
-    ward.stage.failing.clear()
+    for name in ("far", "out"):
+        with pytest.raises(SandboxError, match=f"runtime {name} cannot be used on this spot now: no engine") as caught:
+            await ward.runtimes.connector(name)
+        assert caught.value.reason == "no_spot"
+    assert ward.stage.count("deploy far begins") == 0
+    ward.away = None
     await ward.runtimes.connector("far")
     assert ward.status("far") == "deployed"
 
