@@ -117,14 +117,16 @@ async def start(
 
     `limits`: of the version that it is for alone, whose way out it gets; one for many has none.
     """
-    with _hatch(means, means.directory) as hatch, contextlib.ExitStack() as failing:
-        binds = {hatch.path: INSIDE, **({environments: ENVIRONMENTS} if environments else {})}
-        container = await _started(means.engine, replace(wanted, command=_command(base, INSIDE), binds=binds))
-        failing.callback(container.remove)
-        if limits is not None and limits.network == "internet":
-            container.lease = await asyncio.to_thread(_connect, means.egress, container, egress_rules(limits.egress))
-        channel = await hatch.connected(container, CONNECT_SECONDS)
-        failing.pop_all()
+    with _hatch(means, means.directory) as hatch:
+        async with contextlib.AsyncExitStack() as failing:
+            binds = {hatch.path: INSIDE, **({environments: ENVIRONMENTS} if environments else {})}
+            container = await _started(means.engine, replace(wanted, command=_command(base, INSIDE), binds=binds))
+            failing.push_async_callback(means.engine.removal, container.remove)
+            if limits is not None and limits.network == "internet":
+                rules = egress_rules(limits.egress)
+                container.lease = await asyncio.to_thread(_connect, means.egress, container, rules)
+            channel = await hatch.connected(container, CONNECT_SECONDS)
+            failing.pop_all()
     return Place(container=container, launcher=Launcher(channel), base=base, environments=environments is not None)
 
 

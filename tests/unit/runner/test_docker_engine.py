@@ -19,8 +19,9 @@ from faaspot_runner.docker import engine as module
 from faaspot_runner.docker import image
 from faaspot_runner.docker.config import DockerConfig
 from faaspot_runner.docker.engine import Engine, Owner
+from faaspot_runner.docker.hatch import Hatch
 from faaspot_runner.docker.image import Images
-from faaspot_runner.errors import EngineAway, ImageError
+from faaspot_runner.errors import EngineAway, ImageError, SandboxError
 from tests import docker_engine
 from tests.unit.runner.engine_relay import EngineRelay
 from tests.unit.runner.sandbox_driver import interpreter
@@ -106,6 +107,36 @@ def test_an_end_that_hangs_keeps_no_other_sandbox_from_starting(tmp_path: Path, 
         assert docker_engine.objects() == []
         await connector.undeploy(False)
         await sandboxes.undeploy(False)
+
+    asyncio.run(story())
+
+
+@pytest.mark.root
+def test_a_start_that_fails_does_not_block_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relay: EngineRelay
+) -> None:
+    """The container is taken away again by an engine that hangs, and the loop goes on meanwhile."""
+
+    async def refuse(*_: object) -> None:
+        relay.hang("DELETE")
+        raise SandboxError("no launcher")
+
+    monkeypatch.setattr(Hatch, "connected", refuse)
+
+    async def story() -> None:
+        connector = docker_on(relay, tmp_path)
+        await connector.deploy(False)
+        start = asyncio.create_task(opened(connector))
+        rescue = threading.Timer(10, relay.resume)  # of a loop that is blocked
+        rescue.start()
+        await until(lambda: relay.held == 1)
+        assert not start.done()
+        rescue.cancel()
+        relay.resume()
+        with pytest.raises(SandboxError, match="no launcher"):
+            await start
+        assert docker_engine.objects() == []
+        await connector.undeploy(False)
 
     asyncio.run(story())
 
