@@ -33,6 +33,10 @@ TURN_SECONDS = 120.0
 """How long a call waits for a thread before the engine counts as one that does not answer."""
 _ASKING, _REMOVING = 8, 4
 """Threads: what takes away has its own, so that it does not wait for what is being made."""
+_ELSEWHERE = (
+    "The Docker engine at {url} is not asked: only one on this machine can be, by its socket, because the spot knows a "
+    "container by its processes. Say FAASPOT_SPOT_DOCKER_HOST=unix:///var/run/docker.sock, or where the socket is."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +98,14 @@ class Engine:
         return await asyncio.shield(made)
 
     def examine(self) -> dict[str, Any]:
-        """What it says of itself (`docker info` and `docker version` as one). Raises EngineError; quick."""
+        """What it says of itself (`docker info` and `docker version` as one). Quick.
+
+        Raises EngineError if there is none that can be used.
+        """
         path = self.url.removeprefix("unix://")
-        if path.startswith("/") and not os.path.exists(path):
+        if path == self.url:
+            raise EngineError(_ELSEWHERE.format(url=self.url))
+        if not os.path.exists(path):
             raise away(self.url, "it is not there")
         from faaspot_runner.docker import client
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,10 +123,11 @@ async def start(
             binds = {hatch.path: INSIDE, **({environments: ENVIRONMENTS} if environments else {})}
             container = await _started(means.engine, replace(wanted, command=_command(base, INSIDE), binds=binds))
             failing.push_async_callback(means.engine.removal, container.remove)
+            channel = await hatch.connected(container, CONNECT_SECONDS)  # whose peer proves the engine's word of a pid
+            failing.callback(channel.close)
             if limits is not None and limits.network == "internet":
                 rules = egress_rules(limits.egress)
                 container.lease = await asyncio.to_thread(_connect, means.egress, container, rules)
-            channel = await hatch.connected(container, CONNECT_SECONDS)
             failing.pop_all()
     return Place(container=container, launcher=Launcher(channel), base=base, environments=environments is not None)
 
@@ -167,11 +169,16 @@ async def _started(engine: Engine, wanted: Wanted) -> Container:
 
 
 def _connect(egress: Egress | None, container: Container, rules: Sequence[EgressRule] | None) -> NetworkLease:
-    """Give the container's empty network a way out to public addresses, or what `rules` list. Raises SandboxError."""
+    """Give the container's empty network a way out to public addresses, or what `rules` list. Raises SandboxError.
+
+    Its pid must be proven: as root this changes whatever network that process has.
+    """
     if egress is None:
         raise SandboxError("This spot does not offer network internet; `fas doctor` says why.", reason="no_spot")
     try:
-        with open(f"/proc/{container.pid}/ns/net") as namespace:
+        with open(f"/proc/{container.pid}/ns/net") as namespace, open("/proc/self/ns/net") as ours:
+            if os.path.samestat(os.fstat(namespace.fileno()), os.fstat(ours.fileno())):
+                raise SandboxError("the container has this machine's own network", reason="no_spot")
             return egress.lease_in(namespace.fileno(), rules)
     except OSError as error:
         raise SandboxError(f"the container got no way out: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import threading
 import time
@@ -16,12 +17,13 @@ import pytest
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig
 from faaspot_runner.docker import engine as module
-from faaspot_runner.docker import image
+from faaspot_runner.docker import image, place
 from faaspot_runner.docker.config import DockerConfig
+from faaspot_runner.docker.container import Container
 from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.docker.hatch import Hatch
 from faaspot_runner.docker.image import Images
-from faaspot_runner.errors import EngineAway, ImageError, SandboxError
+from faaspot_runner.errors import EngineAway, EngineError, ImageError, SandboxError
 from tests import docker_engine
 from tests.unit.runner.engine_relay import EngineRelay
 from tests.unit.runner.sandbox_driver import interpreter
@@ -208,3 +210,54 @@ def test_a_build_does_not_hold_up_the_starts_that_need_none(tmp_path: Path, monk
     go.set()
     maker.join()
     assert not hung
+
+
+# ---------------------------------------------------------------- an engine that is not ours
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:2375", "ssh://someone@far", "127.0.0.1:2375"])
+@pytest.mark.parametrize("by", ["setting", "environment"])
+def test_an_engine_elsewhere_is_refused_with_what_to_say(url: str, by: str) -> None:
+    engine = Engine(url, {}) if by == "setting" else Engine("", {"DOCKER_HOST": url})
+    with pytest.raises(EngineError, match=f"engine at {url} is not asked: only one on this machine") as refused:
+        engine.examine()
+    assert "FAASPOT_SPOT_DOCKER_HOST=unix://" in str(refused.value)
+
+
+class Way:
+    """A way out that writes down for which networks it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def lease_in(self, namespace: int, rules: object) -> None:
+        self.asked.append(os.fstat(namespace).st_ino)
+
+
+@pytest.mark.root
+def test_the_network_of_a_process_that_is_not_proven_to_be_the_launcher_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relay: EngineRelay
+) -> None:
+    async def nobody(*_: object) -> None:
+        raise SandboxError("no launcher")
+
+    monkeypatch.setattr(Hatch, "connected", nobody)
+    way = Way()
+
+    async def story() -> None:
+        connector = docker_on(relay, tmp_path, egress=way)
+        await connector.deploy(False)
+        with pytest.raises(SandboxError, match="no launcher"):
+            await run(connector, SAME, network="internet")
+        await connector.undeploy(False)
+
+    asyncio.run(story())
+    assert way.asked == []
+
+
+def test_a_container_that_has_our_own_network_gets_no_way_out() -> None:
+    way: Any = Way()
+    container = Container(Engine("unix:///nowhere.sock", {}), "c", os.getpid())
+    with pytest.raises(SandboxError, match="this machine's own network"):
+        place._connect(way, container, None)
+    assert way.asked == []
