@@ -66,7 +66,7 @@ class Images:
     def base(self, python: Interpreter, log: Log) -> Base:
         """The base image for that Python, fetched if it is not there. Raises ImageError, EngineError."""
         name = self._config.image_for(python.version)
-        identity = self._identity(name, log)
+        identity = _usable(name, self._told(name, log))
         with self._probing:
             known = self._facts.get((identity, python.version))
             if known is None:
@@ -105,7 +105,8 @@ class Images:
 
     # ------------------------------------------------------------ base
 
-    def _identity(self, name: str, log: Log) -> str:
+    def _told(self, name: str, log: Log) -> dict[str, Any]:
+        """What the engine knows of a base image, fetched if it is not there."""
         try:
             return self._inspect(name)
         except EngineError as error:
@@ -125,12 +126,12 @@ class Images:
                 f"another one (config key image, or FAASPOT_SPOT_DOCKER_IMAGE). {error}"
             ) from error
 
-    def _inspect(self, name: str) -> str:
-        told = self._engine.ask(
+    def _inspect(self, name: str) -> dict[str, Any]:
+        told: dict[str, Any] = self._engine.ask(
             f"look at the image {name}",
             lambda api: api.inspect_image(name),  # type: ignore[no-untyped-call]
         )
-        return str(told["Id"])
+        return told
 
     def _is_there(self, name: str) -> bool:
         try:
@@ -189,6 +190,15 @@ class Images:
                     raise
                 raise ImageError(str(error)) from error  # a full disk, say
         log(f"Built the image {name}")
+
+
+def _usable(name: str, told: Mapping[str, Any]) -> str:
+    """The id of a base image that runs nothing at a build. Raises ImageError."""
+    config = told.get("Config") or {}
+    if config.get("OnBuild"):
+        # They would be root's, in a container with the engine's walls alone.
+        raise ImageError(f"The image {name} has ONBUILD instructions, which every build would run. Name one without.")
+    return str(told["Id"])
 
 
 def _base(identity: str, name: str, known: Facts, python: Interpreter) -> Base:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -175,6 +176,32 @@ def test_an_image_without_a_python_is_refused(tmp_path: Path, api: docker.APICli
         asyncio.run(story())
     finally:
         api.remove_image("faaspot-test-empty")
+
+
+@contextlib.contextmanager
+def derived(api: docker.APIClient, *instructions: str) -> Iterator[str]:
+    """An image on ours, with these instructions."""
+    text = "\n".join([f"FROM {docker_engine.IMAGE}", *instructions])
+    for line in api.build(fileobj=io.BytesIO(text.encode()), tag=docker_engine.NAME, decode=True, rm=True):
+        assert "error" not in line, line
+    try:
+        yield docker_engine.NAME
+    finally:
+        api.remove_image(docker_engine.NAME)
+
+
+def test_an_image_that_would_run_something_at_a_build_is_refused(tmp_path: Path, api: docker.APIClient) -> None:
+    async def story(image: str) -> None:
+        connector = CONNECTORS["docker"](config(tmp_path, image=image))
+        await connector.deploy(False)
+        try:
+            with pytest.raises(ImageError, match=f"The image {image} has ONBUILD instructions"):
+                await connector.keep(interpreter(PYTHON), published(tmp_path), lambda _: None)
+        finally:
+            await connector.undeploy(False)
+
+    with derived(api, "ONBUILD RUN touch /by-root") as image:
+        asyncio.run(story(image))
 
 
 def test_an_oci_runtime_that_the_engine_does_not_know_is_refused_in_its_words(tmp_path: Path) -> None:
