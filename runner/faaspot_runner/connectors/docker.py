@@ -85,9 +85,9 @@ class DockerConnector(Connector):
         self._means = None
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._sandboxes)))
         self._sandboxes.clear()
-        for lodging in self._lodgings.values():
+        lodgings, self._lodgings = self._lodgings, {}
+        for lodging in lodgings.values():
             await self._engine.removal(lodging.remove)
-        self._lodgings.clear()
         try:
             await self._engine.removal(self._engine.sweep, self._owner, self.config.name)
         except EngineError as error:
@@ -116,7 +116,7 @@ class DockerConnector(Connector):
     # ------------------------------------------------------------ sandboxes
 
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
-        started = time.monotonic()
+        started, means = time.monotonic(), self._ready()
         if self.config.external:
             there, holdings = await self.lodging(spec, material), Holdings()
         else:
@@ -126,6 +126,9 @@ class DockerConnector(Connector):
         sandbox.guard(self._config.runs)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
+        if self._means is not means:
+            await sandbox.stop()
+            raise self._undeployed()
         await sandbox.ready(deadline, started)
         return sandbox
 
@@ -145,7 +148,7 @@ class DockerConnector(Connector):
         pids = self._config.pids or spec.limits.pids * times + ZYGOTE_PIDS
         wanted = self._wanted(image, holdings, memory, pids)
         try:
-            return await place.start(means, wanted, base, spec.limits)
+            return await self._standing(means, await place.start(means, wanted, base, spec.limits))
         except BaseException:
             holdings.free()
             raise
@@ -170,6 +173,19 @@ class DockerConnector(Connector):
         if self._means is None:
             raise SandboxError(f"the runtime {self.config.name} is not deployed")
         return self._means
+
+    async def _standing(self, means: place.Means, there: Place) -> Place:
+        """A place that has just come up. Raises SandboxError, and it is gone, if the runtime was undeployed meanwhile.
+
+        An `undeploy` does not wait for starts: one may fetch an image for half an hour.
+        """
+        if self._means is means:
+            return there
+        await self._engine.removal(there.remove)
+        raise self._undeployed()
+
+    def _undeployed(self) -> SandboxError:
+        return SandboxError(f"the runtime {self.config.name} was undeployed while a sandbox of it was started")
 
     # ------------------------------------------------------------ places for many
 
@@ -198,12 +214,14 @@ class DockerConnector(Connector):
         """A place for one version alone, if its `limits` are given, else for many."""
         base = await self._base(python, log.info)
         if self.config.external:
-            return await place.join(means, await self._engine.background(self._guest), base)
+            guest = await self._engine.background(self._guest)
+            return await self._standing(means, await place.join(means, guest, base))
         memory, pids = self._config.memory or LODGING_MEMORY_MB, self._config.pids or LODGING_PIDS
         holdings = Holdings()
         wanted = self._wanted(base.id, holdings, memory, pids)
         try:
-            there = await place.start(means, wanted, base, limits, self._given["environments"])
+            made = await place.start(means, wanted, base, limits, self._given["environments"])
+            there = await self._standing(means, made)
         except BaseException:
             holdings.free()
             raise

@@ -27,7 +27,7 @@ from faaspot_runner.errors import EngineAway, EngineError, ImageError, SandboxEr
 from tests import docker_engine
 from tests.unit.runner.engine_relay import EngineRelay
 from tests.unit.runner.sandbox_driver import interpreter
-from tests.unit.runner.test_docker_connector import PYTHON, SAME, opened, run
+from tests.unit.runner.test_docker_connector import PYTHON, SAME, material, opened, run, spec
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -210,6 +210,31 @@ def test_a_build_does_not_hold_up_the_starts_that_need_none(tmp_path: Path, monk
     go.set()
     maker.join()
     assert not hung
+
+
+# ---------------------------------------------------------------- an undeploy meanwhile
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("asked", ["a sandbox", "a place for many"])
+def test_an_undeploy_during_a_start_leaves_no_container(tmp_path: Path, relay: EngineRelay, asked: str) -> None:
+    async def story() -> None:
+        connector = docker_on(relay, tmp_path)
+        await connector.deploy(False)
+        assert await run(connector, SAME) == 2
+        relay.hang("containers/create")
+        start: asyncio.Task[Any] = asyncio.create_task(
+            opened(connector) if asked == "a sandbox" else connector.lodging(spec(), material(SAME))
+        )
+        await until(lambda: relay.held == 1)
+        async with asyncio.timeout(10):
+            await connector.undeploy(False)
+        relay.resume()
+        with pytest.raises(SandboxError, match="was undeployed while a sandbox of it was started"):
+            await start
+        assert docker_engine.objects() == []
+
+    asyncio.run(story())
 
 
 # ---------------------------------------------------------------- an engine that is not ours
