@@ -16,7 +16,7 @@ from typing import Any
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig
 from faaspot_runner.contract.runtimes import RUNTIME_TYPES, RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
-from faaspot_runner.errors import DeploymentError, SandboxError
+from faaspot_runner.errors import RunnerError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 
 log = logging.getLogger(__name__)
@@ -141,18 +141,25 @@ class SpotRuntimes:
     async def forget(self, environment: str) -> bool:
         """Have every type let go of what was made of an environment. False if one still uses a part: ask again.
 
-        What a type keeps that is away, or fails, is swept at the spot's next start.
+        One runtime of each type is asked, if one is up: none comes up for it. What a type keeps of which none is up, or
+        which is away, or fails, is swept at the spot's next start.
         """
         gone = True
-        for name in self._built_in:
-            connector = self._manager.get_connector(name)
-            if connector is None or not self._is_at_hand(name):
-                continue
+        for name in self._one_of_each_type():
             try:
-                gone &= await connector.forget(environment)
-            except (SandboxError, DeploymentError) as error:
+                connector = self._manager.get_connector(name)
+                gone &= connector is None or await connector.forget(environment)
+            except (RunnerError, OSError) as error:
                 log.warning("the runtime %s did not let go of environment %s: %s", name, environment, error)
         return gone
+
+    def _one_of_each_type(self) -> list[str]:
+        """Names of runtimes that are up and can be used now."""
+        found: dict[str, str] = {}
+        for name in (*self._built_in, *self._wanted):
+            if self._manager.state(name).status == "deployed" and self._is_at_hand(name):
+                found.setdefault(self._configs[name].type, name)
+        return list(found.values())
 
     async def _bring_up(self, config: DeploymentConfig) -> None:
         """Up it is, lazy or not. Raises what the connector raises."""
