@@ -13,6 +13,7 @@ import requests
 from docker import APIClient
 from docker.errors import APIError, DockerException
 from docker.utils import kwargs_from_env, parse_repository_tag
+from urllib3.exceptions import HTTPError
 
 from faaspot_runner.errors import EngineAway, EngineError
 
@@ -47,7 +48,7 @@ def translated(what: str, call: Callable[[], T], away: Callable[[str], EngineAwa
     except APIError as error:
         status = error.response.status_code if error.response is not None else 0
         raise EngineError(f"The Docker engine refused to {what}: {_said(error)}", status=status) from error
-    except (requests.exceptions.RequestException, DockerException) as error:
+    except (requests.exceptions.RequestException, HTTPError, DockerException) as error:
         raise away(_cause(error)) from error
 
 

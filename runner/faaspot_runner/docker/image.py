@@ -37,6 +37,7 @@ PULL_SECONDS = BUILD_SECONDS = 1800
 """What an image may take to come or to be made, from one end to the other."""
 PROBE_UID = 65_534
 _PROBE_BYTES = 65_536
+_POLL_SECONDS = 0.05
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 Log = Callable[[str], None]
@@ -147,7 +148,7 @@ class Images:
         said = ""
         for program in (f"python{python}", "python3", "python"):
             try:
-                said = self._output(identity, program)
+                said = self._output(name, identity, program)
             except EngineError as error:
                 # The engine has no better word for a program that is not in the image.
                 if not any(text in str(error) for text in ("executable file not found", "no such file")):
@@ -156,8 +157,8 @@ class Images:
             break
         return facts(name, said, python)
 
-    def _output(self, identity: str, program: str) -> str:
-        """What the probe prints in a throw-away container, bounded."""
+    def _output(self, name: str, identity: str, program: str) -> str:
+        """What the probe prints in a throw-away container, bounded. Raises ImageError if it does not end."""
         wanted = Wanted(
             image=identity,
             uid=PROBE_UID,
@@ -169,7 +170,7 @@ class Images:
         )
         container = Container.start(self._engine, wanted)
         try:
-            self._engine.ask("wait for a container", lambda api: api.wait(container.id, timeout=PROBE_SECONDS))
+            _wait(container, name)
             said = self._engine.ask("read a container's output", lambda api: api.logs(container.id, stderr=False))
             return bytes(said)[:_PROBE_BYTES].decode(errors="replace")
         finally:
@@ -190,6 +191,15 @@ class Images:
                     raise
                 raise ImageError(str(error)) from error  # a full disk, say
         log(f"Built the image {name}")
+
+
+def _wait(container: Container, name: str) -> None:
+    """Return when the probe has ended. The engine answers meanwhile: a python that hangs is the image's own fault."""
+    deadline = time.monotonic() + PROBE_SECONDS
+    while container.state()["Running"]:
+        if time.monotonic() > deadline:
+            raise ImageError(f"The python of the image {name} did not tell of itself within {PROBE_SECONDS} seconds.")
+        time.sleep(_POLL_SECONDS)
 
 
 def _usable(name: str, told: Mapping[str, Any]) -> str:

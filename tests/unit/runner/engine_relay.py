@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 REAL = "/var/run/docker.sock"
+NEVER = b"\0never\0"
 METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")
 
 
@@ -18,12 +19,14 @@ class EngineRelay:
     """Open at `path` from the start; `close` and `open` it as the test likes.
 
     `hang`: it takes connections and what is said on them, and answers nothing until `resume`. `held`: how many requests
-    wait so. `hanging` (a pattern): the same for those requests alone that it matches.
+    wait so. `hanging` (a pattern): the same for those requests alone that it matches. `cut`: it dies in the middle of an
+    answer, where it would say this.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.held = 0
+        self.cut = b""
         self.hanging: re.Pattern[bytes] | None = None
         self._going = threading.Event()
         self._going.set()
@@ -96,6 +99,9 @@ class EngineRelay:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._wait(data)
-                target.sendall(data)
+                whole, cut, _ = data.partition(self.cut or NEVER)
+                target.sendall(whole)
+                if cut:
+                    break
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)

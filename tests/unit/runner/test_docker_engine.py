@@ -27,7 +27,7 @@ from faaspot_runner.errors import EngineAway, EngineError, ImageError, SandboxEr
 from tests import docker_engine
 from tests.unit.runner.engine_relay import EngineRelay
 from tests.unit.runner.sandbox_driver import interpreter
-from tests.unit.runner.test_docker_connector import PYTHON, SAME, material, opened, run, spec
+from tests.unit.runner.test_docker_connector import PYTHON, SAME, material, opened, published, run, spec
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -210,6 +210,30 @@ def test_a_build_does_not_hold_up_the_starts_that_need_none(tmp_path: Path, monk
     go.set()
     maker.join()
     assert not hung
+
+
+# ---------------------------------------------------------------- what is told
+
+
+@pytest.mark.root
+def test_an_engine_that_dies_in_the_middle_of_a_build_is_one_that_does_not_answer(
+    tmp_path: Path, relay: EngineRelay
+) -> None:
+    there = images(Engine(relay.url, {}))
+    base = there.base(interpreter(PYTHON), lambda _: None)
+    relay.cut = b"Step 2"
+    with pytest.raises(EngineAway):
+        there.of_environment(base, published(tmp_path), lambda _: None)
+
+
+@pytest.mark.root
+def test_a_python_that_hangs_is_told_as_the_images_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, relay: EngineRelay
+) -> None:
+    monkeypatch.setattr(image, "PROGRAM", "import time; time.sleep(600)")
+    monkeypatch.setattr(image, "PROBE_SECONDS", 1)
+    with pytest.raises(ImageError, match="did not tell of itself within 1 seconds"):
+        images(Engine(relay.url, {})).base(interpreter(PYTHON), lambda _: None)
 
 
 # ---------------------------------------------------------------- an undeploy meanwhile
