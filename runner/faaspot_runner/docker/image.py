@@ -222,15 +222,19 @@ def sweep_images(engine: Engine, owner: Owner, kept: Callable[[str], bool]) -> N
 
 
 def remove_images(engine: Engine, owner: Owner, unwanted: Callable[[str], bool]) -> bool:
-    """Remove those images of the platform whose environment is unwanted, but none that is in use: False if one is."""
+    """Remove those images of the platform whose environment is unwanted, but none that is in use: False if one is.
+
+    By the names that we give: an image that somebody made from one of ours has its labels, too.
+    """
     labels = [f"{PLATFORM}={owner.platform}"]
     removed = True
     for image in engine.ask("list images", lambda api: api.images(filters={"label": labels})):
         environment = (image.get("Labels") or {}).get(ENVIRONMENT, "")
         if not _DIGEST.fullmatch(environment) or not unwanted(environment):
             continue
-        for name in image.get("RepoTags") or [image["Id"]]:
-            removed &= _remove(engine, name)
+        for name in image.get("RepoTags") or ():
+            if name.startswith(f"{REPOSITORY}:"):
+                removed &= _remove(engine, name)
     return removed
 
 

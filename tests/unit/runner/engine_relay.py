@@ -19,8 +19,8 @@ class EngineRelay:
     """Open at `path` from the start; `close` and `open` it as the test likes.
 
     `hang`: it takes connections and what is said on them, and answers nothing until `resume`. `held`: how many requests
-    wait so. `hanging` (a pattern): the same for those requests alone that it matches. `cut`: it dies in the middle of an
-    answer, where it would say this.
+    wait so. `hanging` (a pattern): the same for those requests alone that it matches. `cut`: it dies in an answer, where
+    it would say this.
     """
 
     def __init__(self, path: Path) -> None:

@@ -125,6 +125,25 @@ def test_packages_come_from_an_image_that_is_made_once_and_forgotten_when_nobody
     asyncio.run(story())
 
 
+def test_an_image_that_somebody_made_from_ours_is_left_to_them(tmp_path: Path, api: docker.APIClient) -> None:
+    async def story() -> list[str]:
+        connector = CONNECTORS["docker"](config(tmp_path))
+        await connector.deploy(False)
+        try:
+            await connector.keep(interpreter(PYTHON), published(tmp_path), lambda _: None)
+            (ours,) = api.images(filters={"label": f"faaspot.platform={docker_engine.PLATFORM}"})
+            with derived(api, "RUN true", on=ours["RepoTags"][0]) as theirs:
+                api.tag(ours["Id"], theirs, "kept")
+                assert await connector.forget(ENVIRONMENT)
+                left = docker_engine.objects()
+                api.remove_image(f"{theirs}:kept")
+            return left
+        finally:
+            await connector.undeploy(False)
+
+    assert asyncio.run(story()) == [f"image ['{docker_engine.NAME}:{tag}']" for tag in ("kept", "latest")]
+
+
 def test_an_image_that_was_removed_behind_our_back_is_made_again(tmp_path: Path, api: docker.APIClient) -> None:
     async def story() -> None:
         connector = CONNECTORS["docker"](config(tmp_path))
@@ -179,9 +198,9 @@ def test_an_image_without_a_python_is_refused(tmp_path: Path, api: docker.APICli
 
 
 @contextlib.contextmanager
-def derived(api: docker.APIClient, *instructions: str) -> Iterator[str]:
-    """An image on ours, with these instructions."""
-    text = "\n".join([f"FROM {docker_engine.IMAGE}", *instructions])
+def derived(api: docker.APIClient, *instructions: str, on: str = docker_engine.IMAGE) -> Iterator[str]:
+    """An image on another one, with these instructions."""
+    text = "\n".join([f"FROM {on}", *instructions])
     for line in api.build(fileobj=io.BytesIO(text.encode()), tag=docker_engine.NAME, decode=True, rm=True):
         assert "error" not in line, line
     try:
