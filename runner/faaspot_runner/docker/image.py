@@ -45,12 +45,16 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A base image that functions of one Python can run in. `id`: the engine's; `prefix`: of its interpreter."""
+    """A base image that functions of one Python can run in. `id`: the engine's; `prefix`: of its interpreter.
+
+    `volumes`: directories for which the image asks for volumes.
+    """
 
     id: str
     name: str
     prefix: str
     target: Interpreter
+    volumes: tuple[str, ...] = ()
 
 
 class Images:
@@ -67,12 +71,12 @@ class Images:
     def base(self, python: Interpreter, log: Log) -> Base:
         """The base image for that Python, fetched if it is not there. Raises ImageError, EngineError."""
         name = self._config.image_for(python.version)
-        identity = _usable(name, self._told(name, log))
+        identity, volumes = _usable(name, self._told(name, log))
         with self._probing:
             known = self._facts.get((identity, python.version))
             if known is None:
-                known = self._facts[identity, python.version] = self._probe(name, identity, python.version)
-        return _base(identity, name, known, python)
+                known = self._facts[identity, python.version] = self._probe(name, identity, volumes, python.version)
+        return _base(identity, name, known, python, volumes)
 
     def of_guest(self, guest: Guest, python: Interpreter) -> Base:
         """The same of a container that the user runs. Raises ImageError, EngineError."""
@@ -143,12 +147,13 @@ class Images:
             raise
         return True
 
-    def _probe(self, name: str, identity: str, python: str) -> Facts:
+    def _probe(self, name: str, identity: str, volumes: tuple[str, ...], python: str) -> Facts:
         """Start the image's interpreter, in a container as narrow as those of functions, to ask what it is."""
-        said = ""
+        said, wanted = "", self._wanted(identity, volumes)
         for program in (f"python{python}", "python3", "python"):
+            command = (program, "-I", "-S", "-B", "-c", PROGRAM)
             try:
-                said = self._output(name, identity, program)
+                said = self._output(name, dataclasses.replace(wanted, command=command))
             except EngineError as error:
                 # The engine has no better word for a program that is not in the image.
                 if not any(text in str(error) for text in ("executable file not found", "no such file")):
@@ -157,17 +162,19 @@ class Images:
             break
         return facts(name, said, python)
 
-    def _output(self, name: str, identity: str, program: str) -> str:
-        """What the probe prints in a throw-away container, bounded. Raises ImageError if it does not end."""
-        wanted = Wanted(
+    def _wanted(self, identity: str, volumes: tuple[str, ...]) -> Wanted:
+        return Wanted(
             image=identity,
             uid=PROBE_UID,
             memory_mb=256,
             pids=32,
             oci_runtime=self._config.oci_runtime,
-            command=(program, "-I", "-S", "-B", "-c", PROGRAM),
             labels=self._owner.labels(self._runtime),
+            volumes=volumes,
         )
+
+    def _output(self, name: str, wanted: Wanted) -> str:
+        """What the probe prints in a throw-away container, bounded. Raises ImageError if it does not end."""
         container = Container.start(self._engine, wanted)
         try:
             _wait(container, name)
@@ -202,18 +209,18 @@ def _wait(container: Container, name: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _usable(name: str, told: Mapping[str, Any]) -> str:
-    """The id of a base image that runs nothing at a build. Raises ImageError."""
+def _usable(name: str, told: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The id of a base image that runs nothing at a build, and its volumes. Raises ImageError."""
     config = told.get("Config") or {}
     if config.get("OnBuild"):
         # They would be root's, in a container with the engine's walls alone.
         raise ImageError(f"The image {name} has ONBUILD instructions, which every build would run. Name one without.")
-    return str(told["Id"])
+    return str(told["Id"]), tuple(sorted(config.get("Volumes") or ()))
 
 
-def _base(identity: str, name: str, known: Facts, python: Interpreter) -> Base:
+def _base(identity: str, name: str, known: Facts, python: Interpreter, volumes: tuple[str, ...] = ()) -> Base:
     target = dataclasses.replace(python, full_version=known.full_version, abi=known.abi, platform=known.platform)
-    return Base(id=identity, name=name, prefix=known.prefix, target=target)
+    return Base(id=identity, name=name, prefix=known.prefix, target=target, volumes=volumes)
 
 
 def sweep_images(engine: Engine, owner: Owner, kept: Callable[[str], bool]) -> None:

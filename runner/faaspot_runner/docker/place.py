@@ -121,7 +121,8 @@ async def start(
     with _hatch(means, means.directory) as hatch:
         async with contextlib.AsyncExitStack() as failing:
             binds = {hatch.path: INSIDE, **({environments: ENVIRONMENTS} if environments else {})}
-            container = await _started(means.engine, replace(wanted, command=_command(base, INSIDE), binds=binds))
+            made = replace(wanted, command=_command(base, INSIDE), binds=binds, volumes=base.volumes)
+            container = await _started(means.engine, made)
             failing.push_async_callback(means.engine.removal, container.remove)
             channel = await hatch.connected(container, CONNECT_SECONDS)  # whose peer proves the engine's word of a pid
             failing.callback(channel.close)

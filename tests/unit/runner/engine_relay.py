@@ -18,9 +18,9 @@ METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")
 class EngineRelay:
     """Open at `path` from the start; `close` and `open` it as the test likes.
 
-    `hang`: it takes connections and what is said on them, and answers nothing until `resume`. `held`: how many requests
-    wait so. `hanging` (a pattern): the same for those requests alone that it matches. `cut`: it dies in an answer, where
-    it would say this.
+    `hang`: it takes connections and what is said on them, and answers nothing until `resume`. `hanging` (a pattern):
+    the same for those requests alone that it matches. `held`: how many wait so. `cut`: it dies in an answer, before
+    this.
     """
 
     def __init__(self, path: Path) -> None:

@@ -223,6 +223,32 @@ def test_an_image_that_would_run_something_at_a_build_is_refused(tmp_path: Path,
         asyncio.run(story(image))
 
 
+def test_the_volumes_of_an_image_are_small_and_nothing_of_them_stays(tmp_path: Path, api: docker.APIClient) -> None:
+    """The engine would make a writable one without a limit for each."""
+
+    async def story(image: str) -> list[dict[str, Any]]:
+        connector = CONNECTORS["docker"](config(tmp_path, image=image))
+        await connector.deploy(False)
+        try:
+            sandbox = await opened(connector)
+            (container,) = api.containers(filters={"label": f"faaspot.platform={docker_engine.PLATFORM}"})
+            told = api.inspect_container(container["Id"])
+            mounts = [
+                line.split()[1:4] for line in Path(f"/proc/{told['State']['Pid']}/mounts").read_text().split("\n")
+            ]
+            await sandbox.stop()
+            assert (
+                await run(connector, "import os\ndef main(args, context):\n    return os.listdir('/srv/data')\n") == []
+            )
+            assert next(mount for mount in mounts if mount[:1] == ["/srv/data"])[1] == "tmpfs"
+            return [mount for mount in told["Mounts"] if mount["Type"] == "volume"]
+        finally:
+            await connector.undeploy(False)
+
+    with derived(api, "VOLUME /srv/data/ /run/faaspot /tmp") as image:
+        assert asyncio.run(story(image)) == []
+
+
 def test_an_oci_runtime_that_the_engine_does_not_know_is_refused_in_its_words(tmp_path: Path) -> None:
     async def story() -> None:
         connector = CONNECTORS["docker"](config(tmp_path, oci_runtime="no-such-runtime"))
