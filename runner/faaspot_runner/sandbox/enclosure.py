@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -202,6 +202,9 @@ class Housing(Protocol):
     def remove(self) -> bool:
         """Kill what is left in it and take it away; False if something does not die. May block; harmless repeated."""
 
+    async def removal(self, call: Callable[[bool], None], dead: bool) -> None:
+        """Make a call that removes it, in a thread that nothing but removals waits for."""
+
 
 @dataclass(kw_only=True)
 class Holdings:
@@ -219,7 +222,7 @@ class Holdings:
         try:
             yield
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(self.free))
+            await asyncio.shield(self.release())
             if isinstance(error, OSError):
                 raise SandboxError(f"the sandbox did not start: {error}") from error
             raise
@@ -228,6 +231,13 @@ class Holdings:
         """Processes of the sandbox that the kernel killed for memory so far, as far as anything counts them."""
         counting = self.group or self.housing
         return counting.oom_kills() if counting is not None else 0
+
+    async def release(self, dead: bool = True) -> None:
+        """`free` in a thread."""
+        if self.housing is not None:
+            await self.housing.removal(self.free, dead)
+        else:
+            await asyncio.to_thread(self.free, dead)
 
     def free(self, dead: bool = True) -> None:
         """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more.
@@ -279,7 +289,7 @@ class Enclosure:
     async def _stop(self) -> None:
         self.kill()
         dead = await readable(self.pidfd, DEATH_SECONDS)
-        await asyncio.to_thread(self.holdings.free, dead)
+        await self.holdings.release(dead)
         self.control.close()
         os.close(self.log)
         os.close(self.pidfd)
