@@ -39,6 +39,9 @@ class Housing:
         self.removed += 1
         return True
 
+    async def removal(self, call: Callable[[bool], None], dead: bool) -> None:
+        call(dead)
+
 
 @dataclass
 class Group(Housing):
