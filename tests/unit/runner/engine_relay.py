@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 REAL = "/var/run/docker.sock"
-NEVER = b"\0never\0"
 METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")
 
 
@@ -19,17 +18,16 @@ class EngineRelay:
     """Open at `path` from the start; `close` and `open` it as the test likes.
 
     `hang`: it takes connections and what is said on them, and answers nothing until `resume`. `hanging` (a pattern):
-    the same for those requests alone that it matches. `held`: how many wait so. `cut`: it dies in an answer, before
-    this.
+    the same for those requests alone that it matches. `held`: how many wait so.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.held = 0
-        self.cut = b""
         self.hanging: re.Pattern[bytes] | None = None
         self._going = threading.Event()
         self._going.set()
+        self._rescue: threading.Timer | None = None
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
@@ -64,12 +62,18 @@ class EngineRelay:
         self._connections.clear()
         self._threads.clear()
 
-    def hang(self, requests: str = "") -> None:
+    def hang(self, requests: str = "", seconds: float = 30.0) -> None:
+        """`seconds`: until it goes on by itself, so that a test that waits for it fails and does not hang with it."""
         self.hanging = re.compile(requests.encode())
         self._going.clear()
+        self._rescue = threading.Timer(seconds, self.resume)
+        self._rescue.daemon = True
+        self._rescue.start()
 
     def resume(self) -> None:
         self._going.set()
+        if self._rescue is not None:
+            self._rescue.cancel()
 
     def _wait(self, data: bytes) -> None:
         """Here a request of those that hang stays until it may go on."""
@@ -99,9 +103,6 @@ class EngineRelay:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 self._wait(data)
-                whole, cut, _ = data.partition(self.cut or NEVER)
-                target.sendall(whole)
-                if cut:
-                    break
+                target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
