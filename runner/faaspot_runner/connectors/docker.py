@@ -29,7 +29,7 @@ from faaspot_runner.docker.place import Place
 from faaspot_runner.errors import EngineError, SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.enclosure import Holdings
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.namespaces import UidPairs
 from faaspot_runner.sandbox.spec import Interpreter, Material

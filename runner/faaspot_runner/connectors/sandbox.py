@@ -16,7 +16,8 @@ from faaspot_runner.contract.egress import egress_rules
 from faaspot_runner.errors import DeploymentDefinitionError, SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.enclosure import BOOT_AGENT, Holdings, LauncherProcess, enclose, memory_file, plan_for
+from faaspot_runner.sandbox.enclosure import BOOT_AGENT, LauncherProcess, enclose, memory_file, plan_for
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.network import Egress, NetworkLease
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Interpreter, Material

@@ -11,22 +11,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import faaspot_runner
 from faaspot_runner.agent import wire
 from faaspot_runner.errors import FeatureMissing, SandboxError
 from faaspot_runner.sandbox import seccomp
-from faaspot_runner.sandbox.cgroup_tree import Group
 from faaspot_runner.sandbox.channel import DEATH_SECONDS
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.launcher import Plan
 from faaspot_runner.sandbox.log import open_pipe
 from faaspot_runner.sandbox.messages import Broken, SetUpFailed, of_launch
 from faaspot_runner.sandbox.namespaces import UidPair, UidPairs
-from faaspot_runner.sandbox.network import NetworkLease
 from faaspot_runner.sandbox.pidfd import pid_of
 from faaspot_runner.sandbox.spec import Interpreter
 
@@ -191,70 +190,6 @@ async def _undone(launching: asyncio.Future[tuple[int, int]]) -> None:
 def _kill(pidfd: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-
-
-class Housing(Protocol):
-    """What stands around a sandbox and goes with it: its container."""
-
-    def oom_kills(self) -> int:
-        """Processes in it that the kernel killed for memory so far."""
-
-    def remove(self) -> bool:
-        """Kill what is left in it and take it away; False if something does not die. May block; harmless repeated."""
-
-    async def removal(self, call: Callable[[bool], None], dead: bool) -> None:
-        """Make a call that removes it, in a thread that nothing but removals waits for."""
-
-
-@dataclass(kw_only=True)
-class Holdings:
-    """What a sandbox holds beside its processes, to be freed after their death."""
-
-    pair: UidPair | None = None
-    group: Group | None = None
-    lease: NetworkLease | None = None
-    housing: Housing | None = None
-    _freed: bool = field(default=False, init=False)
-
-    @contextlib.asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Free them if what is done with them fails. Raises SandboxError instead of an OSError."""
-        try:
-            yield
-        except BaseException as error:
-            await asyncio.shield(self.release())
-            if isinstance(error, OSError):
-                raise SandboxError(f"the sandbox did not start: {error}") from error
-            raise
-
-    def oom_kills(self) -> int:
-        """Processes of the sandbox that the kernel killed for memory so far, as far as anything counts them."""
-        counting = self.group or self.housing
-        return counting.oom_kills() if counting is not None else 0
-
-    async def release(self, dead: bool = True) -> None:
-        """`free` in a thread."""
-        if self.housing is not None:
-            await self.housing.removal(self.free, dead)
-        else:
-            await asyncio.to_thread(self.free, dead)
-
-    def free(self, dead: bool = True) -> None:
-        """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more.
-
-        Harmless when repeated: the first call has done it all.
-        """
-        if self._freed:
-            return
-        self._freed = True
-        if self.housing is not None and not self.housing.remove():
-            dead = False
-        if self.group is not None and not self.group.remove():
-            dead = False
-        if self.lease is not None:
-            self.lease.release()
-        if self.pair is not None and dead:
-            self.pair.release()
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,8 @@ from faaspot_runner.docker.container import Container
 from faaspot_runner.docker.engine import Engine
 from faaspot_runner.docker.image import Base
 from faaspot_runner.docker.place import Place
-from faaspot_runner.sandbox.enclosure import Holdings, Launcher
+from faaspot_runner.sandbox.enclosure import Launcher
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.spec import Interpreter, Material
 
 Behave = Callable[[socket.socket], None]

@@ -18,7 +18,7 @@ import pytest
 
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox import enclosure
-from faaspot_runner.sandbox.enclosure import Holdings
+from faaspot_runner.sandbox.holdings import Holdings
 from tests.unit.runner.fake_launcher import Behave, FakeLauncher, Group, Housing, opened, says, writes
 from tests.unit.runner.sandboxes import eventually
 
