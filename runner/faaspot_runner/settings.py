@@ -95,7 +95,7 @@ class Settings:
         default=True, metadata=_row("Offer the runtime `docker` where a Docker engine answers: yes or no.")
     )
     docker_host: str = field(
-        default="", metadata=_row("Address of the Docker engine; DOCKER_HOST or its usual socket.")
+        default="", metadata=_row("Socket of the Docker engine (unix://PATH); DOCKER_HOST or its usual one.")
     )
     docker_image: str = field(
         default=DOCKER_IMAGE,

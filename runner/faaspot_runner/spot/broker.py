@@ -68,7 +68,7 @@ class Broker:
         try:
             await self._runtimes.begin()
             self._crew.start(self._settings.worker_counts)
-            work = [self._heartbeat.run(), self._control.run(), self._needs.run(), self._tidy()]
+            work = [self._heartbeat.run(), self._control.run(), self._needs.run(), self._tidy(), self._forget()]
             work += [self._ground.watch.run()] if self._ground.watch else []
             chores = [asyncio.create_task(chore) for chore in work]
             await self._until_stopped(chores)
@@ -220,8 +220,13 @@ class Broker:
                     self._doomed.discard(name)
                     await asyncio.to_thread(self._remove_environment, name)
                 self._kept.add(name)
+
+    async def _forget(self) -> None:
+        """Have the runtimes let go of what they made of environments that are gone, for ever; it may take long."""
+        while True:
+            await asyncio.sleep(EVICT_SECONDS)
             for name in tuple(self._kept):
-                # An engine may take long for it, and what it takes from a version that comes now is made again.
+                # What it takes from a version that comes now is made again.
                 if self._ground.environments.path(name).is_dir() or await self._runtimes.forget(name):
                     self._kept.discard(name)
 
