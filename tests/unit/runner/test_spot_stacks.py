@@ -198,7 +198,7 @@ def test_an_undeploy_lets_what_runs_end(api: Api) -> None:
 
 
 def test_a_runtime_that_does_not_let_go_of_an_environment_holds_up_nothing_else(site: Site) -> None:
-    site.start("--sandbox-idle", "1")
+    site.start("--sandbox-idle", "6")  # some heartbeats long
     site.client.publish(CONTROL, dump(Release(environments=(STUCK,))))
     eventually(lambda: "it does not let go" in site.log())
     assert site.run().status == "Success"
