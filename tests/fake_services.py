@@ -360,7 +360,8 @@ class FakeSpots:
         now = self._state.clock.now()
         self._state.spots[ip] = Spot(
             ip=ip, created=now, last_seen=now, status="online", runtimes=("sandbox",), pythons={"3.12": "3.12.1"},
-            networks=("none",), limits="cgroup", workers={"sync": 2}, running=0, sandboxes=0, problems=(),
+            networks=("none",), limits="cgroup", workers={"sync": 2}, running=0, sandboxes=0, problems=(), remote=False,
+            capacity=128, load=0.1, egress=False, min_workers=None, max_workers=None,
         )  # fmt: skip
         return ip
 
@@ -390,11 +391,16 @@ class FakeSpots:
         self.get(who, ip)
         return self._task(ip)
 
-    def update(self, who: Principal, least: int | None, most: int | None) -> dict[str, Any]:
+    def update(self, who: Principal, least: int | None, most: int | None, ip: str | None = None) -> dict[str, Any]:
         self._state.calls.append(("update_spots", (least, most)))
         if least is not None and most is not None and least > most:
             raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
-        return {"min_workers": least, "max_workers": most, "applied": False, "message": "Nothing was changed."}
+        return {"min_workers": least, "max_workers": most, "applied": True}
+
+    def drain(self, who: Principal, ip: str, draining: bool) -> Spot:
+        status: Any = "draining" if draining else "online"
+        self._state.spots[ip] = replace(self.get(who, ip), status=status)
+        return self._state.spots[ip]
 
     def refresh(self, who: Principal, ip: str) -> str:
         if ip != "all":
