@@ -10,9 +10,11 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from ipaddress import ip_address
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -41,6 +43,7 @@ from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized, Unprocessable
 from faaspot_api.metrics import Metrics
 from faaspot_api.services.doctor import Check, Examination
+from faaspot_api.services.joining import Admission
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -408,6 +411,31 @@ class FakeSpots:
         return self._task(ip)
 
 
+class FakeJoining:
+    """Lets everybody in, and keeps blobs in memory."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    def join(self, who: Principal, ip: str, key: str) -> Admission:
+        try:
+            address = str(ip_address(ip))
+        except ValueError:
+            raise Invalid.fields(FieldError(field="ip", message="must be an IP address")) from None
+        return Admission(ip=address, token="fas_spot", credentials="c2VhbGVk")
+
+    def blob(self, who: Principal, digest: str) -> tuple[int, Iterator[bytes]]:
+        if digest not in self._blobs:
+            raise NotFound(f"There is no blob {digest}.")
+        return len(self._blobs[digest]), iter([self._blobs[digest]])
+
+    def keep_blob(self, who: Principal, digest: str, pieces: Iterable[bytes]) -> None:
+        content = b"".join(pieces)
+        if sha256(content).hexdigest() != digest:
+            raise Invalid.fields(FieldError(field="body", message="has another digest"))
+        self._blobs[digest] = content
+
+
 class FakeRuntimes:
     """Runtimes that come up at the second look."""
 
@@ -541,6 +569,7 @@ class FakeServices:
         self.reruns = FakeReruns(self.state, self.executions)
         self.callbacks = FakeCallbacks(self.executions)
         self.spots = FakeSpots(self.state)
+        self.joining = FakeJoining()
         self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)
         self.health = FakeHealth(self.state)

@@ -57,7 +57,7 @@ class Api:
     def join(self, ip: str, key: str) -> Joined:
         """Ask to be a spot. Raises RemoteError."""
         body = json.dumps({"ip": ip, "key": key}).encode()
-        with self._asked("PUT", "spots/join", body) as answer:
+        with self._asked("PUT", "join", body) as answer:
             text = answer.read(MAX_ANSWER)
         try:
             return Joined(**json.loads(text))

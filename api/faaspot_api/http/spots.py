@@ -45,7 +45,7 @@ def remove_any_spot(call: Call) -> Response:
     return answers.value(call.services.spots.remove(call.who, None))
 
 
-@routes.route("PUT", "/spots/join", spot_schemas.Admission, body=spot_schemas.JoinSpot, errors=(409,))
+@routes.route("PUT", "/join", spot_schemas.Admission, body=spot_schemas.JoinSpot, errors=(409,))
 def join_spot(call: Call, body: spot_schemas.JoinSpot) -> Response:
     """Let a spot on another host in. Its credentials are sealed to the key that it sends."""
     return answers.value(asdict(call.services.joining.join(call.who, body.ip, body.key)))
