@@ -118,6 +118,21 @@ def all_ended(platform: Platform, ids: list[str], seconds: float) -> list[dict[s
     return found
 
 
+def again(platform: Platform, ids: list[str]) -> list[dict[str, Any]]:
+    """The records that had to be started again."""
+    return [each for each in records(platform, ids) if each["attempt"] > 1 and each["spot"]]
+
+
+def started(platform: Platform, ids: list[str]) -> set[str]:
+    """Where some of them run now."""
+    return {each["spot"] for each in records(platform, ids) if each["status"] == "Started"}
+
+
+def workers(platform: Platform, spot: Spot) -> dict[str, int]:
+    found: dict[str, int] = platform.call("GET", f"spots/{spot.ip}").json["workers"]
+    return found
+
+
 def ends(platform: Platform) -> int:
     """How many runs of `nap` reached their recorded end, as the platform counts."""
     text = platform.call("GET", f"{platform.url}/metrics").text
@@ -151,25 +166,22 @@ def test_nothing_is_lost_when_a_cable_is_pulled_and_a_spot_is_killed() -> None:
         assert {each["output"] for each in spread} == {"told"}
         assert {each["spot"] for each in spread} == {first.ip, second.ip}
 
+        platform.fas("spots", "update", "--ip", second.ip, "--min", "3", "--max", "4")
+        eventually(lambda: workers(platform, second) == {"sync": 3, "background": 3, "builds": 1}, 10, "it has more")
+
         cut = bulk(platform, "nap", 80, 4)
-        eventually(lambda: {each["spot"] for each in records(platform, cut) if each["status"] == "Started"}
-                   == {first.ip, second.ip}, 20, "both spots run")  # fmt: skip
+        eventually(lambda: started(platform, cut) == {first.ip, second.ip}, 20, "both spots run")
         pull(made[0], 1)
         eventually(lambda: status(platform, first) == "offline", 20, "the spot is offline")
-        after_cut = all_ended(platform, cut, 70)
+        eventually(lambda: again(platform, cut), 40, "what ran there is tried again")
         plug(made[0], 1)
         eventually(lambda: status(platform, first) == "online", 30, "the spot is back")
-
         killed = bulk(platform, "nap", 80, 4)
-        eventually(lambda: {each["spot"] for each in records(platform, killed) if each["status"] == "Started"}
-                   == {first.ip, second.ip}, 20, "both spots run")  # fmt: skip
+        eventually(lambda: started(platform, killed) == {first.ip, second.ip}, 20, "both spots run")
         second.end(signal.SIGKILL)
-        after_kill = all_ended(platform, killed, 70)
 
-        for found, gone in ((after_cut, first), (after_kill, second)):
-            assert {each["status"] for each in found} == {"Success"}
-            again = [each for each in found if each["attempt"] > 1]
-            assert again
-            assert gone.ip not in {each["spot"] for each in again}
-        assert records(platform, cut) == after_cut  # what came late has changed nothing
-        assert ends(platform) == len(spread) + len(cut) + len(killed)
+        found = all_ended(platform, cut + killed, 70)
+        assert {each["status"] for each in found} == {"Success"}
+        assert {each["spot"] for each in again(platform, killed)} == {first.ip}
+        assert records(platform, cut + killed) == found  # what came late has changed nothing
+        assert ends(platform) == len(spread) + len(found)

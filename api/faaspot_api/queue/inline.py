@@ -219,6 +219,12 @@ class InlineQueue:
             self._leases[_attempt(request)] = (request.token, "done")
             self._changed.notify_all()
 
+    def reply(self, ended: RunEnded) -> None:
+        """Tell an end to who waits for it, as the supervisor does."""
+        with self._changed:
+            self._replies[ended.execution_id].append(ended)
+            self._changed.notify_all()
+
     def write_log(self, execution_id: str, text: str) -> None:
         """What a run in flight writes."""
         with self._changed:
