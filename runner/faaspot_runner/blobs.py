@@ -6,12 +6,14 @@ missing; it appears there whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,13 +63,32 @@ class Blobs:
         if not _DIGEST.fullmatch(digest):
             raise BlobError(f"{digest[:80]!r} is not a blob's digest")
         path = self._root / digest[:2] / digest
-        if self._api is not None and not path.exists():
+        if self._api is not None:
+            self._have(path, digest, self._api)
+        return path
+
+    def _have(self, path: Path, digest: str, api: Callable[[], Api]) -> None:
+        """Fetch it unless it is here, which is noted for `sweep`. Raises BlobError."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
             try:
                 with self._new(path) as file:
-                    self._api().fetch(digest, file)
+                    api().fetch(digest, file)
             except (RemoteError, OSError) as error:
                 raise BlobError(f"the blob {digest} could not be fetched: {error}") from error
-        return path
+        except OSError as error:
+            raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
+
+    def sweep(self, seconds: float) -> None:
+        """Of what was fetched remove all that nobody asked for in so many seconds, half-written files too."""
+        if self._api is None:
+            return
+        oldest = time.time() - seconds
+        for path in self._root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def checked(self, digest: str) -> Path:
         """The same with its content compared, wherever it came from. Raises BlobError."""

@@ -74,17 +74,24 @@ class SpotService:
         drained.
         """
         access.require_admin(who)
-        found = self.list(who)
-        if ip is None and not any(not spot.remote for spot in found):
-            raise NotFound("There is no spot on this machine to remove; say which one: fas spots remove --ip IP.")
-        if ip is None or not self.get(who, ip).remote:
-            return self._ask(who, "remove", ip)
+        if ip is None:
+            if all(spot.remote for spot in self.list(who)):
+                raise NotFound("There is no spot on this machine to remove; say which one: fas spots remove --ip IP.")
+            return self._ask(who, "remove", None)
+        with self._store.read() as transaction:
+            row = spots.by_ip(transaction, ip)
+        joined = row is not None and row.joined
+        if not joined:  # one that joined perhaps never reached Redis to tell of itself
+            self.get(who, ip)
         with self._store.write() as transaction:
             spots.alone(transaction)
-            spots.save(transaction, SpotRow(ip=ip, joined=True, draining=True, leaving=True))
-            tokens.remove(transaction, spot_user(ip))
+            if joined:
+                spots.save(transaction, SpotRow(ip=ip, joined=True, draining=True, leaving=True))
+                tokens.remove(transaction, spot_user(ip))
+            else:
+                spots.remove(transaction, ip)  # another spot may get its address, and none of what was wanted of it
         self._bell.wish(self._store)
-        return self._ask(who, "dismiss", ip)
+        return self._ask(who, "dismiss" if joined else "remove", ip)
 
     def drain(self, who: Principal, ip: str, draining: bool) -> Spot:
         """Have a spot take nothing new, or take work again; as it stands now, which follows within seconds."""

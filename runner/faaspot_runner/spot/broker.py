@@ -31,6 +31,8 @@ from faaspot_runner.spot.wishes import RUN_QUEUES, Scale, Wishes
 log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 2.0
+BLOB_SECONDS = 7 * 86_400.0
+"""A spot on another host lets go of a blob that it did not need for this long."""
 
 
 class Broker:
@@ -262,6 +264,7 @@ class Broker:
         self._doomed |= set(release.environments)
 
     async def _keep_only(self, needed: frozenset[str]) -> None:
+        await asyncio.to_thread(self._blobs.sweep, BLOB_SECONDS)
         self._doomed |= await asyncio.to_thread(self._ground.environments.unneeded, needed)
 
 

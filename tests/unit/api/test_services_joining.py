@@ -155,3 +155,20 @@ def test_what_is_wanted_is_said_again_to_a_server_that_came_back_empty(plane: Pl
     assert plane.queue.wishes == {"127.0.0.1": Wish(draining=True, least=1, most=3)}
     with pytest.raises(Invalid):
         plane.services.spots.update(ADMIN, None, 0, "127.0.0.1")
+
+
+def test_one_that_never_told_of_itself_can_be_removed(plane: Plane) -> None:
+    joined(plane)
+    plane.services.spots.remove(ADMIN, IP)
+    request = plane.queue.take(SUPERVISOR)
+    assert isinstance(request, SpotRequest)
+    assert request.action == "dismiss"
+    plane.services.reconciler.pass_(0.0)
+    assert plane.queue.joined == frozenset()
+
+
+def test_what_was_wanted_of_a_spot_goes_with_it(plane: Plane) -> None:
+    plane.queue.heartbeat(a_spot("127.0.0.1"))
+    plane.services.spots.drain(ADMIN, "127.0.0.1", True)
+    plane.services.spots.remove(ADMIN, "127.0.0.1")
+    assert plane.queue.wishes == {}

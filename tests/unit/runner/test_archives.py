@@ -84,6 +84,20 @@ def test_a_blob_is_fetched_once_and_compared(store: Store, tmp_path: Path) -> No
     assert store.asked == [f"/v1/blobs/{digest}"]
 
 
+def test_what_nobody_asks_for_any_more_goes_and_can_be_fetched_again(store: Store, tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs", lambda: Api(store.url, "secret"))
+    digests = [digest_of(content) for content in (b"old", b"used")]
+    store.blobs |= dict(zip(digests, (b"old", b"used"), strict=True))
+    for digest in digests:
+        os.utime(blobs.path(digest), (0, 0))
+    assert blobs.read(digests[1]) == b"used"
+    blobs.sweep(3600)
+    assert [path.name for path in files(tmp_path)] == digests[1:]
+    assert blobs.read(digests[0]) == b"old"
+    Blobs(tmp_path / "blobs").sweep(-1)  # the API's own directory is not this spot's to clear
+    assert len(files(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("content", [b"other", None])
 def test_what_is_not_what_its_digest_says_leaves_nothing_behind(
     store: Store, tmp_path: Path, content: bytes | None
