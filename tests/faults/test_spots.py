@@ -185,3 +185,4 @@ def test_nothing_is_lost_when_a_cable_is_pulled_and_a_spot_is_killed() -> None:
         assert {each["spot"] for each in again(platform, killed)} == {first.ip}
         assert records(platform, cut + killed) == found  # what came late has changed nothing
         assert ends(platform) == len(spread) + len(found)
+        assert "permission" not in (first.text + second.text).lower()
