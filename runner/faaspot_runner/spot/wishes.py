@@ -71,8 +71,8 @@ class Scale:
         first = self._first.get(queue, 0)
         if wish.least is None and wish.most is None:
             return first
-        least = min(first, wish.most or first) if wish.least is None else wish.least
-        most = max(first, least) if wish.most is None else wish.most
+        least = wish.least if wish.least is not None else min(first, first if wish.most is None else wish.most)
+        most = wish.most if wish.most is not None else max(first, least)
         return max(least, min(most, now + self._step(queue, now, waiting, running)))
 
     def _step(self, queue: str, now: int, waiting: int, running: int) -> int:

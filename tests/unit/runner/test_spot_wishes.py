@@ -53,6 +53,7 @@ def test_a_new_wish_counts_at_once() -> None:
     assert scale.of("sync", 2, Wish(least=5, most=None), 0, 0) == 5
     assert scale.of("sync", 9, Wish(least=None, most=3), 0, 0) == 3
     assert scale.of("sync", 2, Wish(least=0, most=0), 10, 10) == 0
+    assert scale.of("sync", 2, Wish(most=0), 10, 10) == 0
 
 
 def test_own_numbers_count_over_those_of_every_spot() -> None:
