@@ -11,7 +11,6 @@ from faaspot_api.errors import Conflict, FieldError, Invalid, NotFound
 from faaspot_api.queue.base import Queue
 from faaspot_api.services import access
 from faaspot_api.services.offers import Offers
-from faaspot_api.services.spots import is_online
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.store import deployments, runtimes
 from faaspot_api.store.engine import Store, Transaction
@@ -123,7 +122,7 @@ class RuntimeService:
             raise _unknown(name)
 
     def _online(self) -> tuple[SpotInfo, ...]:
-        return tuple(seen.info for seen in self._queue.spots() if is_online(seen))
+        return tuple(seen.info for seen in self._queue.spots() if seen.is_online)
 
 
 def use_runtime(transaction: Transaction, name: str) -> None:

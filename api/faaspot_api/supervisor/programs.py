@@ -75,6 +75,14 @@ class Programs:
         program = self._service("recorder", "recorder", *telling)
         return program if ready is None else replace(program, descriptors=(ready,))
 
+    def door(self, listener: int, certificate: Certificate) -> Program:
+        """Lets spots of other hosts to the private Redis, through the inherited socket."""
+        settings = replace(self.settings, certfile=str(certificate.certfile), keyfile=str(certificate.keyfile))
+        program = replace(self, settings=settings, certificate=certificate)._service(
+            "door", "door", "--fd", str(listener)
+        )
+        return replace(program, descriptors=(listener,))
+
     def spot(self, ip: str, parent: int) -> Program:
         """A local spot at `ip`: root if we are, since it makes sandboxes."""
         settings = self.settings

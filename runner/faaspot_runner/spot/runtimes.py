@@ -16,7 +16,7 @@ from typing import Any
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig
 from faaspot_runner.contract.runtimes import RUNTIME_TYPES, RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
-from faaspot_runner.errors import RunnerError, SandboxError
+from faaspot_runner.errors import NotOffered, RunnerError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 
 log = logging.getLogger(__name__)
@@ -119,9 +119,9 @@ class SpotRuntimes:
         if task is not None and self._serves(name):
             await asyncio.wait([task])
         if name not in self._built_in and not self._serves(name):
-            raise SandboxError(self._absence(name), reason="no_spot")
+            raise NotOffered(self._absence(name))
         if away := self._away(name):
-            raise SandboxError(f"The runtime {name} cannot be used on this spot now: {away}", reason="no_spot")
+            raise NotOffered(f"The runtime {name} cannot be used on this spot now: {away}")
         try:
             await self._bring_up(self._configs[name])
         except Exception as error:
