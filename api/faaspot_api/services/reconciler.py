@@ -111,7 +111,7 @@ class Reconciler:
     def _say_needed(self, at: float) -> None:
         """Tell the spots now and then what to keep; not at once: reports of builds may still be in the stream.
 
-        And forget idempotency keys that are too old.
+        And forget idempotency keys that are too old, and packed environments that nobody needs.
         """
         if self._said_needed is None:
             self._said_needed = at
@@ -122,6 +122,7 @@ class Reconciler:
             self._said_needed = at
             with self._store.write() as transaction:
                 keys.forget(transaction, now() - int(self._policy.key_seconds * SECOND))
+            self._clearing.drop_archives()
 
     def _open_rows(self) -> list[Tracked]:
         found: list[Tracked] = []
