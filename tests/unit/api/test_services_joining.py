@@ -16,9 +16,9 @@ from faaspot_api.domain.model import Principal
 from faaspot_api.errors import ApiError, Conflict, Forbidden, Invalid, NotFound, Unauthorized, Unavailable
 from faaspot_api.services import joining
 from faaspot_api.services.joining import Admission
-from faaspot_runner.contract import SUPERVISOR, Error, RunEnded, SpotRequest
+from faaspot_runner.contract import SUPERVISOR, BuildOutcome, Error, RunEnded, SpotRequest
 from faaspot_runner.contract.spots import Wish
-from tests.control_plane import ADMIN, ANN, Plane, a_spot, control_plane
+from tests.control_plane import ADMIN, ANN, LOCK, Plane, a_spot, control_plane
 
 KEY = base64.b64encode(bytes(32)).decode()
 HOSTS = Principal(name="hosts", role="join")
@@ -172,3 +172,16 @@ def test_what_was_wanted_of_a_spot_goes_with_it(plane: Plane) -> None:
     plane.services.spots.drain(ADMIN, "127.0.0.1", True)
     plane.services.spots.remove(ADMIN, "127.0.0.1")
     assert plane.queue.wishes == {}
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["digest of nothing", "path of another file"])
+def test_what_a_spot_calls_its_archive_is_never_another_file(plane: Plane, missing: bool) -> None:
+    other = plane.home / "other"
+    other.write_text("kept")
+    plane.create(requirements="requests")
+    plane.build(build=BuildOutcome(lock=LOCK, environment="0" * 32, archive="f" * 64 if missing else str(other)))
+    plane.run()
+    assert plane.take().sandbox.archive is None
+    plane.services.deployments.delete(ADMIN, "hello")
+    plane.passes(0.0)
+    assert other.read_text() == "kept"
