@@ -238,7 +238,7 @@ class RedisQueue:
             return {**self._lines.lengths(), "reports": self._redis.xlen(REPORTS)}
 
     def spots(self) -> tuple[SpotSeen, ...]:
-        """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
+        """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too: nobody was seen in the future."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hvals(SPOTS)
             pipe.smembers(JOINED)
@@ -254,7 +254,7 @@ class RedisQueue:
             for ip, text in zip(joined, remote, strict=True)
             if text is not None and (info := _spot(text)) and info.ip == as_text(ip)
         ]
-        seen = (SpotSeen(info=info, age=max(0.0, now - info.last_seen)) for info in infos)
+        seen = (SpotSeen(info=info, age=abs(now - info.last_seen)) for info in infos)
         return tuple(sorted(seen, key=lambda spot: spot.info.ip))
 
     def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:

@@ -97,7 +97,7 @@ class SpotUsers:
         if text is None:
             return False
         try:
-            return seconds + micros / 1e6 - load_spot(as_text(text)).last_seen <= SPOT_OFFLINE_SECONDS
+            return abs(seconds + micros / 1e6 - load_spot(as_text(text)).last_seen) <= SPOT_OFFLINE_SECONDS
         except ValueError:
             return False
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
 
 from faaspot_api.queue import embedded
+from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.users import SpotUsers
-from faaspot_runner.contract import CONTROL, ENVIRONMENTS, REPORTS, RUNTIMES, SPOTS, SUPERVISOR, cancel_key, lease_key
+from faaspot_runner.contract import (
+    CONTROL,
+    ENVIRONMENTS,
+    REPORTS,
+    RUNTIMES,
+    SPOTS,
+    SUPERVISOR,
+    RunRequest,
+    SandboxSpec,
+    cancel_key,
+    dump,
+    lease_key,
+)
 from faaspot_runner.contract.spots import JOINED, WISHES, spot_key, spot_user
+from tests.control_plane import a_spot
 from tests.redis_servers import PASSWORD, RedisServer, running_redis
 
 IP, OTHER = "10.0.0.2", "10.0.0.3"
@@ -82,6 +99,29 @@ def test_a_spot_may_do_its_part(spot: redis.Redis, command: tuple[str, ...]) -> 
 def test_a_spot_may_do_nothing_else(spot: redis.Redis, command: tuple[str, ...]) -> None:
     with pytest.raises((redis.exceptions.NoPermissionError, redis.ResponseError), match=r"(?i)permission"):
         spot.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"last_seen": "now"}, {"capacity": None, "warm": ["v"]}, {"running": []}, {"last_seen": 1e10}, {"x": [[]] * 99}],
+    ids=repr,
+)
+def test_nothing_that_a_spot_says_of_itself_stops_anybody_else(
+    server: RedisServer, spot: redis.Redis, changes: dict[str, Any]
+) -> None:
+    info = a_spot(IP, pythons={"3.12": "3.12.1"})
+    spec = SandboxSpec(version_id="v", deployment="d", version=1, runtime="sandbox", python="3.12", code="c")
+    with server.client() as own:
+        queue = RedisQueue(own)
+        queue.wish({}, [IP])
+        seconds, _ = own.time()
+        own.hset(SPOTS, "127.0.0.1", dump(replace(info, ip="127.0.0.1", last_seen=seconds)))
+        for said in (json.dumps({**json.loads(dump(info)), **changes}), "[" * 100_000):
+            spot.set(spot_key(IP), said)
+            assert [seen.info.ip for seen in queue.spots() if seen.is_online] == ["127.0.0.1"]
+            queue.enqueue_run(RunRequest(execution_id="e", attempt=1, token="t", sandbox=spec), "sync")
+        assert not SpotUsers(own).stands(IP)
+        queue.wish({}, [])
 
 
 def test_the_users_are_kept_over_a_restart_and_a_dismissed_one_is_not() -> None:
