@@ -66,6 +66,7 @@ from faaspot_runner.contract import (
     reply_key,
 )
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.scripts import SCRIPTS
 from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key
 
 CHUNK = 1000
@@ -265,6 +266,8 @@ class RedisQueue:
                 pipe.hset(WISHES, mapping={ip: wish.text() for ip, wish in wishes.items()})
             if joined:
                 pipe.sadd(JOINED, *joined)
+                for script in SCRIPTS:  # which they may not give to the server themselves
+                    pipe.script_load(script)
             pipe.execute()
 
     def strand(self) -> frozenset[str]:

@@ -26,7 +26,7 @@ from faaspot_runner.contract.spots import WISHES, own_line, spot_key, spot_user
 
 COMMANDS = (
     "ping", "time", "hello", "auth", "select", "client|setinfo", "client|setname", "multi", "exec", "discard", "watch",
-    "unwatch", "eval", "evalsha", "script|load", "script|exists", "subscribe", "unsubscribe", "get", "set", "del",
+    "unwatch", "evalsha", "subscribe", "unsubscribe", "get", "set", "del",
     "exists", "expire", "pexpire", "mget", "hget", "hmget", "hset", "hdel", "hincrby", "hincrbyfloat", "llen", "lrange",
     "lrem", "lpush", "rpush", "blmove", "sadd", "srem", "smembers", "scard", "zadd", "zrem", "zrange", "xadd",
 )  # fmt: skip

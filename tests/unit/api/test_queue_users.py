@@ -26,6 +26,7 @@ from faaspot_runner.contract import (
     dump,
     lease_key,
 )
+from faaspot_runner.contract.scripts import RENEW, digest
 from faaspot_runner.contract.spots import JOINED, WISHES, spot_key, spot_user
 from tests.control_plane import a_spot
 from tests.redis_servers import PASSWORD, RedisServer, running_redis
@@ -43,6 +44,7 @@ def server() -> Iterator[RedisServer]:
 def spot(server: RedisServer) -> Iterator[redis.Redis]:
     with server.client() as own:
         password = SpotUsers(own).admit(IP)
+        RedisQueue(own).wish({}, [IP])
     with connected(server, spot_user(IP), password) as client:
         yield client
 
@@ -63,7 +65,7 @@ ALLOWED = [
     ("GET", ENVIRONMENTS),
     ("XADD", REPORTS, "*", "event", "{}"),
     ("EXISTS", cancel_key("x")),
-    ("EVAL", "return redis.call('EXISTS', ARGV[1])", "0", cancel_key("x")),
+    ("EVALSHA", digest(RENEW), "1", lease_key("x", 1), "token", "100", cancel_key("x")),
     ("TIME",),
 ]
 REFUSED = [
@@ -82,7 +84,10 @@ REFUSED = [
     ("RPUSH", SUPERVISOR, "{}"),
     ("PUBLISH", CONTROL, "{}"),
     ("SUBSCRIBE", "another"),
-    ("EVAL", "return redis.call('DEL', ARGV[1])", "0", REPORTS),
+    ("EVALSHA", digest(RENEW), "1", lease_key("x", 1), "token", "100", SUPERVISOR),
+    ("EVAL", "while true do end", "0"),
+    ("SCRIPT", "LOAD", "while true do end"),
+    ("SCRIPT", "FLUSH"),
     ("KEYS", "*"),
     ("FLUSHALL",),
     ("ACL", "WHOAMI"),
