@@ -18,6 +18,7 @@ from faaspot_runner.environments.cache import FORMAT, Cache, flush, publish
 from faaspot_runner.environments.errors import BuildError, LockError
 from faaspot_runner.environments.installer import Installer, NoWheelError
 from faaspot_runner.environments.process import Patience, disk_full
+from faaspot_runner.environments.requirements import plain
 from faaspot_runner.environments.sdist import RunCommand, SandboxedBuilds
 from faaspot_runner.sandbox.launch import run_command
 from faaspot_runner.sandbox.spec import Interpreter
@@ -74,7 +75,7 @@ class Environments:
 
         `log` gets whole lines without a line end, in order, from the calling thread. Raises BuildError.
         """
-        requirements = [line for line in request.requirements.split("\n") if line.strip()]
+        requirements = plain(request.requirements)
         if not requirements:
             return BuildOutcome(lock=None, environment=None)
         interpreter = target or self._interpreter(request.python)
