@@ -75,9 +75,10 @@ class SpotUsers:
         return cls(clients.connect(settings))
 
     def admit(self, ip: str) -> str:
-        """Make the user of the spot at `ip`, or make it anew; its password."""
+        """Make the user of the spot at `ip`, or make it anew; its password. Who had the old one is cut off."""
         password = secrets.token_hex(32)
         with translated():
+            self._acl("DELUSER", spot_user(ip))  # a new password alone would leave open connections as they are
             self._acl("SETUSER", spot_user(ip), "reset", "on", f">{password}", *rules(ip))
             self._save()
         return password

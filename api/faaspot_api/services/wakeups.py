@@ -135,6 +135,7 @@ def spot(task: Task) -> Wakeup:
         action=asked["action"],
         ip=asked["ip"],
         key=asked.get("key"),
+        expires=None if task.expires is None else task.expires / SECOND,
     )
     return Wakeup(request=request, queue=task.queue)
 

@@ -221,6 +221,7 @@ class SpotRequest:
     """Add or remove a local spot, or let one of another host in and out (`admit`, `dismiss`). `ip` None: any.
 
     `key`: to which the credentials of an admitted spot are sealed, X25519 in base64 (`contract.spots.Credentials`).
+    `expires`: epoch seconds after which nobody waits for it any more, None = it is to be done at any time.
     """
 
     execution_id: str
@@ -229,6 +230,7 @@ class SpotRequest:
     action: Literal["add", "remove", "replace", "refresh", "admit", "dismiss"]
     ip: str | None = None
     key: str | None = None
+    expires: float | None = None
     kind: Literal["spot"] = "spot"
 
 

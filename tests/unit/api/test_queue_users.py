@@ -129,6 +129,20 @@ def test_nothing_that_a_spot_says_of_itself_stops_anybody_else(
         queue.wish({}, [])
 
 
+def test_who_had_the_old_credentials_is_cut_off_by_new_ones(server: RedisServer) -> None:
+    with server.client() as own:
+        users = SpotUsers(own)
+        old = users.admit(OTHER)
+        with connected(server, spot_user(OTHER), old) as client:
+            assert client.ping()
+            new = users.admit(OTHER)
+            with pytest.raises((redis.ConnectionError, redis.AuthenticationError)):
+                client.ping()
+        with connected(server, spot_user(OTHER), new) as client:
+            assert client.ping()
+        users.dismiss(OTHER)
+
+
 def test_the_users_are_kept_over_a_restart_and_a_dismissed_one_is_not() -> None:
     with running_redis() as server:
         with server.client() as own:

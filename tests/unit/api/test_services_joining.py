@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -91,7 +92,9 @@ def test_bytes_that_are_not_those_of_their_digest_are_not_kept(plane: Plane) -> 
         plane.services.joining.blob(spot, digest)
 
 
-@pytest.mark.parametrize(("ip", "key"), [("nowhere", KEY), (IP, "x"), (IP, base64.b64encode(b"short").decode())])
+@pytest.mark.parametrize(
+    ("ip", "key"), [("nowhere", KEY), ("fe80::1%*", KEY), (IP, "x"), (IP, base64.b64encode(b"short").decode())]
+)
 def test_what_is_no_address_or_no_key_is_refused(plane: Plane, ip: str, key: str) -> None:
     with pytest.raises(Invalid):
         plane.services.joining.join(ADMIN, ip, key)
@@ -101,6 +104,9 @@ def test_an_address_is_one_spots_alone_while_it_lives(plane: Plane) -> None:
     first = plane.services.tokens.authenticate(joined(plane).token)
     info = replace(a_spot(IP), remote=True)
     plane.queue.heartbeat(info)
+    with pytest.raises(Conflict, match="already"):
+        plane.services.joining.join(HOSTS, IP, KEY)
+    plane.queue.heartbeat(replace(info, status="draining"))
     with pytest.raises(Conflict, match="already"):
         plane.services.joining.join(HOSTS, IP, KEY)
     again = joined(plane, first)  # itself, by its own token, which ends
@@ -127,6 +133,19 @@ def test_the_supervisors_refusal_and_its_silence_are_told(plane: Plane, monkeypa
         plane.services.joining.join(ADMIN, IP, KEY)
     assert isinstance(raised.value, ApiError)
     assert plane.queue.joined == frozenset()
+
+
+def test_an_admission_that_nobody_waits_for_is_not_made_later(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the credentials of the spot that was let in meanwhile."""
+    monkeypatch.setattr(joining, "ADMIT_SECONDS", 0.01)
+    with pytest.raises(Unavailable):
+        plane.services.joining.join(ADMIN, IP, KEY)
+    request = plane.queue.take(SUPERVISOR)
+    assert isinstance(request, SpotRequest)
+    assert request.expires is not None
+    assert request.expires <= time.time()
+    plane.services.reconciler.pass_(0.0)
+    assert plane.record(request.execution_id).status == "Failure"
 
 
 def test_one_that_is_removed_loses_its_token_at_once_and_is_told_to_leave(plane: Plane) -> None:
