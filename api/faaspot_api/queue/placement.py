@@ -50,17 +50,30 @@ def choose(
     """Where it goes, and the address of the spot that was chosen. `placed`: what each got since it was looked at."""
     if isinstance(request, BuildRequest):
         request = replace(request, archive=any(info.remote for info in infos))
-    able = [info for info in infos if is_able(info, request)]
-    if len(infos) < 2 or not able:
+    takers, able = _able(infos, queue, request)
+    if not able:
         return Placed(request=request, line=queue), None
-    chosen = None
     if isinstance(request, RunRequest):
+        # With one spot, too: before its turn comes another one may have joined that cannot run it.
         request = replace(request, elsewhere=True)
-        chosen = _warm(able, request.sandbox.version_id, placed)
-    if chosen is None and len(able) < len(infos):
+    if len(infos) < 2:
+        return Placed(request=request, line=queue), None
+    chosen = _warm(able, request.sandbox.version_id, placed) if isinstance(request, RunRequest) else None
+    if chosen is None and len(able) < len(takers):
         chosen = min(able, key=lambda info: _filled(info, placed))
     line = queue if chosen is None else own_line(queue, chosen.ip)
     return Placed(request=request, line=line), None if chosen is None else chosen.ip
+
+
+def _able(
+    infos: Sequence[SpotInfo], queue: str, request: RunRequest | BuildRequest
+) -> tuple[Sequence[SpotInfo], list[SpotInfo]]:
+    """Who takes from the queue, and who of them can run it. Who has no worker for it counts only if nobody else can:
+    there it waits for one to be started.
+    """
+    manned = [info for info in infos if info.workers.get(queue)]
+    able = [info for info in manned if is_able(info, request)]
+    return (manned, able) if able else (infos, [info for info in infos if is_able(info, request)])
 
 
 def _warm(able: Sequence[SpotInfo], version_id: str, placed: Counter[str]) -> SpotInfo | None:

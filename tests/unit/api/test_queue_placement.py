@@ -37,7 +37,27 @@ def needing(**limits: object) -> RunRequest:
 
 def test_with_one_spot_or_none_nothing_is_placed() -> None:
     assert line(RUN) == line(RUN, ONE) == line(needing(network="internet"), ONE) == "background"
-    assert not choose(RUN, "sync", [ONE], Counter())[0].request.elsewhere  # type: ignore[union-attr]
+
+
+def test_who_comes_to_what_was_placed_before_it_joined_leaves_it_to_who_can_run_it() -> None:
+    for infos, elsewhere in (([ONE], True), ([TWO], True), ([replace(ONE, pythons={})], False), ([], False)):
+        placed, _ = choose(RUN, "sync", infos, Counter())
+        assert (placed.line, placed.request) == ("sync", replace(RUN, elsewhere=elsewhere))
+
+
+def test_nothing_waits_for_a_spot_that_has_no_workers_for_it() -> None:
+    """Told to have none at most, it would never take from its own line."""
+    manned = replace(ONE, workers={"sync": 1, "background": 1, "builds": 1})
+    for workers in ({"builds": 1}, {}):
+        unmanned = replace(TWO, capacity=0, workers=workers, warm=("v1",))
+        assert line(RUN, manned, unmanned) == "background"
+        assert line(needing(network="internet"), manned, unmanned) == "background@10.0.0.2"  # nobody else can
+        able = replace(manned, ip="10.0.0.3", networks=("none", "internet"))
+        assert line(needing(network="internet"), manned, unmanned, able) == "background@10.0.0.3"
+    runs_only = replace(TWO, workers={"sync": 1, "background": 1}, pythons={"3.12": "3.12.1", "3.13": "3.13.1"})
+    other = replace(manned, ip="10.0.0.3", pythons={"3.13": "3.13.1"})
+    assert line(replace(BUILD, python="3.13"), manned, runs_only, other, queue="builds") == "builds@10.0.0.3"
+    assert line(BUILD, manned, runs_only, queue="builds") == "builds"
 
 
 def test_what_all_can_run_goes_where_all_take_from() -> None:
