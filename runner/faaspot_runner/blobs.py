@@ -22,11 +22,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
+from faaspot_runner.environments.staging import locked
 from faaspot_runner.remote import Api, RemoteError
 from faaspot_runner.seal import open_sealed
 from faaspot_runner.settings import Settings
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+FETCH_SECONDS = 300.0
+"""How long others wait for who fetches a blob."""
 
 
 class BlobError(Exception):
@@ -73,12 +76,29 @@ class Blobs:
             os.utime(path)
         except FileNotFoundError:
             try:
-                with self._new(path) as file:
-                    api().fetch(digest, file)
+                self._fetch(path, digest, api)
             except (RemoteError, OSError) as error:
                 raise BlobError(f"the blob {digest} could not be fetched: {error}") from error
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
+
+    def _fetch(self, path: Path, digest: str, api: Callable[[], Api]) -> None:
+        """One fetches, the others wait for it: all runs of a burst want the same. Raises RemoteError, OSError."""
+        deadline = time.monotonic() + FETCH_SECONDS
+
+        def wait() -> None:
+            if time.monotonic() > deadline:
+                raise RemoteError(f"another process fetches it for more than {FETCH_SECONDS:g} s")
+
+        locks = self._root / ".locks"
+        locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(locks / digest, wait):
+            try:
+                if not path.exists():
+                    with self._new(path) as file:
+                        api().fetch(digest, file)
+            finally:
+                (locks / digest).unlink()
 
     def sweep(self, seconds: float) -> None:
         """Of what was fetched remove all that nobody asked for in so many seconds, half-written files too."""
