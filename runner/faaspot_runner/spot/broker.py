@@ -49,7 +49,7 @@ class Broker:
             changed=lambda: self._heartbeat.beat(),
         )
         client = self._client = pulse.connect(settings)
-        self._heartbeat = Heartbeat(client, settings, self._info)
+        self._heartbeat = Heartbeat(client, settings, self._info, self._leave_shut_out)
         self._wishes = Wishes(client, settings.ip, self._follow)
         self._scale = Scale(settings.worker_counts, settings.threads)
         self._draining = False
@@ -69,6 +69,8 @@ class Broker:
         self._kept: set[str] = set()
         self._removal = asyncio.Lock()
         self._stop, self._hasten = asyncio.Event(), asyncio.Event()
+        self.shut_out = False
+        """Whether it ended because Redis did not let it in any more."""
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT; a second one hastens. Raises RunnerError if a runtime does not come up."""
@@ -105,6 +107,12 @@ class Broker:
         if self._stop.is_set():
             self._hasten.set()
         self._stop.set()
+
+    def _leave_shut_out(self) -> None:
+        """End at once: no lease can be renewed, no end be reported."""
+        self.shut_out = True
+        self._stop.set()
+        self._hasten.set()
 
     def _info(self, created: float, now: float) -> SpotInfo:
         return SpotInfo(
