@@ -6,6 +6,7 @@ Kept by Redis itself, in its file of users if it has one: the private server alw
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 import redis
 
@@ -30,6 +31,12 @@ COMMANDS = (
     "exists", "expire", "pexpire", "mget", "hget", "hmget", "hset", "hdel", "hincrby", "hincrbyfloat", "llen", "lrange",
     "lrem", "lpush", "rpush", "blmove", "sadd", "srem", "smembers", "scard", "zadd", "zrem", "zrange", "xadd",
 )  # fmt: skip
+
+
+PASSING = ("lease", "reply", "log")
+LONGEST = 2 * 3600
+"""Seconds; more than any of them is ever given."""
+SCAN = 1000
 
 
 def rules(ip: str) -> list[str]:
@@ -84,11 +91,34 @@ class SpotUsers:
         return password
 
     def dismiss(self, ip: str) -> None:
-        """End the user, its connections and what it told of itself; no error if there is none."""
+        """End the user, its connections, what it told of itself, and what would stay for ever; no error without one.
+
+        All leases, replies and live logs expire. One that does not is no worker's: it could keep a run from ever being
+        started again, or the memory full.
+        """
         with translated():
             self._acl("DELUSER", spot_user(ip))
             self._redis.delete(spot_key(ip))
+            for kind in PASSING:
+                self._forget_lasting(kind)
             self._save()
+
+    def _forget_lasting(self, kind: str) -> None:
+        keys: list[bytes] = []
+        for key in self._redis.scan_iter(match=f"{PREFIX}{kind}:*", count=SCAN):
+            keys.append(key)
+            if len(keys) == SCAN:
+                self._unlink_lasting(keys)
+                keys = []
+        self._unlink_lasting(keys)
+
+    def _unlink_lasting(self, keys: Sequence[bytes]) -> None:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.ttl(key)
+            lasting = [key for key, left in zip(keys, pipe.execute(), strict=True) if left == -1 or left > LONGEST]
+        if lasting:
+            self._redis.unlink(*lasting)
 
     def stands(self, ip: str) -> bool:
         """Whether the spot at `ip` told of itself lately."""

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from faaspot_api.queue import embedded
+from faaspot_api.queue.base import Attempt
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.users import SpotUsers
 from faaspot_runner.contract import (
@@ -25,6 +26,8 @@ from faaspot_runner.contract import (
     cancel_key,
     dump,
     lease_key,
+    log_key,
+    reply_key,
 )
 from faaspot_runner.contract.scripts import RENEW, digest
 from faaspot_runner.contract.spots import JOINED, WISHES, spot_key, spot_user
@@ -32,6 +35,7 @@ from tests.control_plane import a_spot
 from tests.redis_servers import PASSWORD, RedisServer, running_redis
 
 IP, OTHER = "10.0.0.2", "10.0.0.3"
+ATTEMPT = Attempt(execution_id="x", attempt=1)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +131,21 @@ def test_nothing_that_a_spot_says_of_itself_stops_anybody_else(
             queue.enqueue_run(RunRequest(execution_id="e", attempt=1, token="t", sandbox=spec), "sync")
         assert not SpotUsers(own).stands(IP)
         queue.wish({}, [])
+
+
+def test_nothing_that_a_bad_spot_left_lasts_longer_than_it_does(server: RedisServer) -> None:
+    with server.client() as own:
+        users = SpotUsers(own)
+        bad, good = ATTEMPT, replace(ATTEMPT, attempt=2)
+        with connected(server, spot_user(OTHER), users.admit(OTHER)) as client:
+            client.set(lease_key("x", 1), "for ever")
+            client.set(log_key("y"), "x" * 1000)
+            client.set(reply_key("z"), "x", ex=10**8)
+        own.set(lease_key("x", 2), "token", px=15_000)
+        assert RedisQueue(own).leases([bad, good]) == ("held", "held")
+        users.dismiss(OTHER)
+        assert RedisQueue(own).leases([bad, good]) == ("none", "held")
+        assert not own.exists(log_key("y"), reply_key("z"))
 
 
 def test_who_had_the_old_credentials_is_cut_off_by_new_ones(server: RedisServer) -> None:
