@@ -1,8 +1,8 @@
 """Which line a wake-up goes into: the common one, from which idle workers of every spot take, or one spot's own.
 
-By ability first: what not every online spot can run goes to one that can. Then by warmth: to a spot that has the
-version's sandbox and room. Then by load: that is what the common line does by itself, since only who is free takes.
-With one spot there is nothing to choose, and nothing is placed.
+By ability first: what not every online spot can run goes to one that can, and what one has lost goes to another. Then
+by warmth: to a spot that has the version's sandbox and room. Then by load: that is what the common line does by itself,
+since only who is free takes. With one spot there is nothing to choose, and nothing is placed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def choose(
         request = replace(request, elsewhere=True)
     if len(infos) < 2:
         return Placed(request=request, line=queue), None
-    chosen = _warm(able, request.sandbox.version_id, placed) if isinstance(request, RunRequest) else None
+    if others := _others(able, request.avoid):
+        chosen: SpotInfo | None = min(others, key=lambda info: _filled(info, placed))
+    else:
+        chosen = _warm(able, request.sandbox.version_id, placed) if isinstance(request, RunRequest) else None
     if chosen is None and len(able) < len(takers):
         chosen = min(able, key=lambda info: _filled(info, placed))
     line = queue if chosen is None else own_line(queue, chosen.ip)
@@ -74,6 +77,12 @@ def _able(
     manned = [info for info in infos if info.workers.get(queue)]
     able = [info for info in manned if is_able(info, request)]
     return (manned, able) if able else (infos, [info for info in infos if is_able(info, request)])
+
+
+def _others(able: Sequence[SpotInfo], avoid: str | None) -> list[SpotInfo]:
+    """Who can do it beside the spot that is to be avoided; nobody if that does not take work, or nobody else does."""
+    others = [info for info in able if info.ip != avoid]
+    return others if len(others) < len(able) else []
 
 
 def _warm(able: Sequence[SpotInfo], version_id: str, placed: Counter[str]) -> SpotInfo | None:

@@ -173,7 +173,7 @@ class RunRequest:
     `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
     `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
     `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`. `elsewhere`: a spot can run it,
-    so one that cannot leaves it to another attempt instead of ending it as `no_spot`.
+    so one that cannot leaves it to another attempt instead of ending it as `no_spot`. `avoid`: lost the last attempt.
     """
 
     execution_id: str
@@ -188,6 +188,7 @@ class RunRequest:
     expires: float | None = None
     traceparent: str | None = None
     elsewhere: bool = False
+    avoid: str | None = None
     kind: Literal["run"] = "run"
 
 
@@ -213,6 +214,7 @@ class BuildRequest:
     accepted: float = 0.0
     timeout: float = 900.0
     archive: bool = False
+    avoid: str | None = None
     kind: Literal["build"] = "build"
 
 

@@ -98,6 +98,16 @@ def test_a_warm_spot_is_preferred_as_long_as_it_has_room() -> None:
     assert line(RUN, ONE, warm, busy) == "background@10.0.0.2"
 
 
+@pytest.mark.parametrize("request_", [RUN, BUILD])
+def test_what_a_spot_has_lost_goes_to_another_one(request_: RunRequest | BuildRequest) -> None:
+    lost = replace(request_, avoid=ONE.ip)
+    third = replace(TWO, ip="10.0.0.3", running=5)
+    assert line(lost, replace(ONE, warm=("v1",)), TWO, third) == "background@10.0.0.2"
+    assert line(lost, TWO, third) == "background"  # it is not there
+    assert line(lost, ONE) == "background"
+    assert line(lost, ONE, replace(TWO, runtimes=())) == "background@10.0.0.1"  # nobody else can
+
+
 def test_a_build_is_packed_while_a_spot_of_another_host_is_online() -> None:
     for infos, packed in (([ONE], False), ([ONE, replace(TWO, remote=True)], True)):
         placed, _ = choose(BUILD, "builds", infos, Counter())
