@@ -53,12 +53,13 @@ class Blobs:
 
     def read(self, digest: str) -> bytes:
         """The blob's bytes. Raises BlobError."""
+        path = self.path(digest)
         try:
-            data = self.path(digest).read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != digest:
-            raise BlobError(f"the blob {digest} is damaged: its content has another digest")
+            raise self._damaged(path)
         return data
 
     def path(self, digest: str) -> Path:
@@ -119,8 +120,14 @@ class Blobs:
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
         if found != digest:
-            raise BlobError(f"the blob {digest} is damaged: its content has another digest")
+            raise self._damaged(path)
         return path
+
+    def _damaged(self, path: Path) -> BlobError:
+        """What is wrong with it. A copy that was fetched is thrown away: the next one to ask fetches it anew."""
+        if self._api is not None:
+            path.unlink(missing_ok=True)
+        return BlobError(f"the blob {path.name} is damaged: its content has another digest")
 
     def keep(self, file: IO[bytes], digest: str) -> None:
         """Have the platform keep what is in a file, from its beginning. Raises BlobError."""

@@ -126,6 +126,16 @@ def test_what_nobody_asks_for_any_more_goes_and_can_be_fetched_again(store: Stor
     assert len(files(tmp_path)) == 2
 
 
+def test_a_copy_that_has_been_damaged_is_fetched_anew(store: Store, tmp_path: Path) -> None:
+    blobs, digest = Blobs(tmp_path / "blobs", lambda: Api(store.url, "secret")), digest_of(b"code")
+    store.blobs[digest] = b"code"
+    for use in (blobs.read, blobs.checked):
+        blobs.path(digest).write_bytes(b"rotten")
+        with pytest.raises(BlobError, match="damaged"):
+            use(digest)
+        assert blobs.read(digest) == b"code"
+
+
 @pytest.mark.parametrize("content", [b"other", None])
 def test_what_is_not_what_its_digest_says_leaves_nothing_behind(
     store: Store, tmp_path: Path, content: bytes | None
