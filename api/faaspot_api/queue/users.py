@@ -26,7 +26,7 @@ from faaspot_runner.contract import (
 from faaspot_runner.contract.spots import WISHES, own_line, spot_key, spot_user
 
 COMMANDS = (
-    "ping", "time", "hello", "auth", "select", "client|setinfo", "client|setname", "multi", "exec", "discard", "watch",
+    "ping", "time", "hello", "auth", "client|setinfo", "client|setname", "multi", "exec", "discard", "watch",
     "unwatch", "evalsha", "subscribe", "unsubscribe", "get", "set", "del",
     "exists", "expire", "pexpire", "mget", "hget", "hmget", "hset", "hdel", "hincrby", "hincrbyfloat", "llen", "lrange",
     "lrem", "lpush", "rpush", "blmove", "sadd", "srem", "smembers", "scard", "zadd", "zrem", "zrange", "xadd",
@@ -39,8 +39,11 @@ LONGEST = 2 * 3600
 SCAN = 1000
 
 
-def rules(ip: str) -> list[str]:
-    """What the user of the spot at `ip` may do, as `ACL SETUSER` takes it."""
+def rules(ip: str, database: int = 0) -> list[str]:
+    """What the user of the spot at `ip` may do in that database of the server, as `ACL SETUSER` takes it.
+
+    Keys are judged by name alone, so in another database it could be at home in another platform.
+    """
     lines = [*QUEUES, *(own_line(queue, ip) for queue in QUEUES)]
     name = spot_key(ip).removeprefix(PREFIX + "spot:").replace(":", "-")
     written = [
@@ -64,7 +67,7 @@ def rules(ip: str) -> list[str]:
         *(f"%R~{key}" for key in read),
         f"&{CONTROL}",
         "-@all",
-        *(f"+{command}" for command in COMMANDS),
+        *(f"+{command}" for command in (*COMMANDS, f"select|{database}")),
         f"(-@all +xadd ~{REPORTS})",
         f"(-@all +exists ~{PREFIX}cancel:*)",
     ]
@@ -86,7 +89,7 @@ class SpotUsers:
         password = secrets.token_hex(32)
         with translated():
             self._acl("DELUSER", spot_user(ip))  # a new password alone would leave open connections as they are
-            self._acl("SETUSER", spot_user(ip), "reset", "on", f">{password}", *rules(ip))
+            self._acl("SETUSER", spot_user(ip), "reset", "on", f">{password}", *rules(ip, self._database()))
             self._save()
         return password
 
@@ -131,6 +134,9 @@ class SpotUsers:
             return abs(seconds + micros / 1e6 - load_spot(as_text(text)).last_seen) <= SPOT_OFFLINE_SECONDS
         except ValueError:
             return False
+
+    def _database(self) -> int:
+        return int(self._redis.connection_pool.connection_kwargs.get("db") or 0)
 
     def _save(self) -> None:
         """Have the server keep its users. One without a file for them has them from its own configuration."""

@@ -71,6 +71,7 @@ ALLOWED = [
     ("EXISTS", cancel_key("x")),
     ("EVALSHA", digest(RENEW), "1", lease_key("x", 1), "token", "100", cancel_key("x")),
     ("TIME",),
+    ("SELECT", "0"),
 ]
 REFUSED = [
     ("BLMOVE", f"rq:queue:sync@{OTHER}", f"rq:queue:sync@{OTHER}:intermediate", "LEFT", "RIGHT", "0.01"),
@@ -92,6 +93,7 @@ REFUSED = [
     ("EVAL", "while true do end", "0"),
     ("SCRIPT", "LOAD", "while true do end"),
     ("SCRIPT", "FLUSH"),
+    ("SELECT", "1"),
     ("KEYS", "*"),
     ("FLUSHALL",),
     ("ACL", "WHOAMI"),
