@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import redis
@@ -31,6 +31,7 @@ from faaspot_runner.spot.wishes import RUN_QUEUES, Scale, Wishes
 log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 2.0
+CANCEL_SECONDS = 0.5
 BLOB_SECONDS = 7 * 86_400.0
 """A spot on another host lets go of a blob that it did not need for this long."""
 
@@ -86,9 +87,7 @@ class Broker:
             await self._until_stopped(chores)
             self._heartbeat.beat()
             await self._crew.stop(self._settings.grace, self._hasten)
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            await ended(chores)
             if self._wishes.leaving:
                 await self._heartbeat.leave()
         finally:
@@ -284,6 +283,15 @@ class Broker:
     async def _keep_only(self, needed: frozenset[str]) -> None:
         await asyncio.to_thread(self._blobs.sweep, BLOB_SECONDS)
         self._doomed |= await asyncio.to_thread(self._ground.environments.unneeded, needed)
+
+
+async def ended(chores: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel them until they have ended: the client of Redis can lose a cancel that comes within a command."""
+    left = set(chores)
+    while left:
+        for chore in left:
+            chore.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_SECONDS)
 
 
 def _sandbox_error(error: SandboxError | DeploymentError) -> SandboxError:

@@ -99,7 +99,9 @@ class Heartbeat:
 
     def _take(self, error: redis.RedisError) -> None:
         """Find out whether Redis is away, or is there and refuses us: it lost its users, or its certificate is new."""
-        refused = isinstance(error, redis.AuthenticationError) or "certificate verify failed" in str(error).lower()
+        whys = (error, error.__cause__)  # the client wraps what breaks a connection
+        refused = any(isinstance(why, redis.AuthenticationError) for why in whys)
+        refused = refused or any("certificate verify failed" in str(why).lower() for why in whys)
         if not (self._remote and refused):
             self._refused = None
             return
