@@ -18,7 +18,8 @@ LARGEST = 1e15
 LAST_MOMENT = 1e11
 """Epoch seconds that every calendar can show."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SPOT = re.compile(r"[\x20-\x7e]{0,255}")
+_SPOT = re.compile(r"[\x20-\x7e]{0,8192}")
+"""An address, or those of all local spots."""
 _ENVIRONMENT = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -32,6 +32,7 @@ ENDED = RunEnded(
     error=Error(type="E", message="m"), timings=Timings(run_ms=2, imports={"a": 1.0}, marks=Marks(taken=1)),
     usage=Usage(cpu_ms=3.0), build=BuildOutcome(lock="l", environment="0" * 32, packages=("a==1",), archive="f" * 64),
 )  # fmt: skip
+MANY = replace(ENDED, spot=", ".join(f"127.0.0.{number}" for number in range(1, 255)))
 STARTED = RunStarted(execution_id="e", attempt=1, token="t", spot="s", at=0)
 SPEC = SandboxSpec(
     version_id="v", deployment="d", version=1, runtime="r", python="3.12", code="c", limits=Limits(egress=("a:1",))
@@ -54,7 +55,7 @@ def changed(text: str, at: str, value: Any) -> str:
     return json.dumps(data)
 
 
-@pytest.mark.parametrize("message", [ENDED, replace(ENDED, build=None, error=None), STARTED, RUN])
+@pytest.mark.parametrize("message", [ENDED, replace(ENDED, build=None, error=None), STARTED, RUN, MANY])
 def test_what_was_said_is_read(message: RunEnded | RunStarted | RunRequest) -> None:
     assert load(dump(message)) == message
 
