@@ -35,6 +35,7 @@ from faaspot_api.queue.clients import (
 from faaspot_api.queue.lines import FOREVER, Lines
 from faaspot_api.queue.memory import CROWDED, ROOM, Memory
 from faaspot_api.queue.placement import Placement
+from faaspot_api.queue.users import SpotUsers
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -260,6 +261,11 @@ class RedisQueue:
 
     def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:
         """See `Queue.wish`."""
+        with translated():
+            crowded = self._memory.look() >= CROWDED
+        for ip in (ip for ip, wish in wishes.items() if wish.leaving and crowded):
+            # One that was removed may be who fills the server, which lets the supervisor write nothing any more.
+            SpotUsers(self._redis).dismiss(ip)
         with translated(), self._redis.pipeline() as pipe:
             pipe.delete(WISHES, JOINED)
             if wishes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +31,7 @@ from faaspot_runner.contract import (
     reply_key,
 )
 from faaspot_runner.contract.scripts import RENEW, digest
-from faaspot_runner.contract.spots import JOINED, WISHES, spot_key, spot_user
+from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key, spot_user
 from tests.control_plane import a_spot
 from tests.redis_servers import PASSWORD, RedisServer, running_redis
 
@@ -148,6 +149,24 @@ def test_nothing_that_a_bad_spot_left_lasts_longer_than_it_does(server: RedisSer
         users.dismiss(OTHER)
         assert RedisQueue(own).leases([bad, good]) == ("none", "held")
         assert not own.exists(log_key("y"), reply_key("z"))
+
+
+def test_a_removed_spot_that_keeps_the_server_full_is_shown_out_at_once() -> None:
+    """Nobody could write a request to do it, nor take one up."""
+    with running_redis(more="maxmemory 16mb\n") as small, small.client() as own:
+        password = SpotUsers(own).admit(IP)
+        with connected(small, spot_user(IP), password) as bad:
+            with contextlib.suppress(redis.OutOfMemoryError):
+                for number in range(1000):
+                    bad.set(log_key(str(number)), b"x" * 100_000)
+            with pytest.raises(redis.OutOfMemoryError):
+                own.set("anything", b"x" * 100_000)
+            queue = RedisQueue(own)
+            queue.wish({IP: Wish(draining=True, leaving=True)}, [IP])
+            with pytest.raises((redis.ConnectionError, redis.AuthenticationError)):
+                bad.ping()
+        queue.ping()
+        assert queue.has_room()
 
 
 def test_who_had_the_old_credentials_is_cut_off_by_new_ones(server: RedisServer) -> None:
