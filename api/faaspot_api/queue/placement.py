@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import SpotSeen
-from faaspot_runner.contract import BuildRequest, RunRequest, SpotInfo
+from faaspot_runner.contract import QUEUE_BUILDS, BuildRequest, RunRequest, SpotInfo
 from faaspot_runner.contract.spots import own_line
 
 FRESH_SECONDS = 1.0
@@ -59,11 +59,11 @@ def choose(
     if len(infos) < 2:
         return Placed(request=request, line=queue), None
     if others := _others(able, request.avoid):
-        chosen: SpotInfo | None = min(others, key=lambda info: _filled(info, placed))
+        chosen: SpotInfo | None = min(others, key=lambda info: _filled(info, queue, placed))
     else:
-        chosen = _warm(able, request.sandbox.version_id, placed) if isinstance(request, RunRequest) else None
+        chosen = _warm(able, queue, request.sandbox.version_id, placed) if isinstance(request, RunRequest) else None
     if chosen is None and len(able) < len(takers):
-        chosen = min(able, key=lambda info: _filled(info, placed))
+        chosen = min(able, key=lambda info: _filled(info, queue, placed))
     line = queue if chosen is None else own_line(queue, chosen.ip)
     return Placed(request=request, line=line), None if chosen is None else chosen.ip
 
@@ -85,18 +85,25 @@ def _others(able: Sequence[SpotInfo], avoid: str | None) -> list[SpotInfo]:
     return others if len(others) < len(able) else []
 
 
-def _warm(able: Sequence[SpotInfo], version_id: str, placed: Counter[str]) -> SpotInfo | None:
+def _warm(able: Sequence[SpotInfo], queue: str, version_id: str, placed: Counter[str]) -> SpotInfo | None:
     """The least loaded spot with this version's sandbox and room for a run, unless every one has it."""
     warm = [info for info in able if version_id in info.warm]
-    roomy = [info for info in warm if _filled(info, placed) < 1.0]
+    roomy = [info for info in warm if _filled(info, queue, placed) < 1.0]
     if not roomy or len(warm) == len(able):
         return None
-    return min(roomy, key=lambda info: _filled(info, placed))
+    return min(roomy, key=lambda info: _filled(info, queue, placed))
 
 
-def _filled(info: SpotInfo, placed: Counter[str]) -> float:
-    """How much of a spot's room is taken: 1.0 and more is all of it."""
-    return (info.running + placed[info.ip]) / max(1, info.capacity)
+def _filled(info: SpotInfo, queue: str, placed: Counter[str]) -> float:
+    """How much of a spot's room for a queue is taken: 1.0 and more is all of it.
+
+    `capacity` is that of all workers for runs, and only those of the queue will take from it. What runs may be another
+    queue's: better to find no room where there is some than to have runs wait beside spots that are free.
+    """
+    theirs = info.workers.get(queue, 0)
+    runs = sum(count for name, count in info.workers.items() if name != QUEUE_BUILDS)
+    room = info.capacity * theirs / runs if runs and queue != QUEUE_BUILDS else info.capacity
+    return (info.running + placed[info.ip]) / max(1.0, room)
 
 
 class Placement:

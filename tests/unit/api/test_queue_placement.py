@@ -98,6 +98,15 @@ def test_a_warm_spot_is_preferred_as_long_as_it_has_room() -> None:
     assert line(RUN, ONE, warm, busy) == "background@10.0.0.2"
 
 
+def test_a_warm_spot_has_only_the_room_of_those_workers_that_take_from_the_queue() -> None:
+    """Its other workers leave it half empty for ever, and all would wait for it beside a spot that is free."""
+    workers = {"sync": 2, "background": 2, "builds": 1}
+    free = replace(ONE, capacity=128, workers=workers)
+    warm = replace(free, ip="10.0.0.2", warm=("v1",))
+    assert line(RUN, free, replace(warm, running=63)) == "background@10.0.0.2"
+    assert line(RUN, free, replace(warm, running=64)) == "background"
+
+
 @pytest.mark.parametrize("request_", [RUN, BUILD])
 def test_what_a_spot_has_lost_goes_to_another_one(request_: RunRequest | BuildRequest) -> None:
     lost = replace(request_, avoid=ONE.ip)
