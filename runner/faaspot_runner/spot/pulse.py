@@ -35,6 +35,8 @@ REDIS_SECONDS = 5.0
 SHUT_OUT_SECONDS = 5.0
 """How long Redis may refuse this spot, by its password or its own certificate, until that is taken for the truth."""
 AWAY_SECONDS = 0.5
+MOST_NOTHING = 10
+"""Messages without any content in a row, after which the subscription is made anew."""
 
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
@@ -154,13 +156,24 @@ class Control:
                     await pubsub.subscribe(CONTROL)
                     self._missed()
                     await self.look()
-                    while True:
-                        message = await pubsub.get_message(timeout=None)
-                        if message is not None:
-                            self._hear(message["data"])
+                    await self._listen(pubsub)
             except redis.RedisError as error:
                 log.warning("control messages wait, Redis is away: %s", error)
             await asyncio.sleep(AWAY_SECONDS)
+
+    async def _listen(self, pubsub: redis.asyncio.client.PubSub) -> None:
+        """Hear messages, for ever. Raises redis.RedisError.
+
+        Nothing is said at once after each subscription; and at once, again and again, on a connection that the kernel
+        has given up as timed out: the library takes that for the end of its own waiting.
+        """
+        nothing = 0
+        while nothing < MOST_NOTHING:
+            message = await pubsub.get_message(timeout=None)
+            nothing = nothing + 1 if message is None else 0
+            if message is not None:
+                self._hear(message["data"])
+        raise redis.ConnectionError("the connection is dead")
 
     async def look(self) -> None:
         """Read which runtimes are wanted. Nothing is there in a server that came back empty: then what was holds.
