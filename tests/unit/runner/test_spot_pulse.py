@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from faaspot_api.queue.users import SpotUsers
 from faaspot_runner.contract.spots import spot_user
@@ -61,3 +62,15 @@ def test_one_that_is_let_in_or_finds_no_server_goes_on(tmp_path: Path) -> None:
         assert not asyncio.run(beats(local, 0.6)).refused  # the supervisor sees to it, and to its password
     away = settings(server, tmp_path / "away", password, "http://first")
     assert not asyncio.run(beats(away, 0.6)).refused
+
+
+class DeadPubSub:
+    """What the client's is on a connection that the kernel gave up: silent, at once and each time."""
+
+    async def get_message(self, timeout: float) -> None:
+        return None
+
+
+def test_a_connection_that_the_kernel_gave_up_is_no_silence() -> None:
+    with pytest.raises(redis.ConnectionError, match="dead"):
+        asyncio.run(pulse.heard(DeadPubSub()))  # type: ignore[arg-type]
