@@ -65,7 +65,10 @@ class JoinService:
         execution = self._asking.admit(who, ip, key)
         ended = self._queue.wait_reply(execution, ADMIT_SECONDS)
         if ended is None:
-            text = "No supervisor lets the spot in: only a platform that `fas up` started takes spots of other hosts."
+            text = (
+                "Nobody let the spot in: the supervisor (fas up) is down, or this platform runs in parts "
+                "(compose.yaml) and has no door: docker compose --profile hosts up -d."
+            )
             raise Unavailable(text, execution_id=execution, retry_after=5)
         if ended.status != "Success" or ended.output is None:
             raise Conflict(ended.error.message if ended.error else "It was refused.", execution_id=execution)
