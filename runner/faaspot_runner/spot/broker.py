@@ -43,7 +43,13 @@ class Broker:
         self._ground = ground
         self._settings = settings = ground.settings
         self._blobs = Blobs.of(settings)
-        self._pool = SandboxPool(self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone)
+        self._pool = SandboxPool(
+            self._open,
+            most=settings.sandboxes,
+            idle=settings.sandbox_idle,
+            gone=self._gone,
+            leaves=self._leaves,
+        )
         self._runtimes = SpotRuntimes(
             ground.means(),
             clear=lambda name: self._pool.clear(name, settings.grace),
@@ -187,6 +193,10 @@ class Broker:
 
     def _gone(self, sandbox: str) -> None:
         self._crew.forget(sandbox)
+
+    def _leaves(self, sandbox: str) -> None:
+        """Runs go on in it: whose they are is still to be known when their worker dies."""
+        self._crew.tell({"op": "gone", "sandbox": sandbox})
 
     # ------------------------------------------------------------ sandboxes
 
