@@ -97,6 +97,9 @@ def _log(platform: Platform) -> list[dict[str, Any]]:
 
 def test_a_running_platform_is_kept_and_comes_back_elsewhere(platform: Platform) -> None:
     file = platform.home / "kept.tar.gz"
+    last = platform.run("hello", {"name": "last"}).headers["Execution-Id"]
+    # When callers were answered is put into the records a moment later: this one's comes after all earlier ones'.
+    eventually(lambda: "answered" in platform.record(last)["timings"]["marks"], 10, "the answer is noted")
     before = platform.call("GET", "executions/?include_completed=True").json
     said = platform.fas("backup", str(file), "--data-dir", str(platform.data)).stderr
     assert "it holds the key that opens every context" in said

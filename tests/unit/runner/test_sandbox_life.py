@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def _state(pid: int) -> str:
         return ""
 
 
-def host() -> dict[str, object]:
+def host() -> dict[str, Any]:
     """What must be equal before and after: mounts, cgroups and temporary files of ours."""
     return {
         "mounts": mount_table(),
@@ -90,7 +91,10 @@ def test_the_host_is_as_before_when_a_spot_has_stopped(stage: Stage) -> None:
     assert len(below) > 2
     stage.close()
     assert living(below) == set()
-    assert host() == before
+    after = host()
+    assert after["mounts"] == before["mounts"]
+    for kind in ("cgroups", "files"):  # of an earlier test's spot something may still be going
+        assert set(after[kind]) <= set(before[kind]), kind
 
 
 def test_everything_dies_with_a_killed_spot(stage: Stage) -> None:
