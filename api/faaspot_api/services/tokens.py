@@ -41,7 +41,7 @@ class TokenService:
         if not text or len(text) > MAX_TEXT:
             raise Unauthorized
         wanted = hashed(text)
-        with self._store.read() as transaction:
+        with self._store.glance() as transaction:
             found = tokens.by_hash(transaction, wanted)
         if found is None or not hmac.compare_digest(found.hash, wanted):
             raise Unauthorized

@@ -8,6 +8,7 @@ database stays whole). `FULL` syncs at each commit and survives that, too. Never
 
 from __future__ import annotations
 
+import select
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from sqlalchemy.exc import (
     DatabaseError,
     DataError,
     IntegrityError,
+    InvalidatePoolError,
     NoSuchModuleError,
     OperationalError,
     ProgrammingError,
@@ -62,10 +64,13 @@ class Store:
         checked = _checked(url)
         self.engine = self.writer = _open(checked, synchronous, busy_seconds)
         self._gathered: Together[Callable[[Transaction], Any], Any] = Together(self._do)
+        self._plain = self.engine
         self._one_writer: Lock | None = None
         if self.engine.dialect.name == "sqlite":
             self._one_writer = Lock()
             self.writer = _open_sqlite(checked, synchronous, busy_seconds, writes=True)
+        else:
+            self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def kind(self) -> str:
@@ -76,6 +81,12 @@ class Store:
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads: one consistent view. Raises Unavailable."""
         with _translated(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def glance(self) -> Iterator[Transaction]:
+        """For one short statement that reads: PostgreSQL is spared BEGIN and ROLLBACK around it. Raises Unavailable."""
+        with _translated(), self._plain.connect() as connection:
             yield connection
 
     @contextmanager
@@ -151,18 +162,30 @@ def _open(url: URL, synchronous: Synchronous, busy: float) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, synchronous, busy)
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             pool_size=POOL,
             max_overflow=POOL_MORE,
             pool_timeout=busy,
-            pool_pre_ping=True,
             connect_args={"connect_timeout": max(2, round(busy)), "options": _postgres_options(busy)},
         )
     except (ModuleNotFoundError, NoSuchModuleError):
         raise BadDatabaseError(
             "PostgreSQL needs psycopg; in a clone of faaspot: pip install -e '.[postgres]'"
         ) from None
+    event.listen(engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:
+    """Called by the pool before a connection is used again: one that its server has closed goes, with all the others.
+
+    An idle connection has nothing to read but its end. A ping (`pool_pre_ping`) would ask the server each time.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise InvalidatePoolError
 
 
 def _postgres_options(busy: float) -> str:
