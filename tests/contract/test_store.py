@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sqlite3
@@ -245,6 +246,20 @@ def test_a_restart_of_postgres_costs_no_later_caller_anything(store: Store, requ
     add(store, a_run())
     with store.read() as transaction:
         assert len(executions.page(transaction, Filter(), EVERYTHING, 10, None)[0]) == 2
+
+
+@pytest.mark.parametrize("empty", ["postgres"], indirect=True)
+def test_who_was_silent_while_postgres_restarted_notices_nothing(store: Store, request: pytest.FixtureRequest) -> None:
+    """Every connection that the pool keeps is dead, and no call has found that out."""
+    server: PostgresServer = request.getfixturevalue("postgres")
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(store.read()).exec_driver_sql("SELECT 1")
+    server.restart()
+    add(store, a_run())
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(store.glance()).exec_driver_sql("SELECT 1")
 
 
 # ---------------------------------------------------------------- executions
