@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 from tests import docker_engine
 from tests.e2e.test_egress import PROBE, REFUSED, offers_internet
 from tests.platforms import ORDINARY_UID, Platform, eventually, platform
-from tests.unit.runner.engine_relay import EngineRelay
+from tests.unit.runner.engine_relay import EngineRelay, relaying
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -26,11 +25,8 @@ IDNA = "import idna\ndef main(args, context):\n    return [idna.encode('ä.examp
 
 @pytest.fixture(scope="module")
 def relay() -> Iterator[EngineRelay]:
-    docker_engine.needed()
-    with tempfile.TemporaryDirectory(prefix="faaspot-tests-") as directory:
-        relay = EngineRelay(Path(directory) / "docker.sock")
+    with relaying(EngineRelay) as relay:
         yield relay
-        relay.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from tests import docker_engine
 from tests.platforms import Platform, eventually, platform
-from tests.unit.runner.engine_relay import EngineRelay
+from tests.unit.runner.engine_relay import EngineRelay, relaying
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -51,11 +50,8 @@ def refusal() -> bytes:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[FullEngine]:
-    docker_engine.needed()
-    with tempfile.TemporaryDirectory(prefix="faaspot-tests-") as directory:
-        relay = FullEngine(Path(directory) / "docker.sock")
+    with relaying(FullEngine) as relay:
         yield relay
-        relay.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,13 @@ import contextlib
 import os
 import re
 import socket
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from tests import docker_engine
 
 REAL = "/var/run/docker.sock"
 METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")
@@ -106,3 +110,16 @@ class EngineRelay:
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+Relay = TypeVar("Relay", bound=EngineRelay)
+
+
+@contextlib.contextmanager
+def relaying(kind: type[Relay]) -> Iterator[Relay]:
+    """One before the engine of this machine, which has to be there."""
+    docker_engine.needed()
+    with tempfile.TemporaryDirectory(prefix="faaspot-tests-") as directory:
+        relay = kind(Path(directory) / "docker.sock")
+        yield relay
+        relay.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from faaspot_runner.docker.hatch import Hatch
 from faaspot_runner.docker.image import Images
 from faaspot_runner.errors import EngineAway, EngineError, ImageError, SandboxError
 from tests import docker_engine
-from tests.unit.runner.engine_relay import EngineRelay
+from tests.unit.runner.engine_relay import EngineRelay, relaying
 from tests.unit.runner.sandbox_driver import interpreter
 from tests.unit.runner.test_docker_connector import PYTHON, SAME, material, opened, run, spec
 
@@ -38,11 +37,8 @@ HELD = 8
 
 @pytest.fixture
 def relay() -> Iterator[EngineRelay]:
-    docker_engine.needed()
-    with tempfile.TemporaryDirectory(prefix="faaspot-tests-") as directory:
-        relay = EngineRelay(Path(directory) / "docker.sock")
+    with relaying(EngineRelay) as relay:
         yield relay
-        relay.close()
     assert docker_engine.objects() == []
 
 
