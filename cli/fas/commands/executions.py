@@ -61,7 +61,7 @@ def list_(
     _list(state, found)
     if more:
         output.note(f"There are more: --limit shows more than {limit}, --until '{found[-1].created}' the older ones.")
-    if not found and not state.as_json and not include_completed:
+    if not found and not state.as_json and not (include_completed or status or reason):
         output.note("None is under way. --include-completed shows those that have ended.")
 
 

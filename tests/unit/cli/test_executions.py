@@ -35,6 +35,7 @@ def test_list_leaves_out_what_has_ended_unless_asked(fas: Fas, endless: str) -> 
 
 def test_nothing_under_way_says_how_to_see_the_rest(fas: Fas) -> None:
     assert "--include-completed" in fas("executions", "list").stderr
+    assert fas("executions", "list", "--reason", "oom").stderr == "", "those have ended"
 
 
 def test_get_shows_the_record_and_with_wait_the_exit_code_says_how_it_ended(fas: Fas, endless: str) -> None:
