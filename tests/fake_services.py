@@ -255,7 +255,8 @@ class FakeExecutions:
             raise NotFound("There is no execution with this id.")
         return self._state.executions[uuid]
 
-    def get_bulk(self, who: Principal, uuids: Sequence[str]) -> list[Execution]:
+    def get_bulk(self, who: Principal, uuids: Sequence[str], wait: float = 0.0, gone: Any = None) -> list[Execution]:
+        self._state.calls.append(("get_bulk", (tuple(uuids), wait)))
         unknown = [one for one in uuids if one not in self._state.executions]
         if unknown:
             raise NotFound(f"Unknown executions: {', '.join(unknown)}", extra={"unknown": unknown})

@@ -11,6 +11,7 @@ from faaspot_api.domain import records
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import FieldError, Invalid, TooLarge
 from faaspot_api.http import answers, gateway, reading, schemas, wire
+from faaspot_api.http.options import preferred_wait
 from faaspot_api.http.routes import Call, Routes
 
 routes = Routes("executions")
@@ -18,6 +19,14 @@ routes = Routes("executions")
 NAMED = 100
 """How many bad items of a bulk request an error names."""
 BULK_GET = {
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "description": "`wait=N`: answer once the first of these has ended, or after N seconds.",
+            "schema": {"type": "string"},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -25,7 +34,7 @@ BULK_GET = {
                 "schema": {"type": "array", "items": {"type": "string", "format": "uuid"}, "maxItems": schemas.MAX_BULK}
             }
         },
-    }
+    },
 }
 
 
@@ -52,16 +61,22 @@ def get_execution(call: Call, uuid: str) -> Response:
     return answers.text(records.text(call.services.executions.get(call.who, uuid)))
 
 
-@routes.route("POST", "/executions/bulk", list[schemas.Execution], errors=(404, 413), document=BULK_GET)
+@routes.route("POST", "/executions/bulk", list[schemas.Execution], errors=(404, 413, 429), document=BULK_GET)
 def get_executions(call: Call) -> Response:
-    """The records of many executions, in the order of their ids."""
+    """The records of many executions, in the order of their ids; with `Prefer: wait=N` once the first has ended."""
     ids = wire.items(call.request, "tasks", reading.BULK_BODY)
     if len(ids) > schemas.MAX_BULK:
         raise TooLarge(f"At most {schemas.MAX_BULK} ids at a time; these are {len(ids)}.")
     bad = [index for index, uuid in enumerate(ids) if not isinstance(uuid, str)]
     if bad:
         raise Invalid.fields(*(FieldError(field=f"[{n}]", message="must be an execution id") for n in bad[:NAMED]))
-    return answers.text(answers.records(call.services.executions.get_bulk(call.who, ids)))
+    seconds = preferred_wait(call.request)
+    if seconds is None or not ids:
+        return answers.text(answers.records(call.services.executions.get_bulk(call.who, ids)))
+    with call.waiters.waiting(call.who):
+        gone = gateway.nobody_waits(call.request.environ)
+        found = call.services.executions.get_bulk(call.who, ids, seconds, gone)
+    return answers.text(answers.records(found), headers={"Preference-Applied": f"wait={seconds:g}"})
 
 
 @routes.route("DELETE", "/executions/<member:uuid>", schemas.Execution, errors=(404, 409))

@@ -90,6 +90,12 @@ class Departure:
 departure = Departure()
 
 
+def nobody_waits(environ: Mapping[str, Any]) -> Callable[[], bool]:
+    """Whether the caller of this request has gone, or has to be sent away because this process stops."""
+    left = gone(environ)
+    return lambda: left() or departure.is_near
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker whose own errors have the one shape, and whose threads wait for nobody long.
 

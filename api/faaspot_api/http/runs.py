@@ -15,16 +15,13 @@ from flask import Response
 from faaspot_api.domain.model import Execution
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, RunFailed, TimedOut, TooLarge, Unavailable
 from faaspot_api.http import answers, gateway, reading, schemas, strict, wire
-from faaspot_api.http.options import PARAMETERS, run_options
+from faaspot_api.http.options import PARAMETERS, preferred_wait, run_options
 from faaspot_api.http.routes import Call, Routes
 from faaspot_runner.contract import MAX_ARGS_BYTES
 
 routes = Routes("runs")
 
-MAX_WAIT = 900.0
-"""Seconds that `Prefer: wait` may hold a connection; more is cut to it, and the answer says so."""
 RETRY_AFTER = 5
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
 _ASYNC = re.compile(r"(?:^|[,\s])respond-async\s*(?:$|[,;])", re.IGNORECASE)
 
 RUN_ERRORS = (404, 409, 413, 422, 429, 504)
@@ -125,9 +122,8 @@ def run_bulk(call: Call, name: str) -> Response:
 def _run(call: Call, name: str) -> Response:
     prefer = call.request.headers.get("Prefer", "")
     args = _args(call)
-    wait = _WAIT.search(prefer)
-    if wait is not None:
-        seconds = min(float(wait[1]), MAX_WAIT)
+    seconds = preferred_wait(call.request)
+    if seconds is not None:
         execution, ended = _wait(call, name, args, seconds)
         applied = f"wait={seconds:g}"
         return _result(execution, applied) if ended else _accepted(call, execution, applied)
@@ -138,8 +134,7 @@ def _run(call: Call, name: str) -> Response:
 
 
 def _run_sync(call: Call, name: str) -> Response:
-    wait = _WAIT.search(call.request.headers.get("Prefer", ""))
-    seconds = None if wait is None else min(float(wait[1]), MAX_WAIT)
+    seconds = preferred_wait(call.request)
     execution, ended = _wait(call, name, _args(call), seconds)
     if not ended and gateway.departure.is_near:
         raise Unavailable(
@@ -158,11 +153,7 @@ def _run_sync(call: Call, name: str) -> Response:
 
 def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Execution, bool]:
     """Run and wait, among those who may; a caller who leaves meanwhile is not waited for, its run goes on."""
-    left, options = gateway.gone(call.request.environ), run_options(call.request)
-
-    def gone() -> bool:
-        return left() or gateway.departure.is_near
-
+    gone, options = gateway.nobody_waits(call.request.environ), run_options(call.request)
     with call.waiters.waiting(call.who):
         return call.services.executions.run_wait(call.who, name, args, seconds, gone, options)
 

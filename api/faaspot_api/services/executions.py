@@ -122,8 +122,8 @@ class ExecutionService:
         """The record. An end that was reported but is not written yet is waited for, up to `Policy.in_flight`."""
         return self.get_bulk(who, [uuid])[0]
 
-    def get_bulk(self, who: Principal, uuids: Sequence[str]) -> list[Execution]:
-        """The records in the order asked for.
+    def get_bulk(self, who: Principal, uuids: Sequence[str], wait: float = 0.0, gone: Gone = never) -> list[Execution]:
+        """The records in the order asked for, at most `wait` seconds later: once the first of them has ended.
 
         Raises Invalid for ids that repeat, NotFound that lists (in `unknown`) those that are not there, and TooLarge
         (see `store.executions.MAX_BYTES`).
@@ -132,6 +132,8 @@ class ExecutionService:
         scope = access.executions(who)
         unknown = [uuid for uuid in uuids if not is_execution_id(uuid)]
         if not unknown:
+            if wait:
+                self._waiting.end_of(uuids[0], scope, wait, gone)
             with self._store.read() as transaction:
                 found = executions.get_many(transaction, uuids, scope)
             unknown = [uuid for uuid in uuids if uuid not in found]

@@ -99,6 +99,15 @@ def test_a_bulk_read_keeps_the_order(api: Api) -> None:
     assert api.ok("POST", "/v1/executions/bulk", []) == []
 
 
+def test_a_bulk_read_may_wait_for_the_first(api: Api) -> None:
+    ids = api.ok("POST", "/v1/deployments/hello/bulk_rpc/", [{"n": 1}, {"n": 2}])
+    answer = api.call("POST", "/v1/executions/bulk", ids, headers={"Prefer": "wait=9999"})
+    assert answer.headers["Preference-Applied"] == "wait=900"
+    assert api.services.state.calls[-1] == ("get_bulk", (tuple(ids), 900.0))
+    assert "Preference-Applied" not in api.call("POST", "/v1/executions/bulk", ids).headers
+    assert api.ok("POST", "/v1/executions/bulk", [], headers={"Prefer": "wait=1"}) == []
+
+
 def test_unknown_ids_of_a_bulk_read_are_listed(api: Api) -> None:
     known = api.ok("POST", "/v1/deployments/hello/rpc/")
     unknown = str(uuid.uuid4())

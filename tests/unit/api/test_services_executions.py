@@ -327,6 +327,31 @@ def test_the_queue_being_away_does_not_keep_anybody_from_reading(plane: Plane) -
     assert plane.log(uuid) == ""
 
 
+def test_several_are_held_back_until_the_first_has_ended(plane: Plane) -> None:
+    service = plane.services.executions
+    first, second = plane.run(), plane.run()
+    request = plane.take()
+    plane.start(request)
+    assert [one.status for one in service.get_bulk(ADMIN, [first, second], 0.05)] == ["Started", "Pending"]
+    ending = threading.Timer(0.1, lambda: plane.finish(request))
+    ending.start()
+    began = time.monotonic()
+    assert [one.status for one in service.get_bulk(ADMIN, [first, second], 20.0)] == ["Success", "Pending"]
+    assert time.monotonic() - began < 10.0
+    ending.join()
+    assert service.get_bulk(ADMIN, [first, second], 20.0)[0].status == "Success"
+    assert service.get_bulk(ADMIN, [second, first], 20.0, gone)[0].status == "Pending"
+
+
+def test_nobody_is_held_back_for_what_is_not_theirs_or_not_there(plane: Plane) -> None:
+    uuid = plane.run()
+    began = time.monotonic()
+    for who, asked in ((EVE, uuid), (ADMIN, "01900000-0000-7000-8000-000000000000")):
+        with pytest.raises(NotFound):
+            plane.services.executions.get_bulk(who, [asked], 20.0)
+    assert time.monotonic() - began < 10.0
+
+
 def test_unknown_ids_are_named(plane: Plane) -> None:
     known, unknown = plane.run(), "01900000-0000-7000-8000-000000000000"
     error = _refused(lambda: plane.services.executions.get_bulk(ADMIN, [known, unknown, "x' OR 1=1"]))

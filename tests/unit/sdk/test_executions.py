@@ -75,13 +75,14 @@ def test_the_result_of_a_failure_is_its_error() -> None:
 def test_many_are_waited_for_together_and_the_first_failure_is_raised() -> None:
     first = {"uuid": "a", "status": "Success", "output": 1}
     pending = answer(body=[first, {"uuid": "b", "status": "Started"}])
-    done = answer(body=[first, {"uuid": "b", "status": "Success", "output": 2}])
+    done = answer(body=[{"uuid": "b", "status": "Success", "output": 2}])
     failed = answer(body=[first, {"uuid": "b", "status": "Failure", "output": "why"}])
 
     played = Played(_executions.results(["a", "b"]), pending, done)
 
     assert played.value == [1, 2]
-    assert json.loads(played.requests[0].payload) == ["a", "b"]
+    assert [json.loads(request.payload) for request in played.requests] == [["a", "b"], ["b"]]
+    assert {request.headers["Prefer"] for request in played.requests} == {"wait=20"}
     with pytest.raises(RunError, match="why"):
         Played(_executions.results(["a", "b"]), failed)
 
