@@ -49,6 +49,8 @@ FATE_SECONDS = 2.0
 """How long the spot may take to say what became of a sandbox."""
 REFUSED_PAUSE = 0.2
 """Seconds before a refused fork is tried again: what there was too much of may have ended."""
+PATIENT = 10
+"""Niceness of runs that nobody waits for: those that somebody waits for go before them."""
 QUOTED_CHARS = 300
 """What a log keeps of a text that came out of a sandbox or a build."""
 
@@ -255,7 +257,9 @@ class _Run(_Story):
         except SandboxError as error:
             return _only(self._not_started(error))
         environ = run_environ(self._run.execution_id, self._run.attempt, self._run.traceparent)
-        return self._drive(warm, request_frame(self._run.args, context, environ, keep=self._spec.reuse))
+        # A process that is kept serves sync runs, too, and could not become quicker again.
+        nice = 0 if self._run.reply or self._spec.reuse else PATIENT
+        return self._drive(warm, request_frame(self._run.args, context, environ, keep=self._spec.reuse, nice=nice))
 
     # ------------------------------------------------------------ a place to run
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 import redis
 
 from faaspot_runner.contract import (
+    LEASE_DONE,
     LEASE_SECONDS,
     REPORTS,
     BuildRequest,
@@ -30,6 +31,7 @@ from faaspot_runner.contract import (
     lease_key,
     load,
 )
+from faaspot_runner.contract.lanes import END_TURNS, FUNCTIONS
 from faaspot_runner.line import Lines, Script
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,11 @@ HOLD_SECONDS = LEASE_SECONDS - 5.0
 # The lease's value names this delivery alone, so a claim that is sent again because its answer was lost finds its own;
 # a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that is out of
 # memory refuses at SET, the first write that needs any, and nothing has changed.
-_CLAIM = """
+#
+# Who finds nothing to run ends the turn that the wake-up had, unless another delivery of it runs.
+_CLAIM = (
+    FUNCTIONS
+    + """
 local token, data = ARGV[1], false
 if token == '' then
   data, token = unpack(redis.call('HMGET', KEYS[5], 'data', 'token'))
@@ -62,8 +68,11 @@ if token then
   end
 end
 redis.call('LREM', KEYS[3], 1, ARGV[3])
+local lease = redis.call('GET', KEYS[1])
+if not lease or lease == ARGV[9] then end_turn(ARGV[8], ARGV[3]) end
 return {0}
 """
+)
 _RENEW = """
 local kept = 0
 if redis.call('GET', KEYS[1]) == ARGV[1] then kept = redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -226,7 +235,17 @@ class Leases:
                     place.worker_key,
                     REPORTS,
                 ],
-                args=[token, int(LEASE_SECONDS * 1000), job, member, before, after, place.worker],
+                args=[
+                    token,
+                    int(LEASE_SECONDS * 1000),
+                    job,
+                    member,
+                    before,
+                    after,
+                    place.worker,
+                    place.queue,
+                    LEASE_DONE,
+                ],
             ),
         )
 
@@ -243,6 +262,7 @@ class Leases:
             pipe.lrem(self._place.intermediate, 1, job)
             pipe.zrem(self._place.started, member)
             pipe.delete(job_key(job), lease_key(*_attempt_of(job)))
+            pipe.eval(END_TURNS, 0, self._place.queue, job)
             pipe.execute()
 
     def drop(self, lease: Lease) -> None:

@@ -23,6 +23,7 @@ from faaspot_runner.contract import (
     log_key,
     reply_key,
 )
+from faaspot_runner.contract.lanes import FUNCTIONS
 from faaspot_runner.lease import Lease, Place, job_key
 from faaspot_runner.line import Lines, Script
 
@@ -31,7 +32,9 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 # Whoever has the lease: the attempt has its end now. Who else runs it hears at its next renewal to stop. A server that
 # is out of memory refuses at the first write, and nothing has changed.
-_END = """
+_END = (
+    FUNCTIONS
+    + """
 if ARGV[2] ~= '' then
   redis.call('RPUSH', KEYS[1], ARGV[1])
   redis.call('EXPIRE', KEYS[1], ARGV[2])
@@ -47,13 +50,21 @@ if ARGV[7] == '' then
 end
 redis.call('HINCRBY', KEYS[7], ARGV[8], 1)
 redis.call('HINCRBYFLOAT', KEYS[7], 'total_working_time', ARGV[9])
+end_turn(ARGV[10], ARGV[11])
 """
+)
 # A lease that another worker has taken meanwhile is its, and so is the job. Without any lease the job is nobody's.
-_LEAVE = """
+_LEAVE = (
+    FUNCTIONS
+    + """
 redis.call('ZREM', KEYS[3], ARGV[2])
 local value = redis.call('GET', KEYS[1])
-if not value or value == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
+if not value or value == ARGV[1] then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  end_turn(ARGV[3], ARGV[4])
+end
 """
+)
 LIVE_AFTER = 0.2
 """Runs shorter than this have no live log: their whole log is in `RunEnded` before anybody could follow it."""
 LIVE_EVERY = 0.1
@@ -121,13 +132,16 @@ class Reporter:
                 "busy" if busy else "",
                 "successful_job_count" if event.status == "Success" else "failed_job_count",
                 round(time.monotonic() - lease.taken, 6),
+                self._place.queue,
+                lease.job,
             ],
         )
 
     def _leave(self, lease: Lease, busy: bool) -> None:
         with self._redis.pipeline() as pipe:
             keys = [lease_key(lease.request.execution_id, lease.request.attempt), job_key(lease.job)]
-            pipe.eval(_LEAVE, 3, *keys, self._place.started, lease.value, lease.member)
+            values = [lease.value, lease.member, self._place.queue, lease.job]
+            pipe.eval(_LEAVE, 3, *keys, self._place.started, *values)
             self._idle(pipe, busy)
             pipe.execute()
 

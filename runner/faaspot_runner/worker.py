@@ -10,6 +10,7 @@ decides nothing: no timeout, no retry, no job marked as failed. Started by the s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import logging
 import os
@@ -32,11 +33,12 @@ from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.connections import connect
-from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, RunRequest
+from faaspot_runner.contract import QUEUE_BUILDS, QUEUE_SYNC, QUEUES, RunRequest
 from faaspot_runner.contract.failpoints import arm, reach
 from faaspot_runner.environments.build import Environments
-from faaspot_runner.execute import Executor, Means
+from faaspot_runner.execute import PATIENT, Executor, Means
 from faaspot_runner.keeper import Keeper
+from faaspot_runner.lanes import Lanes
 from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request
 from faaspot_runner.lifeline import die_with, many_descriptors
 from faaspot_runner.line import Lines
@@ -249,6 +251,8 @@ def main(argv: Sequence[str]) -> int:
     arm(settings.failpoints)
     die_with(settings.parent_pid)
     many_descriptors()
+    if said.queue != QUEUE_SYNC:
+        os.nice(PATIENT)
     log_module.configure(settings.log_level, f"worker {said.name}")
     logging.getLogger("rq").setLevel(logging.WARNING)
     with socket.socket(fileno=said.socket) as sock:
@@ -288,7 +292,8 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     wait_for(client)
     threads = settings.build_threads if queue == QUEUE_BUILDS else settings.threads
     worker = SpotWorker(queue, name=name, connection=client, runs=runs, threads=threads)
-    keeper = Keeper(keeper_client, worker, leases, channels, spot, clock, place)
+    lanes = Lanes(place, threads)
+    keeper = Keeper(keeper_client, worker, leases, channels, spot, clock, place, lanes)
 
     def gone(sandbox: str) -> None:
         channels.forget(sandbox)
@@ -305,6 +310,8 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     keeper.start()
     worker.work()
     keeper.stop()
+    with contextlib.suppress(redis.RedisError):  # they count for some seconds more, then no longer
+        lanes.leave(client)
     live.close()
     channels.close()
     if slots:

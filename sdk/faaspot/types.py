@@ -188,6 +188,9 @@ class Settings(Record):
     retry_backoff = Field[float]()
     max_age = Field[float | None]()
     callback_url = Field[str]()
+    concurrency = Field[int]()
+    keep_days = Field[float | None]()
+    keep_runs = Field[int | None]()
 
 
 class Deployment(Record):
@@ -293,7 +296,8 @@ class SettingsFields(TypedDict, total=False):
     runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
     that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
     before the first of them; `max_age` seconds that a run may wait for its start; `callback_url` who is told of
-    each end; `concurrency` runs at a time per spot; `reuse` one process for run after run.
+    each end; `concurrency` runs at once, over all spots; `reuse` one process for run after run; `keep_days`,
+    `keep_runs` how long, and how many, records of ended runs are kept.
     """
 
     timeout: float
@@ -313,6 +317,8 @@ class SettingsFields(TypedDict, total=False):
     description: str
     max_age: float
     callback_url: str
+    keep_days: float
+    keep_runs: int
 
 
 class RunFields(TypedDict, total=False):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, cast
 
 import redis
 import structlog
 from rq import Queue as RqQueue
-from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
+from rq.job import Job
 from rq.utils import now as utcnow
 from rq.utils import utcformat
 
@@ -66,10 +66,13 @@ from faaspot_runner.contract import (
     log_key,
     reply_key,
 )
+from faaspot_runner.contract.lanes import END_TURNS, ENQUEUE, lane_key, lanes_key
 from faaspot_runner.contract.runtimes import Runtimes
 
 CHUNK = 1000
-"""Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
+"""Jobs of one exchange."""
+STEP = 50
+"""Jobs of one step: others wait for so long, which is well below a millisecond."""
 SMALL = 4096
 """Bytes of a job's data that are not compressed."""
 CHUNK_BYTES = 16 * 1024 * 1024
@@ -78,7 +81,6 @@ SHED = 100
 SCAN = 10_000
 """Ids of a queue's list that are read at once."""
 HEALTH_KEY = "faaspot:health"
-_FOREVER = -1
 _log = structlog.get_logger(__name__)
 
 
@@ -88,10 +90,6 @@ class RedisQueue:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._memory = Memory(client)
-        self._lines = {
-            name: RqQueue(name, connection=client, serializer=JSONSerializer, default_timeout=_FOREVER)
-            for name in QUEUES
-        }
 
     @classmethod
     def open(cls, settings: Settings) -> RedisQueue:
@@ -168,7 +166,7 @@ class RedisQueue:
         """See `Queue.enqueue_and_wait`. Said a second time, step by step, if the connection turns out to be dead."""
         self._refuse_without_room()
         key = reply_key(request.execution_id)
-        commands = [*self._wakeup(request, self._lines[queue]), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
+        commands = [_enqueueing([request], queue), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
         with translated():
             try:
                 *_, popped = self._exchange(commands)
@@ -241,11 +239,11 @@ class RedisQueue:
 
     def lengths(self) -> Mapping[str, int]:
         """See `Queue.lengths`."""
-        with translated(), self._redis.pipeline(transaction=False) as pipe:
-            for name in QUEUES:
-                pipe.llen(self._lines[name].key)
-            pipe.xlen(REPORTS)
-            return dict(zip((*QUEUES, "reports"), pipe.execute(), strict=True))
+        with translated():
+            lines = self._lengths(QUEUES)
+            reports = self._redis.xlen(REPORTS)
+        whole = {name: sum(count for (of, _), count in lines.items() if of == name) for name in QUEUES}
+        return {**whole, "reports": reports}
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
@@ -278,57 +276,27 @@ class RedisQueue:
 
     def _take_newest(self) -> int:
         """Take some wake-ups from the end of the longest line of runs; how many."""
-        lines = [self._lines[name] for name in (QUEUE_BACKGROUND, QUEUE_SYNC)]
-        longest = max(lines, key=lambda line: self._redis.llen(line.key))
-        taken = cast(list[bytes] | None, self._redis.rpop(longest.key, SHED)) or []
+        lengths = self._lengths((QUEUE_BACKGROUND, QUEUE_SYNC))
+        name, longest = max(lengths, key=lambda line: lengths[line])
+        taken = [as_text(each) for each in cast(list[bytes] | None, self._redis.rpop(longest, SHED)) or []]
         if taken:
-            self._redis.unlink(*(Job.key_for(as_text(identifier)) for identifier in taken))
+            self._redis.unlink(*map(Job.key_for, taken))
+            self._redis.eval(END_TURNS, 0, name, *taken)
         return len(taken)
 
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
-        """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
+        """Save and put in line all jobs, a few in one step and all in one exchange."""
         self._refuse_without_room()
-        line = self._lines[queue]
-        # No transaction: the job is saved before it is pushed, and one that was only saved is said again.
+        commands = [_enqueueing(part, queue) for part in _steps(requests)]
         with translated():
-            commands = [each for request in requests for each in self._wakeup(request, line)]
             try:
-                saved = self._exchange(commands)[1::3]
+                self._exchange(commands)
             except redis.ConnectionError:  # a connection that a restart of the server broke
-                saved = self._exchange(commands)[1::3]
-            # HSET answers how many fields are new: none when the job was there before, so it may stand twice.
-            names = [job_id(request.execution_id, request.attempt) for request in requests]
-            self._single(line, [name for name, new in zip(names, saved, strict=True) if not new])
+                self._exchange(commands)
 
     def _refuse_without_room(self) -> None:
         if not self.has_room():
             raise Unavailable("The queue is unavailable: Redis is near its memory limit.", retry_after=RETRY_AFTER)
-
-    def _wakeup(self, request: RunRequest | BuildRequest, line: RqQueue) -> tuple[tuple[Any, ...], ...]:
-        """The commands that make RQ know the queue, keep a job as RQ would, and put it in line.
-
-        `token` stands beside the job's own fields, so that a worker's claim and its look at the job are one step.
-        """
-        identifier = job_id(request.execution_id, request.attempt)
-        moment = utcformat(utcnow())
-        fields = {
-            "data": _job_data(dump(request)),
-            "created_at": moment,
-            "enqueued_at": moment,
-            "origin": line.name,
-            "description": request.kind,
-            "timeout": _FOREVER,
-            "result_ttl": 0,
-            "failure_ttl": 0,
-            "status": JobStatus.QUEUED.value,
-            "token": request.token,
-        }
-        flat = [part for pair in fields.items() for part in pair]
-        return (
-            ("SADD", RqQueue.redis_queues_keys, line.key),
-            ("HSET", Job.key_for(identifier), *flat),
-            ("RPUSH", line.key, identifier),
-        )
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send them together and read their answers, on one connection and with nothing around it.
@@ -347,14 +315,25 @@ class RedisQueue:
             pool.release(connection)
         return answers
 
-    def _single(self, line: RqQueue, identifiers: Sequence[str]) -> None:
-        """Of each id that stands twice take out the later; a worker that takes the first meanwhile does no harm."""
-        for identifier in identifiers:
-            if self._redis.lpos(line.key, identifier, rank=2) is not None:
-                self._redis.lrem(line.key, -1, identifier)
-
     def _listed(self, name: str) -> Iterator[str]:
-        key, start = self._lines[name].key, 0
+        """What waits in the lanes and in the queue; in this order, because that is how it moves."""
+        for key in (*self._lanes(name), _queue_key(name)):
+            yield from self._standing(key)
+
+    def _lanes(self, name: str) -> list[str]:
+        """The keys of the lanes of a queue."""
+        return [lane_key(name, as_text(lane)) for lane in cast(list[bytes], self._redis.hkeys(lanes_key(name)))]
+
+    def _lengths(self, names: Sequence[str]) -> dict[tuple[str, str], int]:
+        """How many wait in each lane of these queues, and in the queues: by queue and key."""
+        lines = [(name, key) for name in names for key in (*self._lanes(name), _queue_key(name))]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for _, key in lines:
+                pipe.llen(key)
+            return dict(zip(lines, pipe.execute(), strict=True))
+
+    def _standing(self, key: str) -> Iterator[str]:
+        start = 0
         while True:
             part = self._redis.lrange(key, start, start + SCAN - 1)
             yield from (as_text(identifier) for identifier in part)
@@ -385,6 +364,33 @@ class RedisQueue:
             request = _load(text)
             if isinstance(request, SpotRequest) and request.execution_id in execution_ids:
                 self._redis.lrem(SUPERVISOR, 0, as_text(text))
+
+
+def _queue_key(name: str) -> str:
+    """RQ's list of a queue."""
+    return f"{RqQueue.redis_queue_namespace_prefix}{name}"
+
+
+def _enqueueing(requests: Sequence[RunRequest | BuildRequest], queue: str) -> tuple[Any, ...]:
+    """The command that saves and puts in line jobs of one lane. Sent whole: what follows must not wait for nothing."""
+    first = requests[0]
+    most = first.concurrency or "" if isinstance(first, RunRequest) else ""
+    jobs = [
+        part for one in requests for part in (job_id(one.execution_id, one.attempt), one.token, _job_data(dump(one)))
+    ]
+    return ("EVAL", ENQUEUE, 0, queue, _lane(first), most, utcformat(utcnow()), first.kind, *jobs)
+
+
+def _lane(request: RunRequest | BuildRequest) -> str:
+    """Who has to share the places with others."""
+    return request.sandbox.deployment if isinstance(request, RunRequest) else request.deployment
+
+
+def _steps(requests: Sequence[RunRequest | BuildRequest]) -> Iterator[Sequence[RunRequest | BuildRequest]]:
+    """At most `STEP` requests of one lane each."""
+    for _, group in groupby(requests, key=_lane):
+        of_one = list(group)
+        yield from (of_one[at : at + STEP] for at in range(0, len(of_one), STEP))
 
 
 def _job_data(text: str) -> bytes:

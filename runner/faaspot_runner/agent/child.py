@@ -186,6 +186,8 @@ def _await_work(control: socket.socket) -> tuple[socket.socket, dict[str, Any]]:
 
 
 def _run(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
+    if "nice" in request:
+        os.nice(request["nice"])
     zone = os.environ.get("TZ")
     os.environ.clear()
     os.environ.update(request["environ"])

@@ -6,7 +6,8 @@ pickle). A reader of this file, and of `runtimes` beside it, knows the whole sea
 The way of one execution over this seam::
 
     API    commits the record (Pending, attempt, token), then enqueues an RQ job ``JOB_FUNCTION`` with one
-           argument, the JSON text of a `RunRequest` or `BuildRequest`, job id ``job_id(execution, attempt)``
+           argument, the JSON text of a `RunRequest` or `BuildRequest`, job id ``job_id(execution, attempt)``;
+           it waits in its deployment's lane until it is its turn (`contract.lanes`), then in RQ's queue
     worker takes ``lease_key(...)`` (SET NX, value = token and holder); who loses ends quietly
     worker XADD ``REPORTS`` {"event": RunStarted}
     worker XADD ``REPORTS`` {"event": RunEnded} and, if ``request.reply``, RPUSH ``reply_key(id)`` the same JSON
@@ -168,7 +169,8 @@ class RunRequest:
 
     `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
     `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
-    `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`.
+    `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`. `concurrency`: how many runs of
+    its deployment may be under way at once, 0 without a limit (`contract.lanes`).
     """
 
     execution_id: str
@@ -182,6 +184,7 @@ class RunRequest:
     queued: float = 0.0
     expires: float | None = None
     traceparent: str | None = None
+    concurrency: int = 0
     kind: Literal["run"] = "run"
 
 

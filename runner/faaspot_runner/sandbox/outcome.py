@@ -40,12 +40,19 @@ class Outcome:
 
 
 def request_frame(
-    args: str, context: str, environ: dict[str, str], result_limit: int = MAX_RESULT_BYTES, *, keep: bool = False
+    args: str,
+    context: str,
+    environ: dict[str, str],
+    result_limit: int = MAX_RESULT_BYTES,
+    *,
+    keep: bool = False,
+    nice: int = 0,
 ) -> bytes:
     """The frame that a child is sent. `args` and `context`: JSON texts of dicts, put in as they are.
 
-    `keep`: it shall wait for another when it has answered.
+    `keep`: it shall wait for another when it has answered. `nice`: by how much others go before it.
     """
-    told = {"environ": environ, "result_limit": result_limit, **({"keep": True} if keep else {})}
+    told: dict[str, object] = {"environ": environ, "result_limit": result_limit}
+    told |= {name: value for name, value in (("keep", keep), ("nice", nice)) if value}
     rest = json.dumps(told, separators=(",", ":"))
     return wire.frame(f'{{"args":{args},"context":{context},{rest[1:]}'.encode())

@@ -123,6 +123,20 @@ def test_the_record_is_committed_before_the_answer_and_before_the_wake_up(plane:
     assert seen == ["Pending"]
 
 
+def test_a_run_carries_how_many_of_its_deployment_may_run_at_once(plane: Plane) -> None:
+    plane.run()
+    assert plane.take().concurrency == 0
+    plane.create("few", concurrency=1)
+    ids = [plane.run("few") for _ in range(2)]
+    first = plane.take()
+    assert (first.execution_id, first.concurrency) == (ids[0], 1)
+    assert plane.queue.take(QUEUE_BACKGROUND) is None
+    plane.finish(first)
+    plane.queue.lose_everything()
+    plane.passes(0.0, 4.0)
+    assert {plane.take().concurrency for _ in range(2)} == {0, 1}, "said again by the reconciler"
+
+
 def test_a_background_run_answers_its_record(plane: Plane) -> None:
     execution = plane.services.executions.run(ADMIN, "hello", '{"a":1}')
     assert (execution.status, execution.kind, execution.name) == ("Pending", "run", "hello")
