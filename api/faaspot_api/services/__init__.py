@@ -18,7 +18,8 @@
         Never raises for how the run ended: the record says it. An error carries `execution_id` once there is a record.
     wait(who, id, seconds) -> Execution              returns at its end or after `seconds`
     get(who, id) -> Execution                        (waits up to 1 s for a result in flight)
-    get_bulk(who, ids) -> list                       unknown ids: NotFound, all of them in `extra["unknown"]`
+    get_bulk(who, ids, wait, gone) -> list           unknown ids: NotFound, all of them in `extra["unknown"]`;
+                                                     with `wait` seconds once the first of them has ended
     list(who, filter, limit, cursor) -> Page
     cancel(who, id) -> Execution                     (waits up to 1 s for the kill; Started if it takes longer)
     logs(who, id) -> str
@@ -91,6 +92,7 @@ from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
 from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.reruns import RerunService
+from faaspot_api.services.retention import Retention
 from faaspot_api.services.runtimes import RuntimeService
 from faaspot_api.services.spots import SpotService
 from faaspot_api.services.tokens import TokenService
@@ -177,7 +179,7 @@ class Services:
             doctor=DoctorService(store, blobs, queue, health),
             metrics=metrics,
             recorder=recorder,
-            reconciler=Reconciler(store, queue, recorder, clearing, policy, metrics),
+            reconciler=Reconciler(store, queue, recorder, clearing, Retention(store, policy), policy, metrics),
         )
 
     @classmethod

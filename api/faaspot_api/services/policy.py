@@ -16,6 +16,8 @@ class Policy:
     max_sync_timeout: float = 900.0
     max_age: float = 86_400.0
     max_attempts: int = 3
+    keep_days: float = 30.0
+    """For how long records of ended runs are kept, where their deployment says nothing."""
     max_pending: int = 100_000
     """Runs of one token that may wait at once."""
 
@@ -52,6 +54,7 @@ class Policy:
             max_sync_timeout=settings.max_sync_timeout,
             max_age=settings.max_age,
             max_attempts=settings.max_attempts,
+            keep_days=settings.keep_days,
             max_pending=settings.max_pending,
             callback_networks=settings.open_networks,
             closed_hosts=settings.platform_hosts,

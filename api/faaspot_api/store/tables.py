@@ -123,6 +123,14 @@ Index(
     sqlite_where=_closed,
     postgresql_where=_closed,
 )
+Index(
+    "ix_executions_ends",
+    executions.c.deployment_id,
+    executions.c.kind,
+    executions.c.ended,
+    sqlite_where=_closed,
+    postgresql_where=_closed,
+)
 Index("ix_executions_reason", executions.c.reason, executions.c.created, sqlite_where=_failed, postgresql_where=_failed)
 Index("ix_executions_waits_for", executions.c.waits_for, sqlite_where=_waits, postgresql_where=_waits)
 
