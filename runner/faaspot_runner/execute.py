@@ -49,8 +49,9 @@ FATE_SECONDS = 2.0
 """How long the spot may take to say what became of a sandbox."""
 REFUSED_PAUSE = 0.2
 """Seconds before a refused fork is tried again: what there was too much of may have ended."""
-PATIENT = 10
-"""Niceness of runs that nobody waits for: those that somebody waits for go before them."""
+NICE, NICEST = 5, 10
+"""Niceness of runs that nobody waits for, and of those of a deployment with more than `FEW` of them under way."""
+FEW = 4
 QUOTED_CHARS = 300
 """What a log keeps of a text that came out of a sandbox or a build."""
 
@@ -257,9 +258,14 @@ class _Run(_Story):
         except SandboxError as error:
             return _only(self._not_started(error))
         environ = run_environ(self._run.execution_id, self._run.attempt, self._run.traceparent)
-        # A process that is kept serves sync runs, too, and could not become quicker again.
-        nice = 0 if self._run.reply or self._spec.reuse else PATIENT
-        return self._drive(warm, request_frame(self._run.args, context, environ, keep=self._spec.reuse, nice=nice))
+        frame = request_frame(self._run.args, context, environ, keep=self._spec.reuse, nice=self._nice())
+        return self._drive(warm, frame)
+
+    def _nice(self) -> int:
+        """Whom somebody waits for goes first, then whose deployment has few runs under way."""
+        if self._run.reply or self._spec.reuse:
+            return 0  # a process that is kept serves sync runs, too, and could not become quicker again
+        return NICE if self._lease.turns <= FEW else NICEST
 
     # ------------------------------------------------------------ a place to run
 

@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 HOLD_SECONDS = LEASE_SECONDS - 5.0
 """A run whose lease was not renewed for this long, by the worker's own clock, is killed: 5 s before it runs out."""
 
-# Answers {0} for a wake-up that is nobody's any more, {1, cancelled, data} for one that is ours now, {2, data} for a
-# job without a token beside its data: it has to be read, and claimed by the token in it.
+# Answers {0} for a wake-up that is nobody's any more, {1, data, cancelled, its deployment's turns} for one that is ours
+# now, {2, data} for a job without a token beside its data: it has to be read, and claimed by the token in it.
 #
 # The lease's value names this delivery alone, so a claim that is sent again because its answer was lost finds its own;
 # a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that is out of
@@ -64,7 +64,8 @@ if token then
     redis.call('HSET', KEYS[6], 'state', 'busy', 'current_job', ARGV[3])
     local cancelled = redis.call('EXISTS', KEYS[2])
     if cancelled == 0 then redis.call('XADD', KEYS[7], '*', 'event', ARGV[5] .. token .. ARGV[6]) end
-    return {1, cancelled, data}
+    local lane = redis.call('HGET', turns_of(ARGV[8]), ARGV[3])
+    return {1, data, cancelled, lane and held(ARGV[8], lane) or 1}
   end
 end
 redis.call('LREM', KEYS[3], 1, ARGV[3])
@@ -132,12 +133,14 @@ class RedisClock:
 class Lease:
     """One attempt's right to run, and the word to stop. Thread-safe: the run looks, the keeper and the spot speak.
 
-    `member`: its name in RQ's registry of started jobs, no other's: the attempt, the worker, a number.
+    `member`: its name in RQ's registry of started jobs, no other's: the attempt, the worker, a number. `turns`: how
+    many turns its deployment had in the queue when this one began, itself included.
     """
 
-    def __init__(self, request: Request, member: str) -> None:
+    def __init__(self, request: Request, member: str, turns: int = 1) -> None:
         self.request = request
         self.member = member
+        self.turns = turns
         self.taken = self.renewed = time.monotonic()
         self._lock = threading.Lock()
         self._ending: Ending | None = None
@@ -202,18 +205,18 @@ class Leases:
         if state == 0:
             log.info("%s is a duplicate wake-up, or its attempt has ended", identifier)
             return None
-        request = parsed(identifier, answer[-1])
+        request = parsed(identifier, answer[0])
         if request is None:
             self._discard(identifier, member)
             return None
-        return self.take(request) if state == 2 else self._hold(Lease(request, member), bool(answer[0]))
+        return self.take(request) if state == 2 else self._hold(Lease(request, member, answer[2]), bool(answer[1]))
 
     def take(self, request: Request) -> Lease | None:
         """The same for a request that is known already."""
         job = job_id(request.execution_id, request.attempt)
         member = self._member(job)
         state, *answer = self._ask(job, request.token, member)
-        return self._hold(Lease(request, member), bool(answer[0])) if state == 1 else None
+        return self._hold(Lease(request, member, answer[2]), bool(answer[1])) if state == 1 else None
 
     def _member(self, job: str) -> str:
         return f"{job}:{self._place.worker}.{next(self._numbers)}"

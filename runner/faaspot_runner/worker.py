@@ -33,10 +33,10 @@ from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.connections import connect
-from faaspot_runner.contract import QUEUE_BUILDS, QUEUE_SYNC, QUEUES, RunRequest
+from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, RunRequest
 from faaspot_runner.contract.failpoints import arm, reach
 from faaspot_runner.environments.build import Environments
-from faaspot_runner.execute import PATIENT, Executor, Means
+from faaspot_runner.execute import NICEST, Executor, Means
 from faaspot_runner.keeper import Keeper
 from faaspot_runner.lanes import Lanes
 from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request
@@ -251,8 +251,8 @@ def main(argv: Sequence[str]) -> int:
     arm(settings.failpoints)
     die_with(settings.parent_pid)
     many_descriptors()
-    if said.queue != QUEUE_SYNC:
-        os.nice(PATIENT)
+    if said.queue == QUEUE_BUILDS:
+        os.nice(NICEST)
     log_module.configure(settings.log_level, f"worker {said.name}")
     logging.getLogger("rq").setLevel(logging.WARNING)
     with socket.socket(fileno=said.socket) as sock:
