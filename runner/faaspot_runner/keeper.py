@@ -10,7 +10,6 @@ from typing import Protocol
 import redis
 
 from faaspot_runner.contract import LEASE_RENEW_SECONDS
-from faaspot_runner.lanes import Lanes
 from faaspot_runner.lease import Leases, Place, RedisClock, recover, sweep_started
 from faaspot_runner.runtimes.channels import Channels
 from faaspot_runner.runtimes.spot_socket import USED_SECONDS, SpotClient, SpotGoneError
@@ -38,7 +37,7 @@ class Keeper:
 
     def __init__(
         self, client: redis.Redis, worker: Worker, leases: Leases, channels: Channels, spot: SpotClient,
-        clock: RedisClock, place: Place, lanes: Lanes,
+        clock: RedisClock, place: Place,
     ) -> None:  # fmt: skip
         self._redis = client
         self._worker = worker
@@ -47,7 +46,6 @@ class Keeper:
         self._spot = spot
         self._clock = clock
         self._place = place
-        self._lanes = lanes
         self._wake = threading.Event()
         self._over = False
         self._orphans: frozenset[str] = frozenset()
@@ -89,7 +87,6 @@ class Keeper:
             self._clock.set(self._redis.time())
             self._worker.beat(self._redis)
             self._orphans = recover(self._redis, self._place, self._orphans)
-            self._lanes.tend(self._redis)
         if self._due("sweep", SWEEP_SECONDS):
             sweep_started(self._redis, self._place)
             self._worker.clean(self._redis)

@@ -31,7 +31,8 @@ from faaspot_runner.contract import (
     lease_key,
     load,
 )
-from faaspot_runner.contract.lanes import END_TURNS, FUNCTIONS
+from faaspot_runner.contract.lanes import END_TURNS, GIVING, TELLING
+from faaspot_runner.contract.spots import own_line
 from faaspot_runner.line import Lines, Script
 
 log = logging.getLogger(__name__)
@@ -39,45 +40,46 @@ log = logging.getLogger(__name__)
 HOLD_SECONDS = LEASE_SECONDS - 5.0
 """A run whose lease was not renewed for this long, by the worker's own clock, is killed: 5 s before it runs out."""
 
-# Answers {0} for a wake-up that is nobody's any more, {1, data, cancelled, its deployment's turns} for one that is ours
-# now, {2, data} for a job without a token beside its data: it has to be read, and claimed by the token in it.
+# Answers {0} for a wake-up that is nobody's any more, {1, cancelled, data} for one that is ours now, {2, data} for a
+# job without a token beside its data: it has to be read, and claimed by the token in it.
 #
 # The lease's value names this delivery alone, so a claim that is sent again because its answer was lost finds its own;
 # a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that is out of
 # memory refuses at SET, the first write that needs any, and nothing has changed.
 #
+# The user of a spot on another host may only read cancels and only add reports (`queue/users.py`). A script must be
+# allowed everything with its KEYS, so these two come as arguments: each is judged by the command that uses it.
+#
 # Who finds nothing to run ends the turn that the wake-up had, unless another delivery of it runs.
-_CLAIM = (
-    FUNCTIONS
-    + """
+_CLAIM = """
 local token, data = ARGV[1], false
 if token == '' then
-  data, token = unpack(redis.call('HMGET', KEYS[5], 'data', 'token'))
+  data, token = unpack(redis.call('HMGET', KEYS[4], 'data', 'token'))
   if data and not token then return {2, data} end
 end
 if token then
   local value = token .. ' ' .. ARGV[4]
   if redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == value then
-    redis.call('LREM', KEYS[3], 1, ARGV[3])
-    redis.call('ZADD', KEYS[4], '+inf', ARGV[4])
-    redis.call('HSET', KEYS[5], 'status', 'started', 'worker_name', ARGV[7])
-    redis.call('HSET', KEYS[6], 'state', 'busy', 'current_job', ARGV[3])
-    local cancelled = redis.call('EXISTS', KEYS[2])
-    if cancelled == 0 then redis.call('XADD', KEYS[7], '*', 'event', ARGV[5] .. token .. ARGV[6]) end
-    local lane = redis.call('HGET', turns_of(ARGV[8]), ARGV[3])
-    return {1, data, cancelled, lane and held(ARGV[8], lane) or 1}
+    redis.call('LREM', KEYS[2], 1, ARGV[3])
+    redis.call('LREM', KEYS[6], 1, ARGV[3])
+    redis.call('ZADD', KEYS[3], '+inf', ARGV[4])
+    redis.call('HSET', KEYS[4], 'status', 'started', 'worker_name', ARGV[7])
+    redis.call('HSET', KEYS[5], 'state', 'busy', 'current_job', ARGV[3])
+    local cancelled = redis.call('EXISTS', ARGV[8])
+    if cancelled == 0 then redis.call('XADD', ARGV[9], '*', 'event', ARGV[5] .. token .. ARGV[6]) end
+    return {1, cancelled, data}
   end
 end
-redis.call('LREM', KEYS[3], 1, ARGV[3])
+redis.call('LREM', KEYS[2], 1, ARGV[3])
+redis.call('LREM', KEYS[6], 1, ARGV[3])
 local lease = redis.call('GET', KEYS[1])
-if not lease or lease == ARGV[9] then end_turn(ARGV[8], ARGV[3]) end
+if not lease or lease == ARGV[10] then end_turn(ARGV[11], ARGV[3]) end
 return {0}
 """
-)
 _RENEW = """
 local kept = 0
 if redis.call('GET', KEYS[1]) == ARGV[1] then kept = redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return {kept, redis.call('EXISTS', KEYS[2])}
+return {kept, redis.call('EXISTS', ARGV[3])}
 """
 
 _TOKEN = "@token@"  # noqa: S105 (stands where the script puts the token)
@@ -89,18 +91,31 @@ Ending = Literal["cancelled", "lost", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """RQ's keys around one worker's queue."""
+    """RQ's keys around one worker's queue: its common line, and the one that is only for the spot at `spot`.
+
+    `remote`: on another host than the API, so that the worker may not give turns to others.
+    """
 
     queue: str
     worker: str
+    spot: str
+    remote: bool = False
 
     @property
-    def waiting(self) -> str:
-        return f"rq:queue:{self.queue}"
+    def turns(self) -> str:
+        """What stands before a script that ends turns (`contract.lanes`)."""
+        return TELLING if self.remote else GIVING
 
     @property
-    def intermediate(self) -> str:
-        return f"rq:queue:{self.queue}:intermediate"
+    def lines(self) -> tuple[str, str]:
+        """The lists that wake-ups wait in: the common one, the spot's own."""
+        return f"rq:queue:{self.queue}", f"rq:queue:{own_line(self.queue, self.spot)}"
+
+    @property
+    def intermediates(self) -> tuple[str, str]:
+        """For each line the list of what was taken out of it and is not claimed yet."""
+        common, own = self.lines
+        return f"{common}:intermediate", f"{own}:intermediate"
 
     @property
     def started(self) -> str:
@@ -133,14 +148,12 @@ class RedisClock:
 class Lease:
     """One attempt's right to run, and the word to stop. Thread-safe: the run looks, the keeper and the spot speak.
 
-    `member`: its name in RQ's registry of started jobs, no other's: the attempt, the worker, a number. `turns`: how
-    many turns its deployment had in the queue when this one began, itself included.
+    `member`: its name in RQ's registry of started jobs, no other's: the attempt, the worker, a number.
     """
 
-    def __init__(self, request: Request, member: str, turns: int = 1) -> None:
+    def __init__(self, request: Request, member: str) -> None:
         self.request = request
         self.member = member
-        self.turns = turns
         self.taken = self.renewed = time.monotonic()
         self._lock = threading.Lock()
         self._ending: Ending | None = None
@@ -184,7 +197,7 @@ class Leases:
         self._place = place
         self._spot = spot
         self._clock = clock
-        self._claim = Script(Lines(client), _CLAIM)
+        self._claim = Script(Lines(client), place.turns + _CLAIM)
         self._renew = client.register_script(_RENEW)
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -205,18 +218,18 @@ class Leases:
         if state == 0:
             log.info("%s is a duplicate wake-up, or its attempt has ended", identifier)
             return None
-        request = parsed(identifier, answer[0])
+        request = parsed(identifier, answer[-1])
         if request is None:
             self._discard(identifier, member)
             return None
-        return self.take(request) if state == 2 else self._hold(Lease(request, member, answer[2]), bool(answer[1]))
+        return self.take(request) if state == 2 else self._hold(Lease(request, member), bool(answer[0]))
 
     def take(self, request: Request) -> Lease | None:
         """The same for a request that is known already."""
         job = job_id(request.execution_id, request.attempt)
         member = self._member(job)
         state, *answer = self._ask(job, request.token, member)
-        return self._hold(Lease(request, member, answer[2]), bool(answer[1])) if state == 1 else None
+        return self._hold(Lease(request, member), bool(answer[0])) if state == 1 else None
 
     def _member(self, job: str) -> str:
         return f"{job}:{self._place.worker}.{next(self._numbers)}"
@@ -231,12 +244,11 @@ class Leases:
             self._claim(
                 keys=[
                     lease_key(execution_id, attempt),
-                    cancel_key(execution_id),
-                    place.intermediate,
+                    place.intermediates[0],
                     place.started,
                     job_key(job),
                     place.worker_key,
-                    REPORTS,
+                    place.intermediates[1],
                 ],
                 args=[
                     token,
@@ -246,8 +258,10 @@ class Leases:
                     before,
                     after,
                     place.worker,
-                    place.queue,
+                    cancel_key(execution_id),
+                    REPORTS,
                     LEASE_DONE,
+                    place.queue,
                 ],
             ),
         )
@@ -262,10 +276,11 @@ class Leases:
     def _discard(self, job: str, member: str) -> None:
         """Take a wake-up away that is none of ours, and whatever was noted of it."""
         with self._redis.pipeline() as pipe:
-            pipe.lrem(self._place.intermediate, 1, job)
+            for taken in self._place.intermediates:
+                pipe.lrem(taken, 1, job)
             pipe.zrem(self._place.started, member)
             pipe.delete(job_key(job), lease_key(*_attempt_of(job)))
-            pipe.eval(END_TURNS, 0, self._place.queue, job)
+            pipe.eval(self._place.turns + END_TURNS, 0, self._place.queue, job)
             pipe.execute()
 
     def drop(self, lease: Lease) -> None:
@@ -293,8 +308,9 @@ class Leases:
         with self._redis.pipeline(transaction=False) as pipe:
             for lease in held:
                 request = lease.request
-                keys = [lease_key(request.execution_id, request.attempt), cancel_key(request.execution_id)]
-                self._renew(keys=keys, args=[lease.value, int(LEASE_SECONDS * 1000)], client=pipe)
+                keys = [lease_key(request.execution_id, request.attempt)]
+                args: list[str | int] = [lease.value, int(LEASE_SECONDS * 1000), cancel_key(request.execution_id)]
+                self._renew(keys=keys, args=args, client=pipe)
             answers = cast(list[tuple[int, int]], pipe.execute())
         for lease, (kept, cancelled) in zip(held, answers, strict=True):
             if cancelled:
@@ -344,14 +360,17 @@ def recover(client: redis.Redis, place: Place, seen: frozenset[str]) -> frozense
     `seen`: the answer of the round before. A live worker claims within milliseconds, so what stands in the
     intermediate list two rounds long is an orphan; a wrong guess only makes a duplicate, which loses the lease.
     """
-    standing = frozenset(_text(item) for item in cast(list[bytes], client.lrange(place.intermediate, 0, -1)))
-    for identifier in standing & seen:
-        with client.pipeline() as pipe:
-            pipe.lrem(place.intermediate, 1, identifier)
-            pipe.lpush(place.waiting, identifier)
-            pipe.execute()
-        log.warning("the wake-up %s was taken by a worker that died; it is queued again", identifier)
-    return standing - seen
+    found: set[str] = set()
+    for waiting, taken in zip(place.lines, place.intermediates, strict=True):
+        standing = frozenset(_text(item) for item in cast(list[bytes], client.lrange(taken, 0, -1)))
+        for identifier in standing & seen:
+            with client.pipeline() as pipe:
+                pipe.lrem(taken, 1, identifier)
+                pipe.lpush(waiting, identifier)
+                pipe.execute()
+            log.warning("the wake-up %s was taken by a worker that died; it is queued again", identifier)
+        found |= standing - seen
+    return frozenset(found)
 
 
 def sweep_started(client: redis.Redis, place: Place) -> None:

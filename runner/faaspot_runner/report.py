@@ -23,7 +23,6 @@ from faaspot_runner.contract import (
     log_key,
     reply_key,
 )
-from faaspot_runner.contract.lanes import FUNCTIONS
 from faaspot_runner.lease import Lease, Place, job_key
 from faaspot_runner.line import Lines, Script
 
@@ -32,31 +31,26 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 # Whoever has the lease: the attempt has its end now. Who else runs it hears at its next renewal to stop. A server that
 # is out of memory refuses at the first write, and nothing has changed.
-_END = (
-    FUNCTIONS
-    + """
+_END = """
 if ARGV[2] ~= '' then
   redis.call('RPUSH', KEYS[1], ARGV[1])
   redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
-redis.call('XADD', KEYS[2], '*', 'event', ARGV[1])
-redis.call('SET', KEYS[3], ARGV[3], 'EX', ARGV[4])
-if ARGV[5] ~= '' then redis.call('EXPIRE', KEYS[4], ARGV[5]) end
-redis.call('ZREM', KEYS[5], ARGV[6])
-redis.call('DEL', KEYS[6])
+redis.call('XADD', ARGV[10], '*', 'event', ARGV[1])
+redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+if ARGV[5] ~= '' then redis.call('EXPIRE', KEYS[3], ARGV[5]) end
+redis.call('ZREM', KEYS[4], ARGV[6])
+redis.call('DEL', KEYS[5])
 if ARGV[7] == '' then
-  redis.call('HSET', KEYS[7], 'state', 'idle')
-  redis.call('HDEL', KEYS[7], 'current_job')
+  redis.call('HSET', KEYS[6], 'state', 'idle')
+  redis.call('HDEL', KEYS[6], 'current_job')
 end
-redis.call('HINCRBY', KEYS[7], ARGV[8], 1)
-redis.call('HINCRBYFLOAT', KEYS[7], 'total_working_time', ARGV[9])
-end_turn(ARGV[10], ARGV[11])
+redis.call('HINCRBY', KEYS[6], ARGV[8], 1)
+redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[9])
+end_turn(ARGV[11], ARGV[12])
 """
-)
 # A lease that another worker has taken meanwhile is its, and so is the job. Without any lease the job is nobody's.
-_LEAVE = (
-    FUNCTIONS
-    + """
+_LEAVE = """
 redis.call('ZREM', KEYS[3], ARGV[2])
 local value = redis.call('GET', KEYS[1])
 if not value or value == ARGV[1] then
@@ -64,7 +58,6 @@ if not value or value == ARGV[1] then
   end_turn(ARGV[3], ARGV[4])
 end
 """
-)
 LIVE_AFTER = 0.2
 """Runs shorter than this have no live log: their whole log is in `RunEnded` before anybody could follow it."""
 LIVE_EVERY = 0.1
@@ -85,7 +78,7 @@ class Reporter:
         self._redis = client
         self._place = place
         self._wait = wait
-        self._end = Script(Lines(client), _END)
+        self._end = Script(Lines(client), place.turns + _END)
 
     def ended(self, lease: Lease, event: RunEnded, *, reply: bool, live: bool, busy: bool) -> bool:
         """Deliver the end; True when Redis has it. `busy`: other runs of this worker go on; `live`: it has a live log.
@@ -115,7 +108,6 @@ class Reporter:
         self._end(
             keys=[
                 reply_key(event.execution_id),
-                REPORTS,
                 lease_key(event.execution_id, event.attempt),
                 log_key(event.execution_id),
                 self._place.started,
@@ -132,6 +124,7 @@ class Reporter:
                 "busy" if busy else "",
                 "successful_job_count" if event.status == "Success" else "failed_job_count",
                 round(time.monotonic() - lease.taken, 6),
+                REPORTS,
                 self._place.queue,
                 lease.job,
             ],
@@ -141,7 +134,7 @@ class Reporter:
         with self._redis.pipeline() as pipe:
             keys = [lease_key(lease.request.execution_id, lease.request.attempt), job_key(lease.job)]
             values = [lease.value, lease.member, self._place.queue, lease.job]
-            pipe.eval(_LEAVE, 3, *keys, self._place.started, *values)
+            pipe.eval(self._place.turns + _LEAVE, 3, *keys, self._place.started, *values)
             self._idle(pipe, busy)
             pipe.execute()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,23 +13,31 @@ import pytest
 import redis
 
 from faaspot_api.queue.base import Attempt
+from faaspot_api.queue.jobs import enqueueing
+from faaspot_api.queue.placement import Placed
 from faaspot_api.queue.rq import RedisQueue
+from faaspot_api.queue.users import SpotUsers
 from faaspot_runner.contract import (
     QUEUE_BACKGROUND,
     QUEUE_BUILDS,
     QUEUE_SYNC,
+    SPOTS,
     BuildRequest,
     RunEnded,
     RunRequest,
     SandboxSpec,
+    SpotInfo,
+    dump,
     lease_key,
+    load_spot,
 )
-from faaspot_runner.contract.lanes import SHARE
-from faaspot_runner.lanes import Lanes
+from faaspot_runner.contract.lanes import CAPACITY, SHARE, WAITING
+from faaspot_runner.contract.spots import own_line, spot_user
 from faaspot_runner.lease import Lease, Leases, Place, RedisClock, job_key
 from faaspot_runner.report import Reporter
 from tests.redis_servers import RedisServer, running_redis
 
+HERE, THERE = "127.0.0.1", "10.0.0.2"
 SPEC = SandboxSpec(version_id="v1", deployment="many", version=1, runtime="sandbox", python="3.11", code="c0de")
 
 
@@ -53,26 +62,55 @@ def runs(name: str, count: int, tag: str = "run", **more: Any) -> list[RunReques
     return [RunRequest(execution_id=each, attempt=1, token=f"t-{each}", sandbox=spec, **more) for each in ids]
 
 
-class Worker:
-    """The parts of a worker that speak to Redis, without the process around them."""
+def put(client: redis.Redis, line: str, requests: list[RunRequest]) -> None:
+    """Enqueue into just this line."""
+    for command in enqueueing([Placed(request=each, line=line) for each in requests]):
+        client.execute_command(*command)
 
-    def __init__(self, client: redis.Redis, queue: str, threads: int = 8, name: str = "w1") -> None:
+
+def as_user(client: redis.Redis, user: str, password: str) -> redis.Redis:
+    """The same server as another user sees it."""
+    pool = client.connection_pool
+    settings = {**pool.connection_kwargs, "username": user, "password": password}
+    return redis.Redis(connection_pool=redis.ConnectionPool(pool.connection_class, **settings))
+
+
+class Worker:
+    """The parts of a worker that speak to Redis, without the process around them; of a spot of its own."""
+
+    def __init__(
+        self, client: redis.Redis, queue: str, threads: int = 8, spot: str = HERE, remote: bool = False
+    ) -> None:
         self.redis = client
-        self.place = Place(queue=queue, worker=name)
-        self.leases = Leases(client, self.place, "127.0.0.1", RedisClock())
-        self.reporter = Reporter(client, self.place, lambda _: True)
-        self.lanes = Lanes(self.place, threads)
+        self.place = Place(queue=queue, worker=f"{spot}.{queue}", spot=spot, remote=remote)
+        mine = SpotUsers(client).admit(spot) if remote else None
+        own = client if mine is None else as_user(client, spot_user(spot), mine)
+        self.own = own
+        self.leases = Leases(own, self.place, spot, RedisClock())
+        self.reporter = Reporter(own, self.place, lambda _: True)
+        self.threads = threads
+        self.tell(threads)
+
+    def tell(self, threads: int) -> None:
+        """The spot's heartbeat."""
+        text = self.redis.hget(SPOTS, self.place.spot)
+        rooms = load_spot(text).rooms if text else {}
+        info = SpotInfo(
+            ip=self.place.spot, created=1.0, last_seen=time.time(), status="online", runtimes=("sandbox",),
+            pythons={"3.11": "3.11.1"}, networks=("none",), limits="rlimit", rooms={**rooms, self.place.queue: threads},
+        )  # fmt: skip
+        self.redis.hset(SPOTS, info.ip, dump(info))
         self.tend()
 
-    def tend(self) -> None:
-        self.redis.delete(f"faaspot:tended:{self.place.queue}")
-        self.lanes.tend(self.redis)
+    def tend(self) -> int:
+        return RedisQueue(self.redis).tend()
 
     def take(self) -> Lease | None:
         """The next that there is to run."""
-        while identifier := self.redis.lmove(self.place.waiting, self.place.intermediate, "LEFT", "RIGHT"):
-            if lease := self.leases.claim(cast(bytes, identifier).decode()):
-                return lease
+        for line, taken in zip(self.place.lines, self.place.intermediates, strict=True):
+            while identifier := self.redis.lmove(line, taken, "LEFT", "RIGHT"):
+                if lease := self.leases.claim(cast(bytes, identifier).decode()):
+                    return lease
         return None
 
     def all(self) -> list[Lease]:
@@ -106,11 +144,9 @@ def test_ten_thousand_waiting_runs_of_one_keep_nobody_else_waiting(client: redis
     sync = Worker(client, QUEUE_SYNC, threads=8)
     queue.enqueue_runs(runs("many", 10_000), QUEUE_BACKGROUND)
 
-    many = background.all()
-    assert [lease.turns for lease in many] == [6] * 6, "a quarter of the turns is left to others"
+    assert len(background.all()) == 6, "a quarter of the turns is left to others"
     queue.enqueue_run(runs("other", 1)[0], QUEUE_BACKGROUND)
-    (other,) = background.all()
-    assert (other.request.execution_id, other.turns) == ("other-run-0", 1)
+    assert names(background.all()) == ["other-run-0"]
     queue.enqueue_run(runs("other", 1, tag="sync")[0], QUEUE_SYNC)
     assert names(sync.all()) == ["other-sync-0"]
 
@@ -144,7 +180,7 @@ def test_those_that_want_all_share_evenly(client: redis.Redis) -> None:
 
 def test_no_more_run_at_once_than_the_deployment_says_over_all_workers_and_queues(client: redis.Redis) -> None:
     queue = RedisQueue(client)
-    one, two = (Worker(client, QUEUE_BACKGROUND, name=name) for name in ("w1", "w2"))
+    one, two = (Worker(client, QUEUE_BACKGROUND, spot=ip, remote=ip != HERE) for ip in (HERE, THERE))
     sync = Worker(client, QUEUE_SYNC)
     queue.enqueue_runs(runs("many", 5, concurrency=2), QUEUE_BACKGROUND)
     first, second = one.take(), two.take()
@@ -157,6 +193,8 @@ def test_no_more_run_at_once_than_the_deployment_says_over_all_workers_and_queue
     assert one.take() is None, "sync goes before background"
     assert names(sync.all()) == ["many-sync-0"]
     two.end(second)
+    assert sync.all() == [], "a spot on another host says that a turn has ended, and gives it to nobody"
+    queue.settle(1.0)
     assert names(sync.all()) == ["many-sync-1"]
     assert queue.lengths() == {"sync": 0, "background": 3, "builds": 0, "reports": 6}
 
@@ -186,7 +224,7 @@ def test_the_turns_of_a_killed_worker_come_back_with_its_leases(client: redis.Re
 def test_what_nobody_took_before_its_worker_died_keeps_its_turn(client: redis.Redis) -> None:
     queue, worker = RedisQueue(client), Worker(client, QUEUE_BACKGROUND)
     queue.enqueue_runs(runs("many", 2, concurrency=1), QUEUE_BACKGROUND)
-    client.lmove(worker.place.waiting, worker.place.intermediate, "LEFT", "RIGHT")
+    client.lmove(worker.place.lines[0], worker.place.intermediates[0], "LEFT", "RIGHT")
     worker.tend()
     assert worker.take() is None
 
@@ -195,7 +233,7 @@ def test_a_lost_queue_is_made_good_by_saying_it_again(client: redis.Redis) -> No
     queue, worker = RedisQueue(client), Worker(client, QUEUE_BACKGROUND)
     requests = runs("many", 3, concurrency=1)
     queue.enqueue_runs(requests, QUEUE_BACKGROUND)
-    client.delete(worker.place.waiting)
+    client.delete(worker.place.lines[0])
     attempts = [Attempt(execution_id=one.execution_id, attempt=1) for one in requests]
     assert queue.queued(attempts) == frozenset(attempts[1:])
     queue.enqueue_run(requests[0], QUEUE_BACKGROUND)
@@ -236,7 +274,7 @@ def test_a_second_delivery_leaves_the_turn_to_the_first(client: redis.Redis) -> 
     queue.enqueue_runs(runs("many", 2, concurrency=1), QUEUE_BACKGROUND)
     lease = worker.take()
     assert lease
-    client.lpush(worker.place.waiting, lease.job)
+    client.lpush(worker.place.lines[0], lease.job)
     assert worker.take() is None
     worker.end(lease)
     assert names(worker.all()) == ["many-run-1"]
@@ -253,16 +291,63 @@ def test_builds_are_shared_too_and_have_no_limit_of_their_own(client: redis.Redi
     assert names(worker.all()) == ["many-0", "many-1", "many-2", "other-0"]
 
 
-def test_a_worker_that_leaves_or_falls_silent_counts_no_more(client: redis.Redis) -> None:
-    one, two = Worker(client, QUEUE_BACKGROUND, 8), Worker(client, QUEUE_BACKGROUND, 4, name="w2")
-    capacity = "faaspot:capacity:background"
-    assert client.get(capacity) == b"12"
-    two.lanes.leave(client)
-    one.tend()
-    assert client.get(capacity) == b"8"
-    client.zadd("faaspot:workers:background", {"w3 64": 1})
-    one.tend()
-    assert client.get(capacity) == b"8"
+def test_a_spot_that_falls_silent_or_drains_has_no_turns_to_give(client: redis.Redis) -> None:
+    one = Worker(client, QUEUE_BACKGROUND, 8)
+    Worker(client, QUEUE_BACKGROUND, 4, spot=THERE)
+    assert client.hgetall(CAPACITY)[b"background"] == b"12"
+    info = load_spot(cast(bytes, client.hget(SPOTS, THERE)))
+    for gone in (replace(info, status="draining"), replace(info, last_seen=info.last_seen - 60)):
+        client.hset(SPOTS, THERE, dump(gone))
+        one.tend()
+        assert client.hgetall(CAPACITY)[b"background"] == b"8"
+
+
+def test_turns_in_a_spots_own_line_count_there_and_in_the_queue(client: redis.Redis) -> None:
+    """The spot has 4 threads, the platform 12: one deployment gets 3 turns of the spot, and 9 in all."""
+    here = Worker(client, QUEUE_BACKGROUND, 8)
+    there = Worker(client, QUEUE_BACKGROUND, 4, spot=THERE, remote=True)
+    queue, own = RedisQueue(client), own_line(QUEUE_BACKGROUND, THERE)
+    put(client, own, runs("many", 20, tag="own"))
+    put(client, QUEUE_BACKGROUND, runs("many", 20, tag="any"))
+    put(client, own, runs("other", 1))
+    assert (client.llen(f"rq:queue:{own}"), client.llen("rq:queue:background")) == (4, 6)
+    assert queue.lengths()["background"] == 41
+    assert len([name for name in names(there.all()) if name.startswith(("other", "many-own"))]) == 4
+    assert not any("own" in name for name in names(here.all()))
+    client.hset(SPOTS, THERE, dump(replace(load_spot(cast(bytes, client.hget(SPOTS, THERE))), last_seen=1.0)))
+    assert len(queue.strand()) == 17, "those that run there are not there to be taken back"
+    assert queue.lengths()["background"] == 14
+
+
+def test_concurrency_counts_over_all_lines(client: redis.Redis) -> None:
+    there = Worker(client, QUEUE_BACKGROUND, 4, spot=THERE, remote=True)
+    put(client, own_line(QUEUE_BACKGROUND, THERE), runs("many", 2, tag="own", concurrency=1))
+    put(client, QUEUE_BACKGROUND, runs("many", 2, tag="any", concurrency=1))
+    served = []
+    for _ in range(4):
+        (lease,) = there.all()
+        served.append(lease.request.execution_id)
+        there.end(lease)
+        RedisQueue(client).settle(1.0)
+    assert sorted(served) == ["many-any-0", "many-any-1", "many-own-0", "many-own-1"]
+
+
+def test_what_waits_for_room_is_told_to_spots_that_could_have_more_workers(client: redis.Redis) -> None:
+    queue, worker = RedisQueue(client), Worker(client, QUEUE_BACKGROUND, threads=4)
+    queue.enqueue_runs(runs("many", 20), QUEUE_BACKGROUND)
+    queue.enqueue_runs(runs("limited", 20, concurrency=1), QUEUE_BACKGROUND)
+    worker.tend()
+    assert client.hgetall(WAITING) == {b"background": b"17"}, "more workers would not help the one with a limit"
+
+
+def test_who_enqueues_lets_those_go_on_whose_turn_it_is(client: redis.Redis) -> None:
+    queue, worker = RedisQueue(client), Worker(client, QUEUE_BACKGROUND, spot=THERE, remote=True)
+    queue.enqueue_runs(runs("many", 2, concurrency=1), QUEUE_BACKGROUND)
+    (lease,) = worker.all()
+    worker.end(lease)
+    assert worker.all() == []
+    queue.enqueue_run(runs("other", 1)[0], QUEUE_BACKGROUND)
+    assert names(worker.all()) == ["many-run-1", "other-run-0"]
 
 
 def test_nothing_is_left_when_all_have_ended(client: redis.Redis) -> None:
@@ -278,7 +363,9 @@ def test_nothing_is_left_when_all_have_ended(client: redis.Redis) -> None:
 def test_whatever_happens_each_run_has_its_turn_and_no_limit_is_passed(client: redis.Redis, seed: int) -> None:
     chance, queue = random.Random(seed), RedisQueue(client)
     limits = {"a": 0, "b": 1, "c": 3}
-    workers = [Worker(client, each, threads=3, name=f"{each}-1") for each in (QUEUE_SYNC, QUEUE_BACKGROUND)]
+    remote = {QUEUE_SYNC: THERE, QUEUE_BACKGROUND: "10.0.0.3"}
+    workers = [Worker(client, each, threads=3) for each in remote]
+    workers += [Worker(client, each, threads=3, spot=ip, remote=True) for each, ip in remote.items()]
     running: list[tuple[Worker, Lease]] = []
     started: Counter[str] = Counter()
     asked = 0
@@ -292,15 +379,18 @@ def test_whatever_happens_each_run_has_its_turn_and_no_limit_is_passed(client: r
 
     for at in range(400):
         worker, name = chance.choice(workers), chance.choice("abc")
-        match chance.choice(("enqueue", "take", "take", "end", "die", "tend")):
+        match chance.choice(("enqueue", "take", "take", "end", "die", "tend", "settle")):
             case "enqueue":
                 count = chance.randrange(1, 5)
-                queue.enqueue_runs(runs(name, count, tag=str(at), concurrency=limits[name]), worker.place.queue)
+                line = chance.choice((worker.place.queue, own_line(worker.place.queue, worker.place.spot)))
+                put(client, line, runs(name, count, tag=str(at), concurrency=limits[name]))
                 asked += count
             case "take":
                 step(worker)
             case "tend":
                 worker.tend()
+            case "settle":
+                queue.settle(0.001)
             case ending if running:
                 owner, lease = running.pop(chance.randrange(len(running)))
                 owner.end(lease) if ending == "end" else owner.die(lease)

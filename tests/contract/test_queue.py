@@ -37,7 +37,7 @@ from faaspot_runner.contract import (
     SpotInfo,
     SpotRequest,
 )
-from faaspot_runner.contract.lanes import TEND
+from faaspot_runner.contract.lanes import CAPACITY
 from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
 from tests.redis_servers import RedisServer, running_redis
 
@@ -62,8 +62,7 @@ class RedisSpot:
 
     def __init__(self, client: redis.Redis) -> None:
         self.redis = client
-        for queue in contract.QUEUES:
-            client.eval(TEND, 0, queue, "w1", 1_000_000, 600_000, 1)
+        client.hset(CAPACITY, mapping=dict.fromkeys(contract.QUEUES, 1_000_000))
 
     def take(self, queue: str) -> Request | None:
         if queue == contract.SUPERVISOR:

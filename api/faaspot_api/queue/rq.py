@@ -7,17 +7,13 @@ RQ carries the jobs and decides nothing: no timeout, no result, no retry of its 
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import redis
 import structlog
-from rq import Queue as RqQueue
 from rq.job import Job
-from rq.utils import now as utcnow
-from rq.utils import utcformat
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue import clients
@@ -32,19 +28,19 @@ from faaspot_api.queue.clients import (
     slices,
     translated,
 )
+from faaspot_api.queue.jobs import CHUNK, chunks, enqueueing, id_of
+from faaspot_api.queue.lines import Lines
 from faaspot_api.queue.memory import CROWDED, ROOM, Memory
+from faaspot_api.queue.placement import Placement
+from faaspot_api.queue.turns import SETTLE, TEND, capacities
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
     CONTROL,
     ENVIRONMENTS,
     ENVIRONMENTS_SECONDS,
-    JOB_FUNCTION,
     LEASE_DONE,
-    QUEUE_BACKGROUND,
     QUEUE_BUILDS,
-    QUEUE_SYNC,
-    QUEUES,
     REPORTS,
     RUNTIMES,
     SPOTS,
@@ -59,27 +55,16 @@ from faaspot_runner.contract import (
     SpotRequest,
     cancel_key,
     dump,
-    job_id,
     lease_key,
     load,
     load_spot,
     log_key,
     reply_key,
 )
-from faaspot_runner.contract.lanes import END_TURNS, ENQUEUE, lane_key, lanes_key
+from faaspot_runner.contract.lanes import OVER
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key
 
-CHUNK = 1000
-"""Jobs of one exchange."""
-STEP = 50
-"""Jobs of one step: others wait for so long, which is well below a millisecond."""
-SMALL = 4096
-"""Bytes of a job's data that are not compressed."""
-CHUNK_BYTES = 16 * 1024 * 1024
-SHED = 100
-"""Wake-ups taken out at a time."""
-SCAN = 10_000
-"""Ids of a queue's list that are read at once."""
 HEALTH_KEY = "faaspot:health"
 _log = structlog.get_logger(__name__)
 
@@ -90,6 +75,8 @@ class RedisQueue:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._memory = Memory(client)
+        self._lines = Lines(client)
+        self._placement = Placement(self.spots)
 
     @classmethod
     def open(cls, settings: Settings) -> RedisQueue:
@@ -104,7 +91,7 @@ class RedisQueue:
 
     def enqueue_runs(self, requests: Sequence[RunRequest], queue: str) -> None:
         """See `Queue.enqueue_runs`."""
-        for part in _chunks(requests):
+        for part in chunks(requests):
             self._enqueue(part, queue)
 
     def enqueue_build(self, request: BuildRequest) -> None:
@@ -122,23 +109,20 @@ class RedisQueue:
     def queued(self, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
         """See `Queue.queued`. A spot request counts until the supervisor is done with it."""
         spots = {attempt.execution_id: attempt for attempt in attempts if attempt.kind == "spot"}
-        jobs = {_job_id(attempt): attempt for attempt in attempts if attempt.kind != "spot"}
+        jobs = {id_of(attempt): attempt for attempt in attempts if attempt.kind != "spot"}
         found: set[Attempt] = set()
         with translated():
             if spots:
                 found.update(self._requested(spots))
-            for name in QUEUES:
-                if not jobs:
-                    break
-                for identifier in self._listed(name):
-                    if identifier in jobs:
-                        found.add(jobs.pop(identifier))
+            for identifier in self._lines.listed() if jobs else ():
+                if identifier in jobs:
+                    found.add(jobs.pop(identifier))
         return frozenset(found)
 
     def delete_jobs(self, attempts: Sequence[Attempt]) -> None:
         """See `Queue.delete_jobs`."""
         with translated():
-            self._drop_jobs([_job_id(attempt) for attempt in attempts if attempt.kind != "spot"])
+            self._drop_jobs([id_of(attempt) for attempt in attempts if attempt.kind != "spot"])
             self._drop_requests({attempt.execution_id for attempt in attempts if attempt.kind == "spot"})
 
     # ------------------------------------------------------------ what runs
@@ -166,7 +150,8 @@ class RedisQueue:
         """See `Queue.enqueue_and_wait`. Said a second time, step by step, if the connection turns out to be dead."""
         self._refuse_without_room()
         key = reply_key(request.execution_id)
-        commands = [_enqueueing([request], queue), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
+        placed = self._placement.place(request, queue)
+        commands = [*enqueueing([placed]), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
         with translated():
             try:
                 *_, popped = self._exchange(commands)
@@ -231,7 +216,7 @@ class RedisQueue:
         with translated():
             if self._memory.look() < CROWDED:
                 return 0
-            while self._memory.look() >= ROOM and (part := self._take_newest()):
+            while self._memory.look() >= ROOM and (part := self._lines.take_newest()):
                 taken += part
         if taken:
             _log.warning("queue_shed", wakeups=taken)
@@ -240,21 +225,55 @@ class RedisQueue:
     def lengths(self) -> Mapping[str, int]:
         """See `Queue.lengths`."""
         with translated():
-            lines = self._lengths(QUEUES)
-            reports = self._redis.xlen(REPORTS)
-        whole = {name: sum(count for (of, _), count in lines.items() if of == name) for name in QUEUES}
-        return {**whole, "reports": reports}
+            return {**self._lines.lengths(), "reports": self._redis.xlen(REPORTS)}
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(SPOTS)
+            pipe.hvals(SPOTS)
+            pipe.smembers(JOINED)
             pipe.time()
-            told, (seconds, micros) = pipe.execute()
+            local, joined, (seconds, micros) = pipe.execute()
+            keys = [spot_key(as_text(ip)) for ip in joined]
+            remote = self._redis.mget(keys) if keys else []
         now = seconds + micros / 1e6
-        infos = [info for text in told.values() if (info := _spot(text))]
+        infos = [info for text in local if (info := _spot(text))]
+        # What a spot of another host says counts for its own address alone.
+        infos += [
+            replace(info, remote=True)
+            for ip, text in zip(joined, remote, strict=True)
+            if text is not None and (info := _spot(text)) and info.ip == as_text(ip)
+        ]
         seen = (SpotSeen(info=info, age=max(0.0, now - info.last_seen)) for info in infos)
         return tuple(sorted(seen, key=lambda spot: spot.info.ip))
+
+    def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:
+        """See `Queue.wish`."""
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.delete(WISHES, JOINED)
+            if wishes:
+                pipe.hset(WISHES, mapping={ip: wish.text() for ip, wish in wishes.items()})
+            if joined:
+                pipe.sadd(JOINED, *joined)
+            pipe.execute()
+
+    def strand(self) -> frozenset[str]:
+        """See `Queue.strand`."""
+        with translated():
+            stranded = self._lines.strand({spot.info.ip for spot in self.spots() if spot.is_online})
+        return frozenset(identifier.rpartition("-")[0] for identifier in stranded)
+
+    def tend(self) -> int:
+        """See `Queue.tend`."""
+        places = [part for pair in capacities(self.spots()).items() for part in pair]
+        with translated():
+            return int(cast(int, self._redis.eval(TEND, 0, *places)))
+
+    def settle(self, seconds: float) -> None:
+        """See `Queue.settle`. What was taken out to be waited for is put back, for the script to find."""
+        with translated():
+            if self._redis.blmove(OVER, OVER, timeout=min(seconds, SLICE_SECONDS)) is not None:  # type: ignore[arg-type]
+                self._redis.eval(SETTLE, 0)
 
     def beat(self, problem: str) -> None:
         """See `Queue.beat`."""
@@ -274,20 +293,10 @@ class RedisQueue:
 
     # ------------------------------------------------------------ inside
 
-    def _take_newest(self) -> int:
-        """Take some wake-ups from the end of the longest line of runs; how many."""
-        lengths = self._lengths((QUEUE_BACKGROUND, QUEUE_SYNC))
-        name, longest = max(lengths, key=lambda line: lengths[line])
-        taken = [as_text(each) for each in cast(list[bytes] | None, self._redis.rpop(longest, SHED)) or []]
-        if taken:
-            self._redis.unlink(*map(Job.key_for, taken))
-            self._redis.eval(END_TURNS, 0, name, *taken)
-        return len(taken)
-
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
         """Save and put in line all jobs, a few in one step and all in one exchange."""
         self._refuse_without_room()
-        commands = [_enqueueing(part, queue) for part in _steps(requests)]
+        commands = enqueueing([self._placement.place(request, queue) for request in requests])
         with translated():
             try:
                 self._exchange(commands)
@@ -315,33 +324,6 @@ class RedisQueue:
             pool.release(connection)
         return answers
 
-    def _listed(self, name: str) -> Iterator[str]:
-        """What waits in the lanes and in the queue; in this order, because that is how it moves."""
-        for key in (*self._lanes(name), _queue_key(name)):
-            yield from self._standing(key)
-
-    def _lanes(self, name: str) -> list[str]:
-        """The keys of the lanes of a queue."""
-        return [lane_key(name, as_text(lane)) for lane in cast(list[bytes], self._redis.hkeys(lanes_key(name)))]
-
-    def _lengths(self, names: Sequence[str]) -> dict[tuple[str, str], int]:
-        """How many wait in each lane of these queues, and in the queues: by queue and key."""
-        lines = [(name, key) for name in names for key in (*self._lanes(name), _queue_key(name))]
-        with self._redis.pipeline(transaction=False) as pipe:
-            for _, key in lines:
-                pipe.llen(key)
-            return dict(zip(lines, pipe.execute(), strict=True))
-
-    def _standing(self, key: str) -> Iterator[str]:
-        start = 0
-        while True:
-            part = self._redis.lrange(key, start, start + SCAN - 1)
-            yield from (as_text(identifier) for identifier in part)
-            if len(part) < SCAN:
-                return
-            # Workers take from the front meanwhile: read on a little before where this part ended.
-            start += SCAN - SCAN // 10
-
     def _requested(self, wanted: dict[str, Attempt]) -> Iterator[Attempt]:
         for text in [*self._redis.lrange(SUPERVISOR, 0, -1), *self._redis.lrange(TAKEN, 0, -1)]:
             request = _load(text)
@@ -366,50 +348,13 @@ class RedisQueue:
                 self._redis.lrem(SUPERVISOR, 0, as_text(text))
 
 
-def _queue_key(name: str) -> str:
-    """RQ's list of a queue."""
-    return f"{RqQueue.redis_queue_namespace_prefix}{name}"
-
-
-def _enqueueing(requests: Sequence[RunRequest | BuildRequest], queue: str) -> tuple[Any, ...]:
-    """The command that saves and puts in line jobs of one lane. Sent whole: what follows must not wait for nothing."""
-    first = requests[0]
-    most = first.concurrency or "" if isinstance(first, RunRequest) else ""
-    jobs = [
-        part for one in requests for part in (job_id(one.execution_id, one.attempt), one.token, _job_data(dump(one)))
-    ]
-    return ("EVAL", ENQUEUE, 0, queue, _lane(first), most, utcformat(utcnow()), first.kind, *jobs)
-
-
-def _lane(request: RunRequest | BuildRequest) -> str:
-    """Who has to share the places with others."""
-    return request.sandbox.deployment if isinstance(request, RunRequest) else request.deployment
-
-
-def _steps(requests: Sequence[RunRequest | BuildRequest]) -> Iterator[Sequence[RunRequest | BuildRequest]]:
-    """At most `STEP` requests of one lane each."""
-    for _, group in groupby(requests, key=_lane):
-        of_one = list(group)
-        yield from (of_one[at : at + STEP] for at in range(0, len(of_one), STEP))
-
-
-def _job_data(text: str) -> bytes:
-    """A job's data as RQ reads it: JSON, compressed where that is worth its time."""
-    data = json.dumps([JOB_FUNCTION, None, [text], {}], ensure_ascii=False).encode()
-    return zlib.compress(data, 1) if len(data) > SMALL else data
-
-
-def _job_id(attempt: Attempt) -> str:
-    return job_id(attempt.execution_id, attempt.attempt)
-
-
 def _lease(value: bytes | str | None) -> LeaseState:
     if value is None:
         return "none"
     return "done" if as_text(value) == LEASE_DONE else "held"
 
 
-def _spot(text: bytes) -> SpotInfo | None:
+def _spot(text: bytes | str) -> SpotInfo | None:
     try:
         return load_spot(text)
     except ValueError as error:
@@ -423,15 +368,3 @@ def _load(text: bytes | str) -> Message | None:
     except ValueError as error:
         _log.warning("a message in Redis cannot be read", error=str(error))
         return None
-
-
-def _chunks(requests: Sequence[RunRequest]) -> Iterator[Sequence[RunRequest]]:
-    """Parts of at most `CHUNK` requests and, unless a single one is larger, about `CHUNK_BYTES` of arguments."""
-    start = size = 0
-    for at, request in enumerate(requests):
-        size += len(request.args)
-        if at > start and (at - start >= CHUNK or size > CHUNK_BYTES):
-            yield requests[start:at]
-            start, size = at, len(request.args)
-    if requests:
-        yield requests[start:]

@@ -16,7 +16,8 @@ from faaspot_runner.contract.egress import egress_rules
 from faaspot_runner.errors import DeploymentDefinitionError, SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.enclosure import BOOT_AGENT, Holdings, LauncherProcess, enclose, memory_file, plan_for
+from faaspot_runner.sandbox.enclosure import BOOT_AGENT, LauncherProcess, enclose, memory_file, plan_for
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.network import Egress, NetworkLease
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Interpreter, Material
@@ -89,22 +90,23 @@ class SandboxConnector(Connector):
         """A sandbox on this machine's own system. Raises SandboxError."""
         name, grade = uuid.uuid4().hex, self._grade
         holdings = await asyncio.to_thread(self._hold, name, spec.limits, launcher)
-        plan = plan_for(
-            material.python,
-            program=BOOT_AGENT,
-            pair=holdings.pair,
-            environ=BASE_ENVIRON,
-            rlimits=zygote_rlimits(spec.limits, grade),
-            tmp_mb=spec.limits.tmp,
-            counted=grade == "cgroup",
-            environment=material.environment,
-            more=["mounts"],
-            resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
-        )
-        with memory_file(material.source()) as code:
-            fds = {"file:/code/main.py": code}
-            start = start_message(spec, grade, uids=2 if holdings.pair else 1)
-            enclosure = await enclose(launcher, plan, fds, holdings, start)
+        async with holdings.kept():
+            plan = plan_for(
+                material.python,
+                program=BOOT_AGENT,
+                pair=holdings.pair,
+                environ=BASE_ENVIRON,
+                rlimits=zygote_rlimits(spec.limits, grade),
+                tmp_mb=spec.limits.tmp,
+                counted=grade == "cgroup",
+                environment=material.environment,
+                more=["mounts"],
+                resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
+            )
+            with memory_file(material.source()) as code:
+                fds = {"file:/code/main.py": code}
+                start = start_message(spec, grade, uids=2 if holdings.pair else 1)
+                enclosure = await enclose(launcher, plan, fds, holdings, start)
         return ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup")
 
     def _hold(self, name: str, limits: Limits, launcher: LauncherProcess) -> Holdings:

@@ -1,170 +1,135 @@
-"""How wake-ups take turns: a lane for each deployment in front of each queue, and a bounded number of turns at once.
+"""How wake-ups take turns: a lane for each deployment in front of each line, and a bounded number of turns at once.
 
-A queue is RQ's list, from which workers take; every id in it runs next. What is still to wait stands in its
-deployment's *lane*. When it gets a *turn* it is moved from there into the queue, and the turn ends with its run. A
-deployment gets another turn in a queue
+A line is RQ's list, from which workers take: of each queue a common one and one for each spot on which something was
+placed (`contract.spots`). Every id in a line runs next. What is still to wait stands in its deployment's *lane*; with
+its *turn* it is moved from there into the line, and the turn ends with its run. A turn counts in its queue and, in a
+spot's own line, there as well. A deployment gets another one
 
-* while it has fewer, in all queues, than its `concurrency` allows, and
-* while it has fewer than `SHARE` times as many as are free, or none at all.
+* while it has fewer, in all lines of both queues of runs, than its `concurrency` allows, and
+* while it has, wherever the turn counts, fewer than `SHARE` times as many as are free, or none at all.
 
 So ten thousand runs of one deployment never have all turns, each deployment has always one that runs or is next, and
-where many want all they can get, they get the same. Of a deployment's lanes that of sync runs goes first.
+where many want all they can get, they get the same. Of a deployment's lanes those of sync runs go first.
 
-All of it is Lua, one step each, since both halves of the platform and many processes take part. Turns of workers that
-were killed come back with their leases (`TEND`). The keys::
+All of it is Lua, one step each, since many processes take part. A spot on another host may touch none of these keys: it
+only says in `OVER` which turns have ended, and the API goes on from there. Turns of workers that were killed come back
+with their leases (`Queue.tend`). The keys, where a place is a queue or a spot's own line::
 
-    faaspot:lane:QUEUE:LANE   list of the job ids that wait
-    faaspot:lanes:QUEUE       hash: lane -> how many turns it has; as long as it has any, or something waits in it
-    faaspot:turns:QUEUE       hash: job id -> lane, of what is in the queue or runs
-    faaspot:workers:QUEUE     sorted set: "WORKER THREADS" -> until when that counts (milliseconds)
-    faaspot:capacity:QUEUE    how many turns there are: the threads of all workers
-    faaspot:concurrency       hash: lane -> how many runs it may have at once; those with a limit
+    faaspot:lane:LINE:LANE   list of the job ids that wait
+    faaspot:lanes:PLACE      hash: lane -> how many turns it has there; while it has any, or something waits
+    faaspot:turns:PLACE      hash: job id -> "LINE LANE", of what is in a line or runs
+    faaspot:capacity         hash: place -> how many turns there are, by what the spots last told
+    faaspot:concurrency      hash: lane -> how many runs it may have at once; those with a limit
+    faaspot:owners           set: addresses of the spots that have own lines
+    faaspot:over             list: "QUEUE ID" of turns that have ended on other hosts
+    faaspot:waiting          hash: line -> how many wait for room in it, which more workers would give
 """
 
 from __future__ import annotations
 
-from faaspot_runner.contract import LEASE_DONE, PREFIX
+from faaspot_runner.contract import PREFIX
 
 SHARE = 3
 """A deployment alone gets three quarters of the turns."""
-WORKER_SECONDS = 15.0
-"""For how long a worker's threads count after it last told of them."""
-TEND_SECONDS = 4.0
-"""However many workers there are: what they all share is looked after once in this time."""
+CAPACITY = PREFIX + "capacity"
+OWNERS = PREFIX + "owners"
+OVER = PREFIX + "over"
+WAITING = PREFIX + "waiting"
 
 
-def lanes_key(queue: str) -> str:
-    """Hash of the lanes that have something, see the module."""
-    return f"{PREFIX}lanes:{queue}"
+def lanes_key(place: str) -> str:
+    """Hash of the lanes that have something there, see the module."""
+    return f"{PREFIX}lanes:{place}"
 
 
-def lane_key(queue: str, lane: str) -> str:
+def lane_key(line: str, lane: str) -> str:
     """List of the job ids that wait for their turn."""
-    return f"{PREFIX}lane:{queue}:{lane}"
+    return f"{PREFIX}lane:{line}:{lane}"
 
 
-def workers_key(queue: str) -> str:
-    """Sorted set of the workers whose threads count."""
-    return f"{PREFIX}workers:{queue}"
+GIVING = """
+local function lanes_of(place) return '~lanes:' .. place end
+local function turns_of(place) return '~turns:' .. place end
+local function waiting_in(line, lane) return '~lane:' .. line .. ':' .. lane end
+local function queue_of(line) return line:match('^[^@]*') end
 
-
-FUNCTIONS = """
-local function lanes_of(queue) return '@lanes:' .. queue end
-local function turns_of(queue) return '@turns:' .. queue end
-local function waiting_in(queue, lane) return '@lane:' .. queue .. ':' .. lane end
-
-local function held(queue, lane) return tonumber(redis.call('HGET', lanes_of(queue), lane) or 0) end
-
-local function may_have_another(queue, lane)
-  local has, most = held(queue, lane), redis.call('HGET', '@concurrency', lane)
-  if most and queue ~= 'builds' and held('sync', lane) + held('background', lane) >= tonumber(most) then
-    return false
-  end
-  local free = tonumber(redis.call('GET', '@capacity:' .. queue) or 0) - redis.call('HLEN', turns_of(queue))
-  return has == 0 or has < @share * free
+local function places_of(line)
+  local queue = queue_of(line)
+  if queue == line then return {queue} end
+  return {queue, line}
 end
 
-local function advance_in(queue, lane)
-  local line = waiting_in(queue, lane)
-  if redis.call('EXISTS', line) == 1 then
-    while may_have_another(queue, lane) do
-      local id = redis.call('LPOP', line)
-      if not id then break end
-      redis.call('HSET', turns_of(queue), id, lane)
-      redis.call('HINCRBY', lanes_of(queue), lane, 1)
-      redis.call('RPUSH', 'rq:queue:' .. queue, id)
-    end
+local function lines_of(queue)
+  local lines = {queue}
+  for _, ip in ipairs(redis.call('SMEMBERS', '~owners')) do table.insert(lines, queue .. '@' .. ip) end
+  return lines
+end
+
+local function held(place, lane) return tonumber(redis.call('HGET', lanes_of(place), lane) or 0) end
+
+local function is_limited(line, lane)
+  if queue_of(line) == 'builds' then return false end
+  local most = redis.call('HGET', '~concurrency', lane)
+  return most and held('sync', lane) + held('background', lane) >= tonumber(most)
+end
+
+local function has_its_share(line, lane)
+  for _, place in ipairs(places_of(line)) do
+    local has = held(place, lane)
+    local free = tonumber(redis.call('HGET', '~capacity', place) or 0) - redis.call('HLEN', turns_of(place))
+    if has > 0 and has >= @share * free then return true end
   end
-  if held(queue, lane) <= 0 and redis.call('EXISTS', line) == 0 then redis.call('HDEL', lanes_of(queue), lane) end
+  return false
+end
+
+local function forget(place, lane)
+  if held(place, lane) <= 0 and redis.call('EXISTS', waiting_in(place, lane)) == 0 then
+    redis.call('HDEL', lanes_of(place), lane)
+  end
+end
+
+local function advance_in(line, lane)
+  local waiting = waiting_in(line, lane)
+  if redis.call('EXISTS', waiting) == 0 then return end
+  while not is_limited(line, lane) and not has_its_share(line, lane) do
+    local id = redis.call('LPOP', waiting)
+    if not id then break end
+    for _, place in ipairs(places_of(line)) do
+      redis.call('HSET', turns_of(place), id, line .. ' ' .. lane)
+      redis.call('HINCRBY', lanes_of(place), lane, 1)
+    end
+    redis.call('RPUSH', 'rq:queue:' .. line, id)
+  end
 end
 
 local function advance(queue, lane)
-  if queue == 'builds' then return advance_in(queue, lane) end
-  advance_in('sync', lane)
-  advance_in('background', lane)
+  local queues = {'sync', 'background'}
+  if queue == 'builds' then queues = {queue} end
+  for _, each in ipairs(queues) do
+    for _, line in ipairs(lines_of(each)) do advance_in(line, lane) end
+  end
 end
 
 local function end_turn(queue, id)
-  local lane = redis.call('HGET', turns_of(queue), id)
-  if not lane then return end
-  redis.call('HDEL', turns_of(queue), id)
-  redis.call('HINCRBY', lanes_of(queue), lane, -1)
+  local turn = redis.call('HGET', turns_of(queue), id)
+  if not turn then return end
+  local line, lane = turn:match('^(%S+) (.*)$')
+  for _, place in ipairs(places_of(line)) do
+    redis.call('HDEL', turns_of(place), id)
+    redis.call('HINCRBY', lanes_of(place), lane, -1)
+  end
   advance(queue, lane)
+  for _, place in ipairs(places_of(line)) do forget(place, lane) end
 end
-""".replace("@share", str(SHARE)).replace("@", PREFIX)
-"""Lua functions, to stand before a script that uses them."""
+""".replace("@share", str(SHARE)).replace("'~", f"'{PREFIX}")
+"""Lua functions, to stand before a script that ends turns and gives them to others."""
 
-ENQUEUE = (
-    FUNCTIONS
-    + """
-local queue, lane, most, moment, kind = unpack(ARGV, 1, 5)
-redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
-if kind == 'run' then
-  if most == '' then redis.call('HDEL', '@concurrency', lane) else redis.call('HSET', '@concurrency', lane, most) end
-end
-redis.call('HINCRBY', lanes_of(queue), lane, 0)
-for at = 6, #ARGV, 3 do
-  local id, token, data = unpack(ARGV, at, at + 2)
-  local fresh = redis.call('HSET', 'rq:job:' .. id, 'data', data, 'created_at', moment, 'enqueued_at', moment,
-    'origin', queue, 'description', kind, 'timeout', -1, 'result_ttl', 0, 'failure_ttl', 0, 'status', 'queued',
-    'token', token)
-  local called = redis.call('HEXISTS', turns_of(queue), id) == 1
-  local line = called and 'rq:queue:' .. queue or waiting_in(queue, lane)
-  if fresh > 0 or not redis.call('LPOS', line, id) then redis.call('RPUSH', line, id) end
-end
-advance(queue, lane)
-""".replace("@", PREFIX)
-)
-"""Save jobs as RQ would and put them in line; one that is there already is not put there again.
-
-ARGV: queue, lane, its `concurrency` or "", RQ's text of this moment, kind; then of each job id, token and data. `token`
-stands beside a job's own fields, so that a worker's claim and its look at the job are one step.
+TELLING = f"""
+local function end_turn(queue, id) redis.call('RPUSH', '{OVER}', queue .. ' ' .. id) end
 """
+"""The same for who may only say which have ended."""
 
-END_TURNS = (
-    FUNCTIONS
-    + """
+END_TURNS = """
 for at = 2, #ARGV do end_turn(ARGV[1], ARGV[at]) end
 """
-)
-"""End the turns of these. ARGV: queue, job ids."""
-
-TEND = (
-    FUNCTIONS
-    + """
-local queue, worker, threads, lasts, every = unpack(ARGV, 1, 5)
-local seconds, micros = unpack(redis.call('TIME'))
-local now = seconds * 1000 + math.floor(micros / 1000)
-redis.call('ZADD', '@workers:' .. queue, now + lasts, worker .. ' ' .. threads)
-redis.call('ZREMRANGEBYSCORE', '@workers:' .. queue, '-inf', now)
-local capacity = 0
-for _, told in ipairs(redis.call('ZRANGE', '@workers:' .. queue, 0, -1)) do
-  capacity = capacity + tonumber(told:match(' (%d+)$'))
-end
-redis.call('SET', '@capacity:' .. queue, capacity)
-if not redis.call('SET', '@tended:' .. queue, worker, 'NX', 'PX', every) then return 0 end
-local standing = {}
-for _, line in ipairs({'rq:queue:' .. queue, 'rq:queue:' .. queue .. ':intermediate'}) do
-  for _, id in ipairs(redis.call('LRANGE', line, 0, -1)) do standing[id] = true end
-end
-local lost, turns = 0, redis.call('HGETALL', turns_of(queue))
-for at = 1, #turns, 2 do
-  local id = turns[at]
-  if not standing[id] then
-    local execution, attempt = id:match('^(.*)-(%d+)$')
-    local lease = execution and redis.call('GET', '@lease:' .. execution .. ':' .. attempt)
-    if not lease or lease == '@done' then
-      lost = lost + 1
-      end_turn(queue, id)
-    end
-  end
-end
-for _, lane in ipairs(redis.call('HKEYS', lanes_of(queue))) do advance(queue, lane) end
-return lost
-""".replace("@done", LEASE_DONE).replace("@", PREFIX)
-)
-"""Tell how many threads a worker has, end the turns of what nobody has any more, and move up what may run.
-
-ARGV: queue, worker, threads, milliseconds for which that counts, and in which the rest is done once. How many turns
-were ended.
-"""
+"""End the turns of these, after one of the two above. ARGV: queue, job ids."""

@@ -14,18 +14,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import faaspot_runner
 from faaspot_runner.agent import wire
 from faaspot_runner.errors import FeatureMissing, SandboxError
 from faaspot_runner.sandbox import seccomp
-from faaspot_runner.sandbox.cgroup_tree import Group
 from faaspot_runner.sandbox.channel import DEATH_SECONDS
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.launcher import Plan
 from faaspot_runner.sandbox.log import open_pipe
+from faaspot_runner.sandbox.messages import Broken, SetUpFailed, of_launch
 from faaspot_runner.sandbox.namespaces import UidPair, UidPairs
-from faaspot_runner.sandbox.network import NetworkLease
+from faaspot_runner.sandbox.pidfd import pid_of
 from faaspot_runner.sandbox.spec import Interpreter
 
 AGENT = Path(faaspot_runner.__file__).parent / "agent"
@@ -61,28 +62,69 @@ class Launcher:
         if sock is not None:
             sock.settimeout(_LAUNCH_SECONDS)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was ended: it makes no sandbox any more, and those that it made are dead."""
+        return self._socket is None
+
     async def launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
-        """Pid and pidfd of the holder of a new sandbox, which waits for its go. Raises SandboxError."""
+        """Pid and pidfd of the holder of a new sandbox, which waits for its go. Raises SandboxError, OSError.
+
+        Cancelled, it still waits for the answer: that is nobody else's, and the descriptors are in use so long.
+        """
         async with self._lock:
-            return await asyncio.to_thread(self._launch, plan, fds)
+            launching = asyncio.ensure_future(asyncio.to_thread(self._launch, plan, fds))
+            try:
+                return await asyncio.shield(launching)
+            except asyncio.CancelledError:
+                await _undone(launching)
+                raise
 
     def close(self) -> None:
         """End it, and every sandbox that it made. Harmless when repeated."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
 
     def _launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
         with memory_file(json.dumps(asdict(plan)).encode()) as text:
             named = {"plan": text, **fds}
-            got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
-        if got is None:
-            raise SandboxError("the launcher process died; the spot's log says why")
-        message, received = got
-        if message["op"] != "launched" or not received:
+            message, received = self._answer({"op": "launch", "fds": list(named)}, list(named.values()))
+        try:
+            return self._holder(message, received)
+        except BaseException:
             wire.close(received)
-            raise _failure("user namespace", message["errno"], f"user namespace: {message['message']}")
-        return _pid_of(received[0]), received[0]
+            raise
+
+    def _holder(self, message: Mapping[str, Any], received: Sequence[int]) -> tuple[int, int]:
+        """Pid and pidfd out of an answer. Raises SandboxError; a launcher that breaks the wire is ended then."""
+        try:
+            said = of_launch(message)
+        except Broken as error:
+            self.close()
+            raise SandboxError(f"the launcher process does not keep to its wire: {error}") from error
+        if isinstance(said, SetUpFailed):
+            raise _failure(said.stage, said.errno, f"{said.stage}: {said.message}")
+        # Of a deeper pid namespace than ours, or dead: a sandbox is killed by it, and that must never be us.
+        pid = pid_of(received[0]) if received else None
+        if not pid:
+            raise SandboxError("the launcher process sent what is no process of a sandbox")
+        return pid, received[0]
+
+    def _answer(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+        """What it says to that. Answers have no number: if one is late, all that follow would be another's.
+
+        So no answer is the end of this launcher. Raises SandboxError.
+        """
+        try:
+            got = self._ask(message, fds)
+        except (OSError, wire.WireError) as error:
+            self.close()
+            raise SandboxError(f"the launcher process gave no answer: {error}") from error
+        if got is None:
+            self.close()
+            raise SandboxError("the launcher process died; the spot's log says why")
+        return got
 
     def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
         if self._socket is None:
@@ -135,47 +177,19 @@ class LauncherProcess(Launcher):
         return ours
 
 
-def _pid_of(pidfd: int) -> int:
-    """Who it is for us: a launcher in a container knows another number. -1 if it is dead already."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+async def _undone(launching: asyncio.Future[tuple[int, int]]) -> None:
+    """Let no sandbox come of a launch that nobody waits for any more."""
+    got = (await asyncio.gather(launching, return_exceptions=True))[0]
+    if not isinstance(got, BaseException):
+        _, pidfd = got
+        _kill(pidfd)
+        await readable(pidfd, DEATH_SECONDS)
+        os.close(pidfd)
 
 
-class Housing(Protocol):
-    """What stands around a sandbox and goes with it: its container."""
-
-    def oom_kills(self) -> int:
-        """Processes in it that the kernel killed for memory so far."""
-
-    def remove(self) -> bool:
-        """Kill what is left in it and take it away; False if something does not die. May block; harmless repeated."""
-
-
-@dataclass(kw_only=True)
-class Holdings:
-    """What a sandbox holds beside its processes, to be freed after their death."""
-
-    pair: UidPair | None = None
-    group: Group | None = None
-    lease: NetworkLease | None = None
-    housing: Housing | None = None
-
-    def oom_kills(self) -> int:
-        """Processes of the sandbox that the kernel killed for memory so far, as far as anything counts them."""
-        counting = self.group or self.housing
-        return counting.oom_kills() if counting is not None else 0
-
-    def free(self, dead: bool = True) -> bool:
-        """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
-        if self.housing is not None and not self.housing.remove():
-            dead = False
-        if self.group is not None and not self.group.remove():
-            dead = False
-        if self.lease is not None:
-            self.lease.release()
-        if self.pair is not None and dead:
-            self.pair.release()
-        return dead
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 @dataclass(kw_only=True)
@@ -199,8 +213,7 @@ class Enclosure:
 
     def kill(self) -> None:
         """SIGKILL to its holder: the kernel kills everything in its pid namespace."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        _kill(self.pidfd)
 
     async def stop(self) -> None:
         """Kill, wait for the death, free everything. Harmless when repeated; all callers return at the end."""
@@ -211,7 +224,7 @@ class Enclosure:
     async def _stop(self) -> None:
         self.kill()
         dead = await readable(self.pidfd, DEATH_SECONDS)
-        await asyncio.to_thread(self.holdings.free, dead)
+        await self.holdings.release(dead)
         self.control.close()
         os.close(self.log)
         os.close(self.pidfd)
@@ -222,32 +235,39 @@ async def enclose(
 ) -> Enclosure:
     """Launch a sandbox, put it into its cgroup, tell its program how to begin.
 
-    Raises SandboxError, and has freed `holdings` then.
+    Raises SandboxError, OSError; nothing of it lives then. For use while the holdings are `kept`.
     """
-    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    log, log_write = open_pipe()
-    go, go_write = os.pipe2(os.O_CLOEXEC)
-    control.setblocking(False)
-    own = {"control": theirs.fileno(), "log": log_write, "go": go}
-    if holdings.lease is not None:
-        own["net"] = holdings.lease.fd
-    enclosure = Enclosure(pid=-1, pidfd=-1, control=control, log=log, holdings=holdings)
-    try:
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as passed:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.callback(control.close)
+        passed.callback(theirs.close)
+        control.setblocking(False)
+        log, log_write = open_pipe()
+        ours.callback(os.close, log)
+        passed.callback(os.close, log_write)
+        go, go_write = os.pipe2(os.O_CLOEXEC)
+        passed.callback(wire.close, [go, go_write])
+        own = {"control": theirs.fileno(), "log": log_write, "go": go}
+        if holdings.lease is not None:
+            own["net"] = holdings.lease.fd
         with _filters(plan.counted) as filters:
-            enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **filters, **fds})
-        if holdings.group is not None:
-            await asyncio.to_thread(holdings.group.attach, enclosure.pid)
-        wire.send(control, {"op": "start", **start})
-        os.write(go_write, b"g")
-    except (OSError, SandboxError) as error:
-        await _give_up(enclosure)
-        raise (
-            error if isinstance(error, SandboxError) else SandboxError(f"the sandbox did not start: {error}")
-        ) from error
-    finally:
-        theirs.close()
-        wire.close([log_write, go, go_write])
+            pid, pidfd = await launcher.launch(plan, {**own, **filters, **fds})
+        ours.pop_all()
+        enclosure = Enclosure(pid=pid, pidfd=pidfd, control=control, log=log, holdings=holdings)
+        await _begin(enclosure, go_write, start)
     return enclosure
+
+
+async def _begin(enclosure: Enclosure, go: int, start: dict[str, Any]) -> None:
+    """Let a sandbox that waits for it begin. Whatever it raises, the sandbox is stopped and its holdings free then."""
+    try:
+        if enclosure.holdings.group is not None:
+            await asyncio.to_thread(enclosure.holdings.group.attach, enclosure.pid)
+        wire.send(enclosure.control, {"op": "start", **start})
+        os.write(go, b"g")
+    except BaseException:
+        await enclosure.stop()
+        raise
 
 
 @contextlib.contextmanager
@@ -256,15 +276,6 @@ def _filters(counted: bool) -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as files:
         programs = seccomp.programs(counted=counted)
         yield {name: files.enter_context(memory_file(program)) for name, program in programs.items()}
-
-
-async def _give_up(enclosure: Enclosure) -> None:
-    if enclosure.pidfd >= 0:
-        await enclosure.stop()
-        return
-    enclosure.control.close()
-    os.close(enclosure.log)
-    await asyncio.to_thread(enclosure.holdings.free)
 
 
 def plan_for(

@@ -7,7 +7,7 @@ import os
 
 
 def pid_of(pidfd: int) -> int | None:
-    """The process of a pidfd that a zygote sent, -1 if it is dead already, None if it cannot be one of its runs.
+    """The process of a pidfd that a zygote or launcher sent, -1 if it is dead already, None if it cannot be theirs.
 
     A run is in a deeper pid namespace than we are. Without isolation it is not: then it is 0, nobody to look at from
     outside, as long as it is not we ourselves who are about to be killed.
