@@ -226,7 +226,19 @@ def _not_in_time(uuid: str, timeout: float) -> WaitTimeout:
 
 def result(execution: Reference, timeout: float | None = None) -> Conversation[Any]:
     """The value that the execution returned, once it has ended; raises the `RunError` of one that did not succeed."""
-    return _output((yield from until_ended(execution, timeout)))
+    return _output((yield from whole((yield from until_ended(execution, timeout)))))
+
+
+def output(execution: Reference) -> Conversation[Any]:
+    """What it returned, however long that is."""
+    return (yield from _calls.ask(_calls.get(f"{_path(execution)}/output")))
+
+
+def whole(record: Execution) -> Conversation[Execution]:
+    """The record with its output in it, also where that is too long to come along."""
+    if record.get("output_size") is not None and record.status == "Success":
+        record["output"] = yield from output(record.uuid)
+    return record
 
 
 def _output(record: Execution) -> Any:
@@ -280,8 +292,8 @@ def results(uuids: Sequence[str], return_exceptions: bool = False) -> Conversati
     """What each returned, in order, once all have ended."""
     outputs: list[Any] = []
     for start in range(0, len(uuids), BULK):
-        records = yield from all_ended(uuids[start : start + BULK])
-        outputs += [outcome(record, return_exceptions) for record in records]
+        for record in (yield from all_ended(uuids[start : start + BULK])):
+            outputs.append(outcome((yield from whole(record)), return_exceptions))
     return outputs
 
 

@@ -87,7 +87,7 @@ class Flow:
                 if record.has_ended:
                     self._known[record.uuid] = record
         self._ahead.popleft()
-        record = self._known.pop(head)
+        record = yield from executions.whole(self._known.pop(head))
         return record if self._return_records else executions.outcome(record, self._return_exceptions)
 
     def send(self) -> Conversation[None]:

@@ -120,7 +120,8 @@ class Execution(Record):
     """The one record of an execution: a run of `main`, a build, a spot being added.
 
     `output` is the JSON value that `main` returned, for a failure the error's one-line text. `reason` is a word that
-    says why it did not succeed, None if it did (or has not ended).
+    says why it did not succeed, None if it did (or has not ended). `output_size`: bytes of an output that is too long
+    to stand here; then `output` is None, and `executions.output` fetches it.
     """
 
     uuid = Field[str]()
@@ -142,6 +143,7 @@ class Execution(Record):
     usage = Nested(Usage)
     logs_truncated = Field[bool]()
     traceparent = Field[str | None]()
+    output_size = Field[int | None]()
 
     @property
     def has_ended(self) -> bool:

@@ -117,7 +117,10 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """The one record of an execution. `output` and `args` are JSON texts; `error` is {type, message, traceback}."""
+    """The one record of an execution. `output` and `args` are JSON texts; `error` is {type, message, traceback}.
+
+    `output_blob`, `output_size`: the digest and the bytes of an output that is too long to stand here; then it is None.
+    """
 
     uuid: str
     name: str
@@ -139,6 +142,8 @@ class Execution:
     logs_truncated: bool
     owner: str
     traceparent: str | None = None
+    output_blob: str | None = None
+    output_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

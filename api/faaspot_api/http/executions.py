@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlencode
 
 from flask import Response
@@ -83,6 +84,12 @@ def get_executions(call: Call) -> Response:
 def cancel_execution(call: Call, uuid: str) -> Response:
     """Cancel an execution that has not ended."""
     return answers.text(records.text(call.services.executions.cancel(call.who, uuid)))
+
+
+@routes.route("GET", "/executions/<uuid>/output", Any, errors=(404, 409))
+def get_output(call: Call, uuid: str) -> Response:
+    """What an execution that has ended returned, also where that is too long for its record."""
+    return answers.output(call.services.executions.output(call.who, uuid))
 
 
 @routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404, 429), media="text/plain")

@@ -126,7 +126,7 @@ def _run(call: Call, name: str) -> Response:
     if seconds is not None:
         execution, ended = _wait(call, name, args, seconds)
         applied = f"wait={seconds:g}"
-        return _result(execution, applied) if ended else _accepted(call, execution, applied)
+        return _result(call, execution, applied) if ended else _accepted(call, execution, applied)
     execution = call.services.executions.run(call.who, name, args, run_options(call.request))
     if _ASYNC.search(prefer):
         return _accepted(call, execution, "respond-async")
@@ -148,7 +148,7 @@ def _run_sync(call: Call, name: str) -> Response:
             "The execution has not ended within the wait; it goes on, and its record stays.",
             execution_id=execution.uuid,
         )
-    return _result(execution, None if seconds is None else f"wait={seconds:g}")
+    return _result(call, execution, None if seconds is None else f"wait={seconds:g}")
 
 
 def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Execution, bool]:
@@ -158,12 +158,14 @@ def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Exec
         return call.services.executions.run_wait(call.who, name, args, seconds, gone, options)
 
 
-def _result(execution: Execution, applied: str | None) -> Response:
+def _result(call: Call, execution: Execution, applied: str | None) -> Response:
     if execution.status != "Success":
         raise failure(execution)
     headers = {"Execution-Id": execution.uuid}
     if applied is not None:
         headers["Preference-Applied"] = applied
+    if execution.output_size is not None:
+        return answers.output(call.services.executions.output_of(execution), headers=headers)
     return answers.text(execution.output or "null", headers=headers)
 
 

@@ -229,6 +229,10 @@ class Execution(BaseModel):
     usage: dict[str, Any]
     logs_truncated: bool
     traceparent: str | None
+    output_size: int | None = Field(
+        description="Bytes of an output that is too long to stand here: then `output` is null, "
+        "and GET /executions/{uuid}/output has it."
+    )
 
 
 class Settings(BaseModel):

@@ -22,6 +22,7 @@
                                                      with `wait` seconds once the first of them has ended
     list(who, filter, limit, cursor) -> Page
     cancel(who, id) -> Execution                     (waits up to 1 s for the kill; Started if it takes longer)
+    output(who, id) -> Output                        of one that has ended, however long it is
     logs(who, id) -> str
     follow(who, id, gone) -> Iterator[str]           until the end, or the reader is gone(); "" while silent
 
@@ -101,6 +102,7 @@ from faaspot_api.services.reruns import RerunService
 from faaspot_api.services.retention import Retention
 from faaspot_api.services.runtimes import RuntimeService
 from faaspot_api.services.spots import SpotService
+from faaspot_api.services.sweeping import Sweeping
 from faaspot_api.services.tokens import TokenService
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.settings import Settings
@@ -176,7 +178,7 @@ class Services:
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
-            executions=ExecutionService(store, queue, recorder, acceptance, policy),
+            executions=ExecutionService(store, blobs, queue, recorder, acceptance, policy),
             reruns=RerunService(store, acceptance),
             callbacks=CallbackService(store, secrets),
             courier=Courier(store, secrets, policy),
@@ -189,7 +191,9 @@ class Services:
             doctor=DoctorService(store, blobs, queue, health),
             metrics=metrics,
             recorder=recorder,
-            reconciler=Reconciler(store, queue, recorder, clearing, Retention(store, policy), policy, metrics),
+            reconciler=Reconciler(
+                store, queue, recorder, clearing, Retention(store, policy), Sweeping(store, blobs), policy, metrics
+            ),
         )
 
     @classmethod

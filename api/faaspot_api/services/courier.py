@@ -159,7 +159,7 @@ def message(execution: Execution) -> bytes:
     """What is told: the record without its args; of an output that is too long only that there is one."""
     record = json.loads(records.text(execution))
     del record["args"]
-    record["output_omitted"] = len(execution.output or "") > MAX_OUTPUT
+    record["output_omitted"] = len(execution.output or "") > MAX_OUTPUT or execution.output_size is not None
     if record["output_omitted"]:
         record["output"] = None
     told = {"type": "execution.ended", "timestamp": record["ended"], "data": record}

@@ -19,6 +19,7 @@ from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
 from faaspot_api.services.retention import Retention
+from faaspot_api.services.sweeping import Sweeping
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.store import deployments, executions, keys, pauses, runtimes, spots
 from faaspot_api.store.engine import Store
@@ -51,6 +52,7 @@ class Reconciler:
         recorder: Recorder,
         clearing: Clearing,
         retention: Retention,
+        sweeping: Sweeping,
         policy: Policy,
         metrics: Metrics,
     ) -> None:
@@ -59,6 +61,7 @@ class Reconciler:
         self._recorder = recorder
         self._clearing = clearing
         self._retention = retention
+        self._sweeping = sweeping
         self._policy = policy
         self._metrics = metrics
         self._bell = Bell(queue)
@@ -87,6 +90,7 @@ class Reconciler:
         self._give_up([row for row in lost if row.state.status == "Started"])
         self._kill([row for row in rows if row.state.cancelling])
         self._count("purged", self._retention.pass_(at))
+        self._count("swept", self._sweeping.pass_(at))
         self._metrics.passed(time.monotonic() - began)
 
     def _want_runtimes(self) -> None:

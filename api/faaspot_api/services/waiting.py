@@ -146,6 +146,8 @@ def _ended(run: NewExecution, attempt: int, ending: Ending) -> Execution:
         logs_truncated=ending.logs_truncated,
         owner=run.owner,
         traceparent=run.traceparent,
+        output_blob=ending.output_blob,
+        output_size=ending.output_size,
     )
 
 

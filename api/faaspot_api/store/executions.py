@@ -100,7 +100,10 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """The end of a row. `timings` and `usage` without their empty values; `output` and `error` are JSON texts."""
+    """The end of a row. `timings` and `usage` without their empty values; `output` and `error` are JSON texts.
+
+    `output_blob`, `output_size`: of an output that is kept as a blob.
+    """
 
     seq: int
     status: Status
@@ -113,6 +116,8 @@ class Ending:
     logs_truncated: bool
     timings: dict[str, Any]
     usage: dict[str, Any]
+    output_blob: str | None = None
+    output_size: int | None = None
 
 
 _INSERT = Prepared(insert(executions), NewExecution.__slots__)
@@ -138,7 +143,7 @@ _END = Prepared(
     update(executions).where(C.seq == bindparam("row")),
     (
         "status", "reason", "started", "ended", "spot", "waits_for", "output", "error", "logs_truncated", "timings",
-        "usage",
+        "usage", "output_blob", "output_size",
     ),
 )  # fmt: skip
 _RECORD = select(*(C[name] for name in Execution.__slots__))
@@ -215,6 +220,8 @@ def _ending(ending: Ending) -> dict[str, Any]:
         "logs_truncated": ending.logs_truncated,
         "timings": json.dumps(ending.timings) if ending.timings else None,
         "usage": json.dumps(ending.usage) if ending.usage else None,
+        "output_blob": ending.output_blob,
+        "output_size": ending.output_size,
     }
 
 
@@ -399,6 +406,8 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
         logs_truncated=row.logs_truncated,
         owner=row.owner,
         traceparent=row.traceparent,
+        output_blob=row.output_blob,
+        output_size=row.output_size,
     )
 
 

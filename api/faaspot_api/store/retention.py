@@ -82,3 +82,15 @@ def purge(transaction: Transaction, deployment_id: str, until: int, most: int) -
             transaction.execute(delete(column.table).where(is_one_of(transaction, column, uuids)))
         transaction.execute(delete(executions).where(C.seq.in_([row.seq for row in old])))
     return len(old)
+
+
+def unneeded_blobs(transaction: Transaction, digests: Iterable[str]) -> frozenset[str]:
+    """Those of `digests` that no record refers to, and no version of a deployment that has not been cleared."""
+    left, of = set(digests), versions.c
+    alive = versions.join(deployments, deployments.c.id == of.deployment_id)
+    for column in (of.code, of.context, of.lock, of.archive):
+        statement = select(column).select_from(alive).where(deployments.c.cleared.is_(None))
+        needed = statement.where(is_one_of(transaction, column, left))
+        left -= set(transaction.execute(needed).scalars())
+    needed = select(C.output_blob).where(is_one_of(transaction, C.output_blob, left))
+    return frozenset(left - set(transaction.execute(needed).scalars()))

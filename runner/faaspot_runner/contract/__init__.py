@@ -22,6 +22,9 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from faaspot_runner.contract.outputs import MAX_RESULT_BYTES as MAX_RESULT_BYTES
+from faaspot_runner.contract.outputs import LargeOutput as LargeOutput
+from faaspot_runner.contract.outputs import is_digest as is_digest
 from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
 from faaspot_runner.contract.timings import Marks as Marks
 from faaspot_runner.contract.timings import Timings as Timings
@@ -100,7 +103,6 @@ def log_key(execution_id: str) -> str:
 # ---------------------------------------------------------------- limits of the wire
 
 MAX_ARGS_BYTES = 8 * 1024 * 1024
-MAX_RESULT_BYTES = 8 * 1024 * 1024
 MAX_LOG_BYTES = 1024 * 1024
 MAX_CODE_BYTES = 4 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 64 * 1024
@@ -292,7 +294,7 @@ class BuildOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
-    """The one end of an attempt. `output` is JSON text (None = JSON null); for failures see `error`."""
+    """The one end of an attempt. `output`: JSON text (None = JSON null), or it is `large`; for failures see `error`."""
 
     execution_id: str
     attempt: int
@@ -302,6 +304,7 @@ class RunEnded:
     status: Status
     reason: Reason | None = None
     output: str | None = None
+    large: LargeOutput | None = None
     error: Error | None = None
     log: str = ""
     logs_truncated: bool = False
@@ -422,6 +425,7 @@ def _ended(data: dict[str, Any]) -> RunEnded:
     return RunEnded(
         **{
             **data,
+            "large": LargeOutput.of(data.get("large")),
             "error": Error(**data["error"]) if data["error"] else None,
             "timings": Timings(**{**data["timings"], "marks": Marks(**data["timings"].get("marks", {}))}),
             "usage": Usage(**data["usage"]),

@@ -9,11 +9,13 @@ from typing import Literal
 from faaspot_runner.agent import wire
 from faaspot_runner.contract import MAX_RESULT_BYTES, Error, Reason
 from faaspot_runner.sandbox.kept import Kept
+from faaspot_runner.sandbox.large import Large
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run ended. `output` is strict JSON text (None unless Success); the rest as in `contract.RunEnded`.
+    """How a run ended. `output` is strict JSON text (None unless Success), or it is `large`, in a file that whoever has
+    this closes; the rest as in `contract.RunEnded`.
 
     `reason` has three words of our own, with status Failure. Two are the platform's failure, worth another attempt:
     "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run, or never
@@ -26,6 +28,7 @@ class Outcome:
     status: Literal["Success", "Failure", "Cancelled"]
     reason: Reason | Literal["refused", "lost", "broken"] | None = None
     output: str | None = None
+    large: Large | None = None
     error: Error | None = None
     log: str = ""
     logs_truncated: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -87,9 +88,28 @@ def test_the_record_has_every_field_of_the_wire(api: Api) -> None:
     assert set(record) == {
         "uuid", "name", "deployment", "version", "kind", "status", "reason", "output", "error", "args", "created",
         "started", "ended", "spot", "attempt", "timings", "usage", "logs_truncated",
-        "traceparent",
+        "traceparent", "output_size",
     }  # fmt: skip
     assert (record["output"], record["args"], record["kind"]) == ({"n": [1, None]}, {"n": [1, None]}, "run")
+
+
+def test_the_output_alone_is_read_once_it_has_ended(api: Api) -> None:
+    run = api.ok("POST", "/v1/deployments/hello/rpc/", {"n": 1})
+    answer = api.call("GET", f"/v1/executions/{run}/output")
+    assert (answer.text, answer.content_type, answer.content_length) == ('{"n": 1}', "application/json", 8)
+    api.deploy("forever", HELLO + "# never ends\n")
+    waiting = api.ok("POST", "/v1/deployments/forever/rpc/")
+    assert api.refused(409, "GET", f"/v1/executions/{waiting}/output")["message"] == "It has not ended."
+    api.refused(404, "GET", f"/v1/executions/{uuid.uuid4()}/output")
+
+
+def test_an_output_that_is_too_long_for_its_record_is_sent_all_the_same(api: Api) -> None:
+    run = api.ok("POST", "/v1/deployments/hello/rpc/")
+    state = api.services.state
+    state.executions[run] = replace(state.executions[run], output=None, output_blob="b" * 64, output_size=100)
+    record = api.ok("GET", f"/v1/executions/{run}")
+    assert (record["output"], record["output_size"]) == (None, 100)
+    assert api.ok("GET", f"/v1/executions/{run}/output") == "x" * 98
 
 
 def test_a_bulk_read_keeps_the_order(api: Api) -> None:

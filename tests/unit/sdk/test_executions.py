@@ -40,6 +40,19 @@ def test_a_wait_looks_at_once_and_then_with_growing_pauses() -> None:
     assert {request.path for request in played.requests} == {"executions/u-1"}
 
 
+def test_a_result_that_is_too_long_for_its_record_is_fetched() -> None:
+    large = record("Success", output=None, output_size=9_000_000)
+    played = Played(_executions.result("u-1"), large, answer(body=["large"]))
+    assert played.value == ["large"]
+    assert [request.path for request in played.requests] == ["executions/u-1", "executions/u-1/output"]
+
+    several = answer(body=[{"uuid": "u-1", "status": "Success", "output": None, "output_size": 9}])
+    assert Played(_executions.results(["u-1"]), several, answer(body="large")).value == ["large"]
+    failed = record("Failure", output="it failed", error={"type": "E", "message": "m", "traceback": None})
+    with pytest.raises(RunError):
+        Played(_executions.result("u-1"), failed)
+
+
 def test_pauses_do_not_grow_for_ever() -> None:
     played = Played(_executions.until_ended("u-1"), *[record("Pending")] * 40, record("Cancelled"))
 
