@@ -50,8 +50,7 @@ def test_a_run_of_another_starts_at_once_while_hundreds_wait(platform: Platform)
     ran(platform, [platform.start_run("other")])
     uuids = platform.call("POST", "deployments/slow/bulk_rpc/", [{"sleep": 3}] * 300).json
     began = time.time()
-    ((started, _, nice),) = ran(platform, [platform.start_run("other")])
+    ((started, _, _),) = ran(platform, [platform.start_run("other")])
     assert started - began < 2, "it did not wait for any of them to end"
-    assert ran(platform, uuids[40:41])[0][2] == nice + 5, "who has few under way goes before who has many"
     assert platform.call("GET", f"executions/{uuids[-1]}").json["status"] == "Pending"
     platform.call("DELETE", "deployments/slow")
