@@ -1,4 +1,4 @@
-"""The door process: takes TLS connections of spots on other hosts and passes their bytes on to the private Redis.
+"""The door process: takes TLS connections of spots on other hosts and passes their bytes on to Redis.
 
 It knows nothing of what goes through it; who may say what is Redis' to judge, by the spot's user. A connection whose
 other end has gone without a word is closed within half a minute, so that no command waits for a dead spot.
@@ -22,6 +22,7 @@ IDLE_SECONDS, PROBE_SECONDS, PROBES = 10, 5, 3
 LOST_MS = 20_000
 """How long what was sent may stay without an answer of the other end's kernel."""
 PIECE = 64 * 1024
+REDIS_PORT = 6379
 
 
 def serve(settings: Settings, descriptor: int) -> int:
@@ -35,7 +36,7 @@ async def _serve(settings: Settings, descriptor: int) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(settings.certfile, settings.keyfile)
-    door = _Door(unquote(urlsplit(settings.redis).path))
+    door = _Door(settings.redis)
     server = await asyncio.start_server(
         door.enter,
         sock=socket.socket(fileno=descriptor),
@@ -52,10 +53,10 @@ async def _serve(settings: Settings, descriptor: int) -> None:
 
 
 class _Door:
-    """Every connection that is open."""
+    """Every connection that is open. `url`: of the Redis behind it, at a unix socket or an address."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, url: str) -> None:
+        self._behind = urlsplit(url)
         self._open: set[asyncio.Task[None]] = set()
 
     async def enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,8 +79,14 @@ class _Door:
         for task in tuple(self._open):
             task.cancel()
 
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._behind.scheme == "unix":
+            return await asyncio.open_unix_connection(unquote(self._behind.path), limit=PIECE)
+        host, port = self._behind.hostname, self._behind.port or REDIS_PORT
+        return await asyncio.open_connection(host, port, limit=PIECE)
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner, inside = await asyncio.open_unix_connection(self._path, limit=PIECE)
+        inner, inside = await self._connected()
         ways = [asyncio.create_task(_copy(reader, inside)), asyncio.create_task(_copy(inner, writer))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

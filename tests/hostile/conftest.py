@@ -148,7 +148,7 @@ class Arena:
     @contextlib.contextmanager
     def deployed_all(self, codes: Mapping[str, str], **settings: Any) -> Iterator[dict[str, str]]:
         """The same for many."""
-        before = len(self.sandboxes())
+        before = self.sandboxes()
         names = {}
         with contextlib.ExitStack() as stack:
             for kind, code in codes.items():
@@ -156,7 +156,7 @@ class Arena:
                 self.platform.deploy(name, textwrap.dedent(code), **{"runtime": self.runtime, **settings})
                 stack.callback(self.platform.undeploy, name)
             yield names
-        eventually(lambda: len(self.sandboxes()) <= before + 1, 5, "processes of the deployment end")
+        eventually(lambda: not self.since(before), 5, "processes of the deployment end")
 
     @contextlib.contextmanager
     def unharmed(self) -> Iterator[list[int]]:
@@ -177,6 +177,10 @@ class Arena:
         spots = self.platform.processes("faaspot_runner", "spot")
         workers = set(self.platform.processes("faaspot_runner"))
         return {pid for spot in spots for pid in descendants(spot)} - workers
+
+    def since(self, before: set[int]) -> set[int]:
+        """Processes of sandboxes that did not stand `before`. What an older sandbox has forked meanwhile is its own."""
+        return self.sandboxes() - before - {pid for old in before for pid in descendants(old)}
 
 
 def started(pid: int) -> str | None:

@@ -6,6 +6,8 @@ Kept by Redis itself, in its file of users if it has one: the private server alw
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis
 
@@ -65,6 +67,10 @@ def rules(ip: str) -> list[str]:
     ]
 
 
+class UsersRefusedError(Exception):
+    """The server makes no users, or none as we need them; the text says what to do."""
+
+
 class SpotUsers:
     """The users of the settings' Redis. Every method raises Unavailable."""
 
@@ -77,9 +83,9 @@ class SpotUsers:
         return cls(clients.connect(settings))
 
     def admit(self, ip: str) -> str:
-        """Make the user of the spot at `ip`, or make it anew; its password."""
+        """Make the user of the spot at `ip`, or make it anew; its password. Raises UsersRefusedError, too."""
         password = secrets.token_hex(32)
-        with translated():
+        with translated(), _told():
             self._acl("SETUSER", spot_user(ip), "reset", "on", f">{password}", *rules(ip))
             self._save()
         return password
@@ -113,3 +119,21 @@ class SpotUsers:
 
     def _acl(self, *words: str) -> None:
         self._redis.execute_command("ACL", *words)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the server's refusal to make a user into UsersRefusedError. What may pass stays what it is."""
+    try:
+        yield
+    except redis.ResponseError as error:
+        if isinstance(error, redis.exceptions.NoPermissionError):
+            raise UsersRefusedError(
+                "Redis does not let the platform make users, and each spot needs one: allow its own user ACL SETUSER, "
+                f"DELUSER and SAVE (+acl). Redis says: {error}"
+            ) from error
+        if str(error).startswith(("unknown command", "Error in ACL SETUSER")):
+            raise UsersRefusedError(
+                f"Redis cannot make users as spots need them: it must be Valkey or Redis 7. Redis says: {error}"
+            ) from error
+        raise

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from faaspot_api.domain.model import Principal, Token
-from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unavailable
+from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, TooLarge, Unavailable
 from faaspot_api.queue.base import Queue
+from faaspot_api.services.policy import Policy
 from faaspot_api.services.spots import SpotService
 from faaspot_api.services.tokens import hashed, new_text
 from faaspot_api.services.wakeups import Bell
-from faaspot_api.store import spots, tokens
+from faaspot_api.store import archives, deployments, spots, tokens
 from faaspot_api.store.blobs import Blobs, BrokenBlobError
 from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import from_micros, now
@@ -43,12 +44,13 @@ class Admission:
 class JoinService:
     """What spots on other hosts ask for."""
 
-    def __init__(self, store: Store, blobs: Blobs, queue: Queue, asking: SpotService) -> None:
+    def __init__(self, store: Store, blobs: Blobs, queue: Queue, asking: SpotService, policy: Policy) -> None:
         self._store = store
         self._blobs = blobs
         self._queue = queue
         self._bell = Bell(queue)
         self._asking = asking
+        self._policy = policy
 
     def join(self, who: Principal, ip: str, key: str) -> Admission:
         """Let the spot at `ip` in, or in again with new credentials; the old ones end.
@@ -82,13 +84,37 @@ class JoinService:
         except BrokenBlobError:
             raise NotFound(f"There is no blob {digest}.") from None
 
-    def keep_blob(self, who: Principal, digest: str, pieces: Iterable[bytes]) -> None:
-        """Keep what a spot has packed. Raises Invalid if it is not what its digest says."""
+    def keep_blob(self, who: Principal, digest: str, size: int, pieces: Iterable[bytes]) -> None:
+        """Keep what a spot has packed, `size` bytes.
+
+        Raises Invalid if it is not what its digest says, TooLarge if the spot has brought as much as it may.
+        """
         _require_spot(who)
+        self._make_room(who.name, digest, size)
         try:
             self._blobs.put_all(digest, pieces)
         except BrokenBlobError as error:
             raise Invalid.fields(FieldError(field="body", message=str(error))) from None
+        finally:
+            self._take_back(digest)
+
+    def _make_room(self, spot: str, digest: str, size: int) -> None:
+        """Count it before its first byte, so that what comes at the same time counts, too. Raises TooLarge."""
+        most = self._policy.max_archives
+        with self._store.write() as transaction:
+            deployments.alone_with_blobs(transaction)
+            if archives.has(transaction, digest):
+                return archives.touch(transaction, digest, now())
+            if archives.total(transaction, spot) + size > most:
+                raise TooLarge(_full(spot, most), code="spot_storage_full")
+            return archives.add(transaction, digest, spot, size, now())
+
+    def _take_back(self, digest: str) -> None:
+        """Count it no more if it did not come."""
+        with self._store.write() as transaction:
+            deployments.alone_with_blobs(transaction)
+            if not self._blobs.has(digest):
+                archives.forget(transaction, (digest,))
 
     def _check_address(self, who: Principal, ip: str) -> None:
         """A spot that stands may only be replaced by itself: two at one address would take each other's work."""
@@ -116,6 +142,13 @@ class JoinService:
 def _may_join(who: Principal, ip: str) -> None:
     if who.role not in ("admin", "join") and not (who.role == "spot" and who.name == spot_user(ip)):
         raise Forbidden(f"Only a token of role admin or join lets a spot in; this one is of role {who.role}.")
+
+
+def _full(spot: str, most: int) -> str:
+    return (
+        f"The platform keeps at most {most // (1024 * 1024)} MB of packed environments and large outputs for {spot}, "
+        "and this would be more: it is not kept. Set FAASPOT_MAX_ARCHIVES higher, or delete what is not needed."
+    )
 
 
 def _require_spot(who: Principal) -> None:

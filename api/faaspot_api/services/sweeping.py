@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import cycle
 
-from faaspot_api.store import deployments, retention
+from faaspot_api.store import archives, deployments, retention
 from faaspot_api.store.blobs import PARTS, Blobs
 from faaspot_api.store.engine import Store
 
@@ -40,4 +40,5 @@ class Sweeping:
             unneeded = retention.unneeded_blobs(transaction, old)
             for digest in unneeded:
                 self._blobs.delete(digest)
+            archives.forget(transaction, unneeded)
         return len(unneeded)

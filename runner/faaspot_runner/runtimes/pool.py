@@ -70,7 +70,7 @@ class SandboxPool:
         gone: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`gone` is told the id of each sandbox that is dead or about to be."""
+        """`gone` is told the id of each sandbox that takes no more runs, and again when it is dead or about to be."""
         self._open = opener
         self._gone = gone
         self._most = most
@@ -218,6 +218,7 @@ class SandboxPool:
         if (sandbox := entry.sandbox) is not None:
             self._leaving[sandbox.id] = entry
             sandbox.retire()
+            self._gone(sandbox.id)  # its zygote waits for the processes that the workers keep for next runs
 
     def _bury(self, entry: _Entry) -> None:
         """Forget a sandbox and free what it holds; whatever still lives in it is killed."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import redis
@@ -15,7 +15,7 @@ from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Log, Sandbox
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, Release, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import Wish
-from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError
+from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError, SpotRefused
 from faaspot_runner.runtimes.pool import SandboxPool
 from faaspot_runner.runtimes.spot_socket import welcome
 from faaspot_runner.sandbox.spec import Interpreter, Material
@@ -31,6 +31,11 @@ from faaspot_runner.spot.wishes import RUN_QUEUES, Scale, Wishes
 log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 2.0
+CANCEL_SECONDS = 0.5
+REFUSED = (
+    "Redis does not let it in any more: it was removed from the platform, or Redis came back without its file of users "
+    "(aclfile). Start fas spots join again, with --token if it was removed."
+)
 BLOB_SECONDS = 7 * 86_400.0
 """A spot on another host lets go of a blob that it did not need for this long."""
 
@@ -71,7 +76,10 @@ class Broker:
         self._stop, self._hasten = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT; a second one hastens. Raises RunnerError if a runtime does not come up."""
+        """Until SIGTERM or SIGINT; a second one hastens.
+
+        Raises RunnerError if a runtime does not come up, SpotRefused when this is no spot of the platform any more.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
         try:
@@ -84,18 +92,18 @@ class Broker:
             await self._until_stopped(chores)
             self._heartbeat.beat()
             await self._crew.stop(self._settings.grace, self._hasten)
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            await ended(chores)
             if self._wishes.leaving:
                 await self._heartbeat.leave()
+            elif self._heartbeat.refused:
+                raise SpotRefused(REFUSED)
         finally:
             await self._pool.close()
             await self._runtimes.close()
             await self._client.aclose()
 
     async def _until_stopped(self, chores: list[asyncio.Task[None]]) -> None:
-        """Return at a stop; a chore that ends is a defect, and ends the spot with it."""
+        """Return at a stop, or when the heartbeat ends; another chore that ends is a defect, and ends the spot."""
         stop = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait([stop, *chores], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stop}:
@@ -279,6 +287,15 @@ class Broker:
     async def _keep_only(self, needed: frozenset[str]) -> None:
         await asyncio.to_thread(self._blobs.sweep, BLOB_SECONDS)
         self._doomed |= await asyncio.to_thread(self._ground.environments.unneeded, needed)
+
+
+async def ended(chores: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel them until they have ended: the client of Redis can lose a cancel that comes within a command."""
+    left = set(chores)
+    while left:
+        for chore in left:
+            chore.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_SECONDS)
 
 
 def _sandbox_error(error: SandboxError | DeploymentError) -> SandboxError:

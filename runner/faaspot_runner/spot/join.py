@@ -13,6 +13,7 @@ import ipaddress
 import json
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ def joined(directory: Path, url: str, token: str, ip: str | None, authority: str
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise CannotJoinError(f"{url} is not an address: say https://HOST:PORT")
+    _check_authority(authority)
     known = _known(directory, url, ip)
     kept = directory / "keys" / "spot-token"
     token = token or (kept.read_text().strip() if known and kept.exists() else "")
@@ -95,6 +97,15 @@ def joined(directory: Path, url: str, token: str, ip: str | None, authority: str
             sys.stderr.write(f"faaspot: {error}; going on as before\n")
             return known
         raise CannotJoinError(str(error)) from error
+
+
+def _check_authority(path: str) -> None:
+    """Raises CannotJoinError if the file, where one is said, holds no certificate."""
+    try:
+        if path:
+            ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise CannotJoinError(f"--certificate {path} cannot be used: {error.strerror or error}") from error
 
 
 def _admitted(directory: Path, url: str, token: str, ip: str, authority: str) -> Membership:

@@ -15,7 +15,7 @@ from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
 from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.environments.interpreters import discover
-from faaspot_runner.errors import DeploymentError, FeatureMissing, SandboxError
+from faaspot_runner.errors import DeploymentError, FeatureMissing, SandboxError, SpotRefused
 from faaspot_runner.lifeline import die_with, many_descriptors
 from faaspot_runner.sandbox import container, features
 from faaspot_runner.sandbox.cgroup_tree import CgroupsUnavailable
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         asyncio.run(_run(settings))
     except FeatureMissing as error:
         return _said(MISSING, str(error))
-    except (SandboxError, DeploymentError, OSError) as error:
+    except (SandboxError, DeploymentError, SpotRefused, OSError) as error:
         return _said(FAILED, f"spot {settings.ip} cannot run: {error}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import redis
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 REDIS_SECONDS = 5.0
 AWAY_SECONDS = 0.5
+REFUSED_SECONDS = 20.0
+"""So long Redis may refuse the user of a spot on another host before that gives up."""
 
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
@@ -55,18 +58,27 @@ class Heartbeat:
         self._made = settings.home / "spot.json"
         self._info = info
         self._now = asyncio.Event()
+        self._refused_since: float | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether Redis has not let this spot in for a while, which it will not do again: its user is gone."""
+        since = self._refused_since
+        return self._remote and since is not None and time.monotonic() - since >= REFUSED_SECONDS
 
     def beat(self) -> None:
         """Tell at once."""
         self._now.set()
 
     async def run(self) -> None:
-        """For ever; lives through an absent Redis."""
-        while True:
+        """Until this spot is `refused`; lives through an absent Redis."""
+        while not self.refused:
             self._now.clear()
             try:
                 await self.tell()
+                self._refused_since = None
             except redis.RedisError as error:
+                self._note(error)
                 log.warning("the heartbeat did not reach Redis: %s", error)
             try:
                 async with asyncio.timeout(SPOT_HEARTBEAT_SECONDS):
@@ -90,6 +102,12 @@ class Heartbeat:
             await self._redis.delete(spot_key(self._ip))
         except redis.RedisError as error:
             log.warning("this spot is known until it has been silent for a while: %s", error)
+
+    def _note(self, error: redis.RedisError) -> None:
+        """Remember since when it is the user that is refused. An absent server says nothing of that."""
+        # The client wraps what breaks a connection.
+        if isinstance(error, redis.AuthenticationError) or isinstance(error.__cause__, redis.AuthenticationError):
+            self._refused_since = self._refused_since or time.monotonic()
 
     def _created(self, now: float) -> float:
         """When this spot was first seen; kept over restarts."""

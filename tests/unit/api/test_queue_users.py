@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from faaspot_api.queue import embedded
-from faaspot_api.queue.users import SpotUsers
+from faaspot_api.queue.users import SpotUsers, UsersRefusedError
 from faaspot_runner.contract import CONTROL, ENVIRONMENTS, REPORTS, RUNTIMES, SPOTS, SUPERVISOR, cancel_key, lease_key
 from faaspot_runner.contract.lanes import CAPACITY, END_TURNS, GIVING, OVER, OWNERS, WAITING, lane_key, lanes_key
 from faaspot_runner.contract.spots import JOINED, WISHES, spot_key, spot_user
@@ -113,3 +113,10 @@ def test_the_users_are_kept_over_a_restart_and_a_dismissed_one_is_not() -> None:
         for user, password in ((spot_user(OTHER), gone), ("default", "another"), ("default", "")):
             with connected(server, user, password) as client, pytest.raises(redis.AuthenticationError):
                 client.ping()
+
+
+def test_a_server_that_makes_no_users_for_us_says_so() -> None:
+    with running_redis() as server, server.client() as own:
+        own.execute_command("ACL", "SETUSER", "small", "reset", "on", ">x", "~*", "&*", "+@all", "-acl")
+        with connected(server, "small", "x") as client, pytest.raises(UsersRefusedError, match=r"\+acl"):
+            SpotUsers(client).admit(IP)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from faaspot_api.domain.model import Principal
-from faaspot_api.errors import ApiError, Conflict, Forbidden, Invalid, NotFound, Unauthorized, Unavailable
+from faaspot_api.errors import ApiError, Conflict, Forbidden, Invalid, NotFound, TooLarge, Unauthorized, Unavailable
 from faaspot_api.services import joining
 from faaspot_api.services.joining import Admission
-from faaspot_runner.contract import SUPERVISOR, Error, RunEnded, SpotRequest
+from faaspot_runner.contract import ENVIRONMENTS_SECONDS, SUPERVISOR, BuildOutcome, Error, RunEnded, SpotRequest
 from faaspot_runner.contract.spots import Wish
 from tests.control_plane import ADMIN, ANN, Plane, a_spot, control_plane
 
@@ -60,7 +60,7 @@ def test_a_spot_is_given_sealed_credentials_and_a_token_for_blobs(plane: Plane) 
     assert (spot.name, spot.role) == ("spot-10.0.0.2", "spot")
     content = b"packed"
     digest = sha256(content).hexdigest()
-    plane.services.joining.keep_blob(spot, digest, [content[:3], content[3:]])
+    plane.services.joining.keep_blob(spot, digest, 6, [content[:3], content[3:]])
     size, pieces = plane.services.joining.blob(spot, digest)
     assert (size, b"".join(pieces)) == (6, content)
 
@@ -86,9 +86,47 @@ def test_bytes_that_are_not_those_of_their_digest_are_not_kept(plane: Plane) -> 
     spot = plane.services.tokens.authenticate(joined(plane).token)
     digest = "0" * 64
     with pytest.raises(Invalid):
-        plane.services.joining.keep_blob(spot, digest, [b"other"])
+        plane.services.joining.keep_blob(spot, digest, 5, [b"other"])
     with pytest.raises(NotFound):
         plane.services.joining.blob(spot, digest)
+
+
+def brought(plane: Plane, who: Principal, content: bytes) -> str:
+    """A packed environment that this spot brings; its digest."""
+    digest = sha256(content).hexdigest()
+    plane.services.joining.keep_blob(who, digest, len(content), [content])
+    return digest
+
+
+def test_a_spot_brings_so_much_and_no_more(tmp_path: Path) -> None:
+    with control_plane(tmp_path, max_archives=10) as plane:
+        first, second = (plane.services.tokens.authenticate(joined(plane, ip=ip).token) for ip in (IP, "10.0.0.3"))
+        brought(plane, first, b"123456")
+        brought(plane, first, b"123456")  # the same again is no more
+        with pytest.raises(TooLarge, match="FAASPOT_MAX_ARCHIVES") as raised:
+            brought(plane, first, b"54321")
+        assert raised.value.code == "spot_storage_full"
+        with pytest.raises(Invalid):
+            plane.services.joining.keep_blob(first, "0" * 64, 4, [b"fake"])
+        brought(plane, first, b"4321")  # what did not come is not counted
+        brought(plane, second, b"54321")  # nor what another brought
+        assert len(plane.blob_files()) == 3
+
+
+def test_what_no_version_took_goes_and_is_not_counted_any_more(tmp_path: Path) -> None:
+    with control_plane(tmp_path, max_archives=6, archive_seconds=0.0) as plane:
+        spot = plane.services.tokens.authenticate(joined(plane).token)
+        taken = brought(plane, spot, b"abc")
+        plane.create(requirements="requests")
+        plane.build(build=BuildOutcome(lock="l", environment="e", archive=taken))
+        stray = brought(plane, spot, b"def")
+        plane.passes(0.0, 2 * ENVIRONMENTS_SECONDS)
+        assert taken in plane.blob_files()
+        assert stray not in plane.blob_files()
+        brought(plane, spot, b"ghi")
+        plane.services.deployments.delete(ADMIN, "hello")
+        assert taken not in plane.blob_files()
+        brought(plane, spot, b"jkl")
 
 
 @pytest.mark.parametrize(("ip", "key"), [("nowhere", KEY), (IP, "x"), (IP, base64.b64encode(b"short").decode())])

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
+from faaspot_api.domain.model import Principal
 from faaspot_api.services.sweeping import ROUND_SECONDS, YOUNG_SECONDS, Sweeping
+from faaspot_api.store import archives
 from faaspot_api.store.blobs import PARTS
 from faaspot_api.store.tables import executions
 from faaspot_runner.contract import LargeOutput
@@ -86,3 +88,22 @@ def test_an_output_is_read_from_its_record_or_its_blob(plane: Plane) -> None:
     found = plane.services.executions.output(ADMIN, uuid)
     assert (found.size, b"".join(found.pieces)) == (7, b'"large"')
     assert hashlib.sha256(b'"large"').hexdigest() == record.output_blob
+
+
+def test_what_a_spot_brought_is_kept_for_its_record_and_counted_no_more_when_it_went(plane: Plane) -> None:
+    content = b'"brought"'
+    digest = hashlib.sha256(content).hexdigest()
+    spot = Principal(name="spot-10-0-0-2", role="spot")
+    plane.services.joining.keep_blob(spot, digest, len(content), [content])
+    uuid, _ = a_large(plane, content)
+    with plane.store.write() as transaction:
+        archives.touch(transaction, digest, 1)
+    plane.passes(0.0, 1e6)
+    assert plane.blobs.has(digest), "a record has it"
+
+    age(plane, digest)
+    with plane.store.write() as transaction:
+        transaction.execute(delete(executions).where(executions.c.uuid == uuid))
+    assert sweep(plane) == 1
+    with plane.store.read() as transaction:
+        assert archives.total(transaction, spot.name) == 0
