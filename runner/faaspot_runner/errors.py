@@ -5,7 +5,6 @@
     RunnerError
      +-- DeploymentDefinitionError   a runtime's definition cannot be: unknown type, circular wraps, other config
      +-- DeploymentError             a runtime did not come up, is in use, or is gone
-     +-- SpotRefused                 this host is no spot of the platform any more
      +-- SandboxError                a sandbox could not be started; carries the reason of the wire and the error
           +-- NotOffered             this spot does not offer what the run needs; another one may
           +-- FeatureMissing         the kernel or machine lacks something; names it and says what to do
@@ -40,10 +39,6 @@ class DeploymentError(RunnerError):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
-
-
-class SpotRefused(RunnerError):
-    """This host is no spot of the platform any more; the text says what to do."""
 
 
 class SandboxError(RunnerError):

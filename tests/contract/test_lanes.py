@@ -32,6 +32,7 @@ from faaspot_runner.contract import (
     load_spot,
 )
 from faaspot_runner.contract.lanes import CAPACITY, SHARE, WAITING
+from faaspot_runner.contract.scripts import SCRIPTS
 from faaspot_runner.contract.spots import own_line, spot_user
 from faaspot_runner.lease import Lease, Leases, Place, RedisClock, job_key
 from faaspot_runner.report import Reporter
@@ -83,9 +84,9 @@ class Worker:
     ) -> None:
         self.redis = client
         self.place = Place(queue=queue, worker=f"{spot}.{queue}", spot=spot, remote=remote)
-        mine = SpotUsers(client).admit(spot) if remote else None
-        own = client if mine is None else as_user(client, spot_user(spot), mine)
-        self.own = own
+        own = as_user(client, spot_user(spot), SpotUsers(client).admit(spot)) if remote else client
+        for script in SCRIPTS if remote else ():
+            client.script_load(script)
         self.leases = Leases(own, self.place, spot, RedisClock())
         self.reporter = Reporter(own, self.place, lambda _: True)
         self.threads = threads

@@ -14,7 +14,8 @@ from rq.job import Job
 from faaspot_api.queue.clients import as_text
 from faaspot_api.queue.turns import STRAND
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES
-from faaspot_runner.contract.lanes import END_TURNS, GIVING, OWNERS, lane_key, lanes_key
+from faaspot_runner.contract.lanes import GIVING, OWNERS, lane_key, lanes_key
+from faaspot_runner.contract.scripts import END_TURNS
 from faaspot_runner.contract.spots import own_line, owner_of
 
 SHED = 100
@@ -58,7 +59,20 @@ class Lines:
         what waited for them; the ids.
         """
         gone = self._owners() - set(online)
-        return [as_text(each) for ip in sorted(gone) for each in cast(list[bytes], self._redis.eval(STRAND, 0, ip))]
+        found = [as_text(each) for ip in sorted(gone) for each in cast(list[bytes], self._redis.eval(STRAND, 0, ip))]
+        self._forget({*online, *self._owners()})
+        return found
+
+    def _forget(self, owners: Collection[str]) -> None:
+        """Have RQ know no line of anybody else, and empty it: only its own spot can have put anything there."""
+        for key in cast(set[bytes], self._redis.smembers(RqQueue.redis_queues_keys)):
+            name = as_text(key).removeprefix(RqQueue.redis_queue_namespace_prefix)
+            queue, ip = owner_of(name)
+            if queue in QUEUES and ip is not None and ip not in owners:
+                with self._redis.pipeline() as pipe:
+                    pipe.srem(RqQueue.redis_queues_keys, key)
+                    pipe.unlink(_line_key(name), f"{_line_key(name)}:intermediate")
+                    pipe.execute()
 
     def _owners(self) -> set[str]:
         return {as_text(ip) for ip in cast(set[bytes], self._redis.smembers(OWNERS))}

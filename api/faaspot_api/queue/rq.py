@@ -33,6 +33,7 @@ from faaspot_api.queue.lines import Lines
 from faaspot_api.queue.memory import CROWDED, ROOM, Memory
 from faaspot_api.queue.placement import Placement
 from faaspot_api.queue.turns import SETTLE, TEND, capacities
+from faaspot_api.queue.users import SpotUsers
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -63,6 +64,7 @@ from faaspot_runner.contract import (
 )
 from faaspot_runner.contract.lanes import OVER
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.scripts import SCRIPTS
 from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key
 
 HEALTH_KEY = "faaspot:health"
@@ -228,7 +230,7 @@ class RedisQueue:
             return {**self._lines.lengths(), "reports": self._redis.xlen(REPORTS)}
 
     def spots(self) -> tuple[SpotSeen, ...]:
-        """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
+        """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too: nobody was seen in the future."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hvals(SPOTS)
             pipe.smembers(JOINED)
@@ -244,17 +246,24 @@ class RedisQueue:
             for ip, text in zip(joined, remote, strict=True)
             if text is not None and (info := _spot(text)) and info.ip == as_text(ip)
         ]
-        seen = (SpotSeen(info=info, age=max(0.0, now - info.last_seen)) for info in infos)
+        seen = (SpotSeen(info=info, age=abs(now - info.last_seen)) for info in infos)
         return tuple(sorted(seen, key=lambda spot: spot.info.ip))
 
     def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:
         """See `Queue.wish`."""
+        with translated():
+            crowded = self._memory.look() >= CROWDED
+        for ip in (ip for ip, wish in wishes.items() if wish.leaving and crowded):
+            # One that was removed may be who fills the server, which lets the supervisor write nothing any more.
+            SpotUsers(self._redis).dismiss(ip)
         with translated(), self._redis.pipeline() as pipe:
             pipe.delete(WISHES, JOINED)
             if wishes:
                 pipe.hset(WISHES, mapping={ip: wish.text() for ip, wish in wishes.items()})
             if joined:
                 pipe.sadd(JOINED, *joined)
+                for script in SCRIPTS:  # which they may not give to the server themselves
+                    pipe.script_load(script)
             pipe.execute()
 
     def strand(self) -> frozenset[str]:

@@ -25,6 +25,7 @@ from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import from_micros, now
 from faaspot_api.store.spots import SpotRow
 from faaspot_api.store.tokens import HashedToken
+from faaspot_runner.contract import SPOT_OFFLINE_SECONDS
 from faaspot_runner.contract.spots import spot_user
 
 ADMIT_SECONDS = 15.0
@@ -62,10 +63,13 @@ class JoinService:
         _may_join(who, ip)
         _check_key(key)
         self._check_address(who, ip)
-        execution = self._asking.admit(who, ip, key)
+        execution = self._asking.admit(who, ip, key, ADMIT_SECONDS)
         ended = self._queue.wait_reply(execution, ADMIT_SECONDS)
         if ended is None:
-            text = "No supervisor lets the spot in: only a platform that `fas up` started takes spots of other hosts."
+            text = (
+                "The supervisor did not let the spot in in time. It is busy with another spot: join again in a minute;"
+                " or there is none: only a platform that `fas up` started takes spots of other hosts."
+            )
             raise Unavailable(text, execution_id=execution, retry_after=5)
         if ended.status != "Success" or ended.output is None:
             raise Conflict(ended.error.message if ended.error else "It was refused.", execution_id=execution)
@@ -117,11 +121,13 @@ class JoinService:
                 archives.forget(transaction, (digest,))
 
     def _check_address(self, who: Principal, ip: str) -> None:
-        """A spot that stands may only be replaced by itself: two at one address would take each other's work."""
+        """A spot that lives, be it that it drains, may only be replaced by itself: two at one address would take each
+        other's work.
+        """
         standing = next((seen for seen in self._queue.spots() if seen.info.ip == ip), None)
         if standing is None or who.role == "spot":
             return
-        if not standing.info.remote or standing.is_online:
+        if not standing.info.remote or standing.age <= SPOT_OFFLINE_SECONDS:
             raise Conflict(
                 f"There is a spot at {ip} already. Join with another address (--ip), or remove it first.", code="exists"
             )
@@ -159,9 +165,14 @@ def _require_spot(who: Principal) -> None:
 def _address(text: str) -> str:
     """As everybody writes it: the name of a spot must not have two spellings. Raises Invalid."""
     try:
-        return str(ip_address(text))
+        found = ip_address(text)
+        if (
+            getattr(found, "scope_id", None) is None
+        ):  # after a % anything may stand, and the name is part of Redis' keys
+            return str(found)
     except ValueError:
-        raise Invalid.fields(FieldError(field="ip", message="must be an IP address")) from None
+        pass
+    raise Invalid.fields(FieldError(field="ip", message="must be an IP address"))
 
 
 def _check_key(key: str) -> None:

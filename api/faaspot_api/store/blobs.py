@@ -90,11 +90,12 @@ class Blobs:
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
-        return self._path(digest).exists()
+        return is_digest(digest) and self._path(digest).exists()
 
     def delete(self, digest: str) -> None:
         """Forget a blob; no error if it is not there."""
-        self._path(digest).unlink(missing_ok=True)
+        if self.has(digest):
+            self._path(digest).unlink(missing_ok=True)
 
     def old(self, part: int, seconds: float) -> list[str]:
         """Those of one of `PARTS` parts that nobody has put for so many seconds. What was never finished is removed."""
@@ -115,6 +116,9 @@ class Blobs:
         return usage.free, usage.total
 
     def _path(self, digest: str) -> Path:
+        """Where it is. Raises BrokenBlobError for what is no digest: as a path it could be any file."""
+        if not is_digest(digest):
+            raise BrokenBlobError(f"{digest[:80]!r} is not a blob's digest")
         return self._root / digest[:2] / digest
 
     def _write(self, path: Path, content: bytes) -> None:

@@ -22,10 +22,15 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from faaspot_runner.contract.exact import exact, json_object, moment, of_a_build, of_a_run
 from faaspot_runner.contract.outputs import MAX_RESULT_BYTES as MAX_RESULT_BYTES
 from faaspot_runner.contract.outputs import LargeOutput as LargeOutput
 from faaspot_runner.contract.outputs import is_digest as is_digest
 from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
+from faaspot_runner.contract.sandboxes import Limits as Limits
+from faaspot_runner.contract.sandboxes import Network as Network
+from faaspot_runner.contract.sandboxes import SandboxSpec as SandboxSpec
+from faaspot_runner.contract.sandboxes import sandbox_spec as sandbox_spec
 from faaspot_runner.contract.timings import Marks as Marks
 from faaspot_runner.contract.timings import Timings as Timings
 from faaspot_runner.contract.timings import Usage as Usage
@@ -108,6 +113,7 @@ MAX_CODE_BYTES = 4 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 64 * 1024
 MAX_CONTEXT_BYTES = 256 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+MAX_SPOT_BYTES = 1024 * 1024
 LOG_CUT_MARK = "\n[faaspot: log cut here, {dropped} more bytes were dropped]\n"
 
 # ---------------------------------------------------------------- words
@@ -119,52 +125,7 @@ Reason = Literal[
     "error", "unserialisable", "timeout", "oom", "signal", "limit", "build_failed", "worker_lost", "no_spot",
     "interrupted", "cancelled",
 ]  # fmt: skip
-Network = Literal["none", "internet"]
-
 # ---------------------------------------------------------------- requests
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a run may take. Units: seconds, megabytes (2**20), processes+threads.
-
-    `egress`: with `network` internet the only places it may connect to (`contract.egress`), None: every public one.
-    """
-
-    timeout: float = 60.0
-    memory: int = 256
-    pids: int = 64
-    tmp: int = 64
-    network: Network = "none"
-    egress: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxSpec:
-    """All that a runtime needs to stand up one deployment version; equal specs share one sandbox.
-
-    `code` and `context` are blob digests (sha256 hex); the context blob is sealed for spots, see `seal.py`.
-    `lock` is the blob digest of the lock text, None when the version has no requirements.
-    `environment` is the name under `environments/`, None with `lock`.
-    `context_for` is the version id that the context was sealed for: the version that brought it. A later version that
-    keeps its context keeps the sealed blob too, because the API cannot open it to seal it anew. None: `version_id`.
-    `reuse`: a process whose run has ended well serves the next one, with all that the run has left in it.
-    `archive`: blob digest of the packed environment, for spots that have it not; None: they install it from `lock`.
-    """
-
-    version_id: str
-    deployment: str
-    version: int
-    runtime: str
-    python: str
-    code: str
-    context: str | None = None
-    context_for: str | None = None
-    lock: str | None = None
-    environment: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    reuse: bool = False
-    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +135,8 @@ class RunRequest:
     `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
     `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
     `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`. `elsewhere`: a spot can run it,
-    so one that cannot leaves it to another attempt instead of ending it as `no_spot`. `concurrency`: how many runs of
-    its deployment may be under way at once, 0 without a limit (`contract.lanes`).
+    so one that cannot leaves it to another attempt instead of ending it as `no_spot`. `avoid`: lost the last attempt.
+    `concurrency`: how many runs of its deployment may be under way at once, 0 without a limit (`contract.lanes`).
     """
 
     execution_id: str
@@ -190,6 +151,7 @@ class RunRequest:
     expires: float | None = None
     traceparent: str | None = None
     elsewhere: bool = False
+    avoid: str | None = None
     concurrency: int = 0
     kind: Literal["run"] = "run"
 
@@ -216,6 +178,7 @@ class BuildRequest:
     accepted: float = 0.0
     timeout: float = 900.0
     archive: bool = False
+    avoid: str | None = None
     kind: Literal["build"] = "build"
 
 
@@ -224,6 +187,7 @@ class SpotRequest:
     """Add or remove a local spot, or let one of another host in and out (`admit`, `dismiss`). `ip` None: any.
 
     `key`: to which the credentials of an admitted spot are sealed, X25519 in base64 (`contract.spots.Credentials`).
+    `expires`: epoch seconds after which nobody waits for it any more, None = it is to be done at any time.
     """
 
     execution_id: str
@@ -232,6 +196,7 @@ class SpotRequest:
     action: Literal["add", "remove", "replace", "refresh", "admit", "dismiss"]
     ip: str | None = None
     key: str | None = None
+    expires: float | None = None
     kind: Literal["spot"] = "spot"
 
 
@@ -386,38 +351,37 @@ _FIELDS: dict[type, tuple[str, ...]] = {}
 def load(text: str | bytes) -> Message:
     """The message that `dump` wrote.
 
-    Raises ValueError for anything else: not JSON, unknown kind, missing or unknown field.
+    Raises ValueError for anything else: not JSON, unknown kind, missing or unknown field, a value of another type.
     """
-    data = json.loads(text)
-    if not isinstance(data, dict):
-        raise ValueError("a message is a JSON object")
-    make = _MAKERS.get(data.get("kind", ""))
+    data = json_object(text)
+    make = _MAKERS.get(str(data.get("kind")))
     if make is None:
-        raise ValueError(f"unknown message kind: {data.get('kind')!r}")
+        raise ValueError(f"unknown message kind: {str(data.get('kind'))[:50]!r}")
     try:
-        message: Message = make(data)
-    except (TypeError, KeyError) as error:
+        message: Message = exact(make(data))
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"malformed {data['kind']} message: {error}") from error
+    if isinstance(message, RunStarted | RunEnded):
+        of_a_run(message.execution_id, message.spot, message.at)
+    if isinstance(message, RunEnded) and message.build is not None:
+        of_a_build(message.build.environment, message.build.archive)
     return message
 
 
 def load_spot(text: str | bytes) -> SpotInfo:
     """The `SpotInfo` that a spot wrote. Raises ValueError if it is not one."""
-    data = json.loads(text)
+    if len(text) > MAX_SPOT_BYTES:
+        raise ValueError("a spot says too much of itself")
+    data = json_object(text)
     try:
         for name in ("runtimes", "networks", "problems", "warm"):
             data[name] = tuple(data.get(name, ()))
         states = {name: RuntimeState(**state) for name, state in data.get("states", {}).items()}
-        return SpotInfo(**{**data, "states": states})
+        info = exact(SpotInfo(**{**data, "states": states}))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"malformed spot info: {error}") from error
-
-
-def sandbox_spec(data: dict[str, Any]) -> SandboxSpec:
-    """The spec from its JSON object. Raises TypeError for unknown or missing fields."""
-    limits = data["limits"]
-    listed = limits.get("egress")
-    return SandboxSpec(**{**data, "limits": Limits(**{**limits, "egress": None if listed is None else tuple(listed)})})
+    moment(info.created, info.last_seen)
+    return info
 
 
 def _ended(data: dict[str, Any]) -> RunEnded:

@@ -128,8 +128,3 @@ TELLING = f"""
 local function end_turn(queue, id) redis.call('RPUSH', '{OVER}', queue .. ' ' .. id) end
 """
 """The same for who may only say which have ended."""
-
-END_TURNS = """
-for at = 2, #ARGV do end_turn(ARGV[1], ARGV[at]) end
-"""
-"""End the turns of these, after one of the two above. ARGV: queue, job ids."""

@@ -15,7 +15,7 @@ from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Log, Sandbox
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, Release, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import Wish
-from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError, SpotRefused
+from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError
 from faaspot_runner.runtimes.pool import SandboxPool
 from faaspot_runner.runtimes.spot_socket import welcome
 from faaspot_runner.sandbox.spec import Interpreter, Material
@@ -32,10 +32,6 @@ log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 2.0
 CANCEL_SECONDS = 0.5
-REFUSED = (
-    "Redis does not let it in any more: it was removed from the platform, or Redis came back without its file of users "
-    "(aclfile). Start fas spots join again, with --token if it was removed."
-)
 BLOB_SECONDS = 7 * 86_400.0
 """A spot on another host lets go of a blob that it did not need for this long."""
 
@@ -54,7 +50,7 @@ class Broker:
             changed=lambda: self._heartbeat.beat(),
         )
         client = self._client = pulse.connect(settings)
-        self._heartbeat = Heartbeat(client, settings, self._info)
+        self._heartbeat = Heartbeat(client, settings, self._info, self._leave_shut_out)
         self._wishes = Wishes(client, settings.ip, self._follow)
         self._scale = Scale(settings.worker_counts, settings.threads)
         self._draining = False
@@ -74,12 +70,11 @@ class Broker:
         self._kept: set[str] = set()
         self._removal = asyncio.Lock()
         self._stop, self._hasten = asyncio.Event(), asyncio.Event()
+        self.shut_out = False
+        """Whether it ended because Redis did not let it in any more."""
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT; a second one hastens.
-
-        Raises RunnerError if a runtime does not come up, SpotRefused when this is no spot of the platform any more.
-        """
+        """Until SIGTERM or SIGINT; a second one hastens. Raises RunnerError if a runtime does not come up."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._signalled)
         try:
@@ -95,15 +90,13 @@ class Broker:
             await ended(chores)
             if self._wishes.leaving:
                 await self._heartbeat.leave()
-            elif self._heartbeat.refused:
-                raise SpotRefused(REFUSED)
         finally:
             await self._pool.close()
             await self._runtimes.close()
             await self._client.aclose()
 
     async def _until_stopped(self, chores: list[asyncio.Task[None]]) -> None:
-        """Return at a stop, or when the heartbeat ends; another chore that ends is a defect, and ends the spot."""
+        """Return at a stop; a chore that ends is a defect, and ends the spot with it."""
         stop = asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait([stop, *chores], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stop}:
@@ -113,6 +106,12 @@ class Broker:
         if self._stop.is_set():
             self._hasten.set()
         self._stop.set()
+
+    def _leave_shut_out(self) -> None:
+        """End at once: no lease can be renewed, no end be reported."""
+        self.shut_out = True
+        self._stop.set()
+        self._hasten.set()
 
     def _info(self, created: float, now: float) -> SpotInfo:
         return SpotInfo(

@@ -29,6 +29,8 @@ from faaspot_runner.spot import process
 
 DATA_DIR = "~/.local/share/faaspot-spot"
 REFUSED = 2
+AWAY = (0, 429, 502, 503, 504)
+"""What an API answers, 0 for none, that can let nobody in for now."""
 HOST_OF_API = "api"
 """Stands in the URL of Redis for the host of the API."""
 
@@ -53,15 +55,24 @@ def main(argv: Sequence[str]) -> int:
     token = os.read(said.token_fd, 4096).decode().strip() if said.token_fd is not None else ""
     try:
         lock = _claimed(directory)
-        membership = joined(directory, said.url.rstrip("/"), token, said.ip, said.api_ca)
+        try:
+            return _spot(said, rest, directory, token)
+        finally:
+            os.close(lock)
     except (CannotJoinError, OSError) as error:
         sys.stderr.write(f"faaspot: {error}\n")
         return REFUSED
-    sys.stderr.write(f"faaspot: this host is spot {membership.ip} of {membership.api}\n")
-    try:
-        return process.main([*_arguments(membership, directory, said.api_ca), *rest])
-    finally:
-        os.close(lock)
+
+
+def _spot(said: argparse.Namespace, rest: Sequence[str], directory: Path, token: str) -> int:
+    """Join and run; when Redis knows us no more, by the token that we were given then. Raises CannotJoinError."""
+    while True:
+        membership = joined(directory, said.url.rstrip("/"), token, said.ip, said.api_ca)
+        sys.stderr.write(f"faaspot: this host is spot {membership.ip} of {membership.api}\n")
+        code = process.main([*_arguments(membership, directory, said.api_ca), *rest])
+        if code != process.SHUT_OUT:
+            return code
+        token = ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,7 +104,7 @@ def joined(directory: Path, url: str, token: str, ip: str | None, authority: str
     try:
         return _admitted(directory, url, token, address, authority)
     except RemoteError as error:
-        if known is not None and error.status == 0:
+        if known is not None and error.status in AWAY:
             sys.stderr.write(f"faaspot: {error}; going on as before\n")
             return known
         raise CannotJoinError(str(error)) from error

@@ -32,9 +32,9 @@ from faaspot_runner.settings import Settings
 log = logging.getLogger(__name__)
 
 REDIS_SECONDS = 5.0
+SHUT_OUT_SECONDS = 5.0
+"""How long Redis may refuse this spot, by its password or its own certificate, until that is taken for the truth."""
 AWAY_SECONDS = 0.5
-REFUSED_SECONDS = 20.0
-"""So long Redis may refuse the user of a spot on another host before that gives up."""
 
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
@@ -49,37 +49,38 @@ class Heartbeat:
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, settings: Settings, info: Callable[[float, float], SpotInfo]
+        self,
+        client: redis.asyncio.Redis,
+        settings: Settings,
+        info: Callable[[float, float], SpotInfo],
+        shut_out: Callable[[], None],
     ) -> None:
-        """`info` makes the message from the time of creation and the present, both by Redis' clock."""
+        """`info` makes the message from the time of creation and the present, both by Redis' clock. `shut_out` is
+        called when Redis does not know this spot, on another host, any more.
+        """
         self._redis = client
         self._ip = settings.ip
         self._remote = bool(settings.api)
         self._made = settings.home / "spot.json"
         self._info = info
+        self._shut_out = shut_out
+        self._refused: float | None = None
         self._now = asyncio.Event()
-        self._refused_since: float | None = None
-
-    @property
-    def refused(self) -> bool:
-        """Whether Redis has not let this spot in for a while, which it will not do again: its user is gone."""
-        since = self._refused_since
-        return self._remote and since is not None and time.monotonic() - since >= REFUSED_SECONDS
 
     def beat(self) -> None:
         """Tell at once."""
         self._now.set()
 
     async def run(self) -> None:
-        """Until this spot is `refused`; lives through an absent Redis."""
-        while not self.refused:
+        """For ever; lives through an absent Redis."""
+        while True:
             self._now.clear()
             try:
                 await self.tell()
-                self._refused_since = None
+                self._refused = None
             except redis.RedisError as error:
-                self._note(error)
                 log.warning("the heartbeat did not reach Redis: %s", error)
+                self._take(error)
             try:
                 async with asyncio.timeout(SPOT_HEARTBEAT_SECONDS):
                     await self._now.wait()
@@ -96,18 +97,25 @@ class Heartbeat:
         else:
             await self._redis.hset(SPOTS, self._ip, text)
 
+    def _take(self, error: redis.RedisError) -> None:
+        """Find out whether Redis is away, or is there and refuses us: it lost its users, or its certificate is new."""
+        whys = (error, error.__cause__)  # the client wraps what breaks a connection
+        refused = any(isinstance(why, redis.AuthenticationError) for why in whys)
+        refused = refused or any("certificate verify failed" in str(why).lower() for why in whys)
+        if not (self._remote and refused):
+            self._refused = None
+            return
+        self._refused = self._refused or time.monotonic()
+        if time.monotonic() - self._refused > SHUT_OUT_SECONDS:
+            log.error("Redis refuses this spot, which asks the API to be let in again: %s", error)
+            self._shut_out()
+
     async def leave(self) -> None:
         """Tell that this spot, on another host, is no more."""
         try:
             await self._redis.delete(spot_key(self._ip))
         except redis.RedisError as error:
             log.warning("this spot is known until it has been silent for a while: %s", error)
-
-    def _note(self, error: redis.RedisError) -> None:
-        """Remember since when it is the user that is refused. An absent server says nothing of that."""
-        # The client wraps what breaks a connection.
-        if isinstance(error, redis.AuthenticationError) or isinstance(error.__cause__, redis.AuthenticationError):
-            self._refused_since = self._refused_since or time.monotonic()
 
     def _created(self, now: float) -> float:
         """When this spot was first seen; kept over restarts."""

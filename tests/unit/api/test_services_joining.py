@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -18,7 +19,7 @@ from faaspot_api.services import joining
 from faaspot_api.services.joining import Admission
 from faaspot_runner.contract import ENVIRONMENTS_SECONDS, SUPERVISOR, BuildOutcome, Error, RunEnded, SpotRequest
 from faaspot_runner.contract.spots import Wish
-from tests.control_plane import ADMIN, ANN, Plane, a_spot, control_plane
+from tests.control_plane import ADMIN, ANN, LOCK, Plane, a_spot, control_plane
 
 KEY = base64.b64encode(bytes(32)).decode()
 HOSTS = Principal(name="hosts", role="join")
@@ -129,7 +130,9 @@ def test_what_no_version_took_goes_and_is_not_counted_any_more(tmp_path: Path) -
         brought(plane, spot, b"jkl")
 
 
-@pytest.mark.parametrize(("ip", "key"), [("nowhere", KEY), (IP, "x"), (IP, base64.b64encode(b"short").decode())])
+@pytest.mark.parametrize(
+    ("ip", "key"), [("nowhere", KEY), ("fe80::1%*", KEY), (IP, "x"), (IP, base64.b64encode(b"short").decode())]
+)
 def test_what_is_no_address_or_no_key_is_refused(plane: Plane, ip: str, key: str) -> None:
     with pytest.raises(Invalid):
         plane.services.joining.join(ADMIN, ip, key)
@@ -139,6 +142,9 @@ def test_an_address_is_one_spots_alone_while_it_lives(plane: Plane) -> None:
     first = plane.services.tokens.authenticate(joined(plane).token)
     info = replace(a_spot(IP), remote=True)
     plane.queue.heartbeat(info)
+    with pytest.raises(Conflict, match="already"):
+        plane.services.joining.join(HOSTS, IP, KEY)
+    plane.queue.heartbeat(replace(info, status="draining"))
     with pytest.raises(Conflict, match="already"):
         plane.services.joining.join(HOSTS, IP, KEY)
     again = joined(plane, first)  # itself, by its own token, which ends
@@ -165,6 +171,19 @@ def test_the_supervisors_refusal_and_its_silence_are_told(plane: Plane, monkeypa
         plane.services.joining.join(ADMIN, IP, KEY)
     assert isinstance(raised.value, ApiError)
     assert plane.queue.joined == frozenset()
+
+
+def test_an_admission_that_nobody_waits_for_is_not_made_later(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the credentials of the spot that was let in meanwhile."""
+    monkeypatch.setattr(joining, "ADMIT_SECONDS", 0.01)
+    with pytest.raises(Unavailable):
+        plane.services.joining.join(ADMIN, IP, KEY)
+    request = plane.queue.take(SUPERVISOR)
+    assert isinstance(request, SpotRequest)
+    assert request.expires is not None
+    assert request.expires <= time.time()
+    plane.services.reconciler.pass_(0.0)
+    assert plane.record(request.execution_id).status == "Failure"
 
 
 def test_one_that_is_removed_loses_its_token_at_once_and_is_told_to_leave(plane: Plane) -> None:
@@ -210,3 +229,16 @@ def test_what_was_wanted_of_a_spot_goes_with_it(plane: Plane) -> None:
     plane.services.spots.drain(ADMIN, "127.0.0.1", True)
     plane.services.spots.remove(ADMIN, "127.0.0.1")
     assert plane.queue.wishes == {}
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["digest of nothing", "path of another file"])
+def test_what_a_spot_calls_its_archive_is_never_another_file(plane: Plane, missing: bool) -> None:
+    other = plane.home / "other"
+    other.write_text("kept")
+    plane.create(requirements="requests")
+    plane.build(build=BuildOutcome(lock=LOCK, environment="0" * 32, archive="f" * 64 if missing else str(other)))
+    plane.run()
+    assert plane.take().sandbox.archive is None
+    plane.services.deployments.delete(ADMIN, "hello")
+    plane.passes(0.0)
+    assert other.read_text() == "kept"
