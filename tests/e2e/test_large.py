@@ -21,7 +21,7 @@ def test_a_large_result_comes_whole_however_it_is_asked_for(platform: Platform) 
     answer = platform.run("large", {"n": size})
     assert (answer.status, len(answer.text)) == (200, size + 2)
 
-    client = Faaspot(server=platform.url, token=platform.token)
+    client = Faaspot(host=platform.url, token=platform.token)
     run = client.deployments.run("large", {"n": size})
     assert client.executions.result(run) == "x" * size
     record = client.executions.get(run)
