@@ -45,9 +45,7 @@ SPOT = SpotInfo(
 NOW_MICROS = 1_795_000_000_000_000
 WANTED = Runtimes(
     revision=NOW_MICROS,
-    wanted=(
-        RuntimeWanted(definition=RuntimeDefinition(name="mine", type="docker"), wanted="known", asked=NOW_MICROS),
-    ),
+    wanted=(RuntimeWanted(definition=RuntimeDefinition(name="mine", type="docker"), wanted="known", asked=NOW_MICROS),),
 )
 
 
