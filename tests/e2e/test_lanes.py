@@ -40,7 +40,7 @@ def test_runs_beyond_the_concurrency_wait_and_none_fails(platform: Platform) -> 
 
     assert most_at_once([*times, sync]) == 2
     assert sum(began > sync[0] for began, _, _ in times) >= 6, "sync goes before background"
-    assert {nice - sync[2] for _, _, nice in times} == {5}
+    assert {nice for _, _, nice in times} == {min(19, sync[2] + 5)}, "19 is the most there is"
 
 
 def test_a_run_of_another_starts_at_once_while_hundreds_wait(platform: Platform) -> None:
