@@ -21,12 +21,12 @@ def test_a_large_result_comes_whole_however_it_is_asked_for(platform: Platform) 
     answer = platform.run("large", {"n": size})
     assert (answer.status, len(answer.text)) == (200, size + 2)
 
-    client = Faaspot(host=platform.url, token=platform.token)
-    run = client.deployments.run("large", {"n": size})
-    assert client.executions.result(run) == "x" * size
-    record = client.executions.get(run)
-    assert (record.status, record.output, record.output_size) == ("Success", None, size + 2)
-    assert [len(one) for one in client.deployments.map("large", [{"n": size}, {"n": 5}])] == [size, 5]
+    with Faaspot(host=platform.url, token=platform.token) as client:
+        run = client.deployments.run("large", {"n": size})
+        assert client.executions.result(run) == "x" * size
+        record = client.executions.get(run)
+        assert (record.status, record.output, record.output_size) == ("Success", None, size + 2)
+        assert [len(one) for one in client.deployments.map("large", [{"n": size}, {"n": 5}])] == [size, 5]
 
     (blob,) = (platform.data / "blobs" / digest[:2]).glob(digest)
     assert blob.stat().st_size == size + 2
