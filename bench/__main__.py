@@ -1,4 +1,4 @@
-"""Measures the platform beside its peers on this machine, in one run, against the aims P1 to P9.
+"""Measures the platform beside its peers on this machine, in one run, against the aims P1 to P9 and some of its own.
 
     make bench                    all lines
     make bench ARGS="P1"          one of them
@@ -15,7 +15,7 @@ import argparse
 import shlex
 import sys
 
-from bench import bulk, cold, growth, table, warm
+from bench import bulk, cold, crowd, growth, table, warm
 from bench.scene import Findings, Scene
 
 LINES = {
@@ -27,6 +27,8 @@ LINES = {
     "P6": cold.p6,
     "P7": cold.p7,
     "P9": warm.p9,
+    "FAIR": crowd.fair,
+    "LOAD": crowd.load,
     "P8": growth.p8,
 }
 """In the order in which they run: P8 leaves a million records behind."""

@@ -85,6 +85,21 @@ class _Answer:
         if not head.startswith(b"HTTP/1.1 200") or body.strip() not in (wanted.encode(), json.dumps(wanted).encode()):
             raise WrongAnswer(f"to {number}: {self._data[:500]!r}")
 
+    def status(self, number: int, refusals: tuple[int, ...]) -> int:
+        """The status, of a right answer or an orderly refusal. Raises WrongAnswer."""
+        head, _, _ = self._data.lower().partition(b"\r\n\r\n")
+        status = int(head[9:12])
+        if status not in refusals:
+            self.check(number)
+        elif b"\r\nretry-after:" not in head:
+            raise WrongAnswer(f"a refusal without Retry-After: {self._data[:500]!r}")
+        return status
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing comes behind it on its connection."""
+        return b"\r\nconnection: close" in self._data.lower().partition(b"\r\n\r\n")[0]
+
 
 def _length(head: bytes) -> int:
     for line in head.lower().split(b"\r\n"):
@@ -137,7 +152,7 @@ def one_client(target: Target, *, seconds: float) -> Load:
         close()
 
 
-class _Client:
+class Client:
     """One of many connections in a closed loop."""
 
     def __init__(self, target: Target) -> None:
@@ -159,10 +174,27 @@ class _Client:
         self._answer.check(self._number)
         return took
 
+    def status(self, refusals: tuple[int, ...]) -> int | None:
+        """The answer's status, None while it is not whole. Raises WrongAnswer for one that is neither right nor one of
+        these with a Retry-After."""
+        if not _receive(self.sock, self._answer):
+            return None
+        return self._answer.status(self._number, refusals)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server closes the connection behind its answer."""
+        return self._answer.last
+
+    def anew(self) -> Client:
+        """The same on a new connection."""
+        self.sock.close()
+        return Client(self._target)
+
 
 def many_clients(target: Target, clients: int, *, seconds: float) -> Load:
     """That many keep-alive connections, each in a closed loop, driven by one thread."""
-    crew = {client.sock.fileno(): client for client in (_Client(target) for _ in range(clients))}
+    crew = {client.sock.fileno(): client for client in (Client(target) for _ in range(clients))}
     poll = select.epoll()
     took: list[float] = []
     try:

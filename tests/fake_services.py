@@ -43,6 +43,7 @@ from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized, Unprocessable
 from faaspot_api.metrics import Metrics
 from faaspot_api.services.doctor import Check, Examination
+from faaspot_api.services.executions import Output
 from faaspot_api.services.joining import Admission
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
@@ -258,7 +259,8 @@ class FakeExecutions:
             raise NotFound("There is no execution with this id.")
         return self._state.executions[uuid]
 
-    def get_bulk(self, who: Principal, uuids: Sequence[str]) -> list[Execution]:
+    def get_bulk(self, who: Principal, uuids: Sequence[str], wait: float = 0.0, gone: Any = None) -> list[Execution]:
+        self._state.calls.append(("get_bulk", (tuple(uuids), wait)))
         unknown = [one for one in uuids if one not in self._state.executions]
         if unknown:
             raise NotFound(f"Unknown executions: {', '.join(unknown)}", extra={"unknown": unknown})
@@ -283,6 +285,16 @@ class FakeExecutions:
         ended = replace(execution, status="Cancelled", reason="cancelled", **more)
         self._state.executions[uuid] = ended
         return ended
+
+    def output(self, who: Principal, uuid: str) -> Output:
+        execution = self.get(who, uuid)
+        if execution.ended is None:
+            raise Conflict("It has not ended.")
+        return self.output_of(execution)
+
+    def output_of(self, execution: Execution) -> Output:
+        text = (execution.output or "null") if execution.output_size is None else '"' + "x" * 98 + '"'
+        return Output(size=len(text), pieces=iter([text.encode()]))
 
     def logs(self, who: Principal, uuid: str) -> str:
         self.get(who, uuid)

@@ -1,8 +1,9 @@
 """The recorder process: what spots report becomes records; what was lost is found again.
 
 One thread reads the reports stream in batches and hands them to the recorder service; only when its transaction is
-committed is an event taken out of the stream, so a recorder that is killed leaves its batch to the next one. A second
-thread makes the reconciler's passes. Both live through absences of Redis and of the database.
+committed is an event taken out of the stream, so a recorder that is killed leaves its batch to the next one. Beside it
+threads make the reconciler's passes, tell of ends, and see to the turns. All live through absences of Redis and of the
+database.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from faaspot_api import log
 from faaspot_api.errors import Unavailable
 from faaspot_api.keys import KeyMissingError
 from faaspot_api.migrate import CANNOT_WORK, migrate
+from faaspot_api.queue.base import Queue
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import Event, Report, ReportStream
 from faaspot_api.services import Services, courier
@@ -42,6 +44,8 @@ CALLBACK_SECONDS = 0.5
 BEAT_SECONDS = 2.0
 LATE_SECONDS = 120.0
 """A pass of the reconciler that takes longer is a hang; one over very many records may take its time."""
+TEND_SECONDS = 1.0
+"""How often it is looked how many turns there are, and which were lost."""
 DRAIN_SECONDS = 8.0
 """How long a stopping recorder goes on applying what still comes in."""
 
@@ -150,7 +154,8 @@ def record(settings: Settings, ready: int | None = None) -> int:
     if status := migrate(settings):
         return status
     try:
-        services = Services.open(settings, RedisQueue.open(settings))
+        queue = RedisQueue.open(settings)
+        services = Services.open(settings, queue)
     except KeyMissingError as error:
         sys.stderr.write(f"{error}\n")
         return CANNOT_WORK
@@ -159,6 +164,8 @@ def record(settings: Settings, ready: int | None = None) -> int:
         services.reconciler.pass_(time.monotonic())
 
     pulse = Pulse(services.health.beat, ready)
+    ushering = threading.Thread(target=usher, args=(queue, stop), name="usher", daemon=True)
+    ushering.start()
     beside = threading.Thread(
         target=reconcile, args=(make_pass, settings.reconcile_seconds, stop, pulse), name="reconciler", daemon=True
     )
@@ -222,6 +229,24 @@ def reconcile(make_pass: Callable[[], object], seconds: float, stop: threading.E
             _log.exception("reconciling waits: a defect")
         if stop.wait(seconds):
             return
+
+
+def usher(queue: Queue, stop: threading.Event) -> None:
+    """See to it that everybody has their turn, until `stop` is set."""
+    due = 0.0
+    while not stop.is_set():
+        try:
+            if time.monotonic() >= due:
+                due = time.monotonic() + TEND_SECONDS
+                if lost := queue.tend():
+                    _log.warning("turns_lost", count=lost)
+            queue.settle(max(0.001, due - time.monotonic()))
+        except Unavailable as error:
+            _log.warning("turns wait", reason=error.message)
+            stop.wait(TEND_SECONDS)
+        except Exception:  # noqa: BLE001 (the thread's outer loop: it logs and goes on)
+            _log.exception("turns wait: a defect")
+            stop.wait(TEND_SECONDS)
 
 
 def _next_count(reports: Sequence[Report]) -> int:

@@ -223,9 +223,15 @@ class Settings:
     )
     max_archives: int = field(
         default=20_480,
-        metadata=_row("MB of packed environments that one spot on another host may have brought.", least=0),
+        metadata=_row(
+            "MB of packed environments and large outputs that one spot on another host may have brought.", least=0
+        ),
     )
     max_age: float = field(default=86400.0, metadata=_row("How long a background run may wait for a spot.", least=1))
+    keep_days: float = field(
+        default=30.0,
+        metadata=_row("Days that records of ended runs are kept, where their deployment does not say.", least=0.05),
+    )
     max_attempts: int = field(
         default=3, metadata=_row("Starts of one run at most, when spots or workers are lost.", least=1, most=100)
     )

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -19,15 +18,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO
 
+from faaspot_runner.contract import is_digest
 from faaspot_runner.environments.staging import locked
 from faaspot_runner.remote import Api, RemoteError
 from faaspot_runner.seal import open_sealed
 from faaspot_runner.settings import Settings
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 FETCH_SECONDS = 300.0
 """How long others wait for who fetches a blob."""
 
@@ -64,7 +63,7 @@ class Blobs:
 
     def path(self, digest: str) -> Path:
         """The blob's file, fetched if it is not here: then its content is what its name says. Raises BlobError."""
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             raise BlobError(f"{digest[:80]!r} is not a blob's digest")
         path = self._root / digest[:2] / digest
         if self._api is not None:
@@ -138,11 +137,18 @@ class Blobs:
                 self._api().bring(digest, file, size)
                 return
             path = self._root / digest[:2] / digest
-            if not path.exists():
+            try:
+                os.utime(path)  # it is as needed as a new one: nobody may tidy it away now
+            except FileNotFoundError:
                 with self._new(path) as copy:
                     shutil.copyfileobj(file, copy)
         except (RemoteError, OSError) as error:
             raise BlobError(f"the blob {digest} could not be kept: {error}") from error
+
+    def spool(self) -> IO[bytes]:
+        """A file without a name beside the blobs, for what may become one. Raises OSError."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return TemporaryFile(dir=self._root)
 
     @contextmanager
     def _new(self, path: Path) -> Iterator[IO[bytes]]:

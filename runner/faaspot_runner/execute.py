@@ -18,12 +18,14 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 
+from faaspot_runner import outputs
 from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import BlobError, Blobs, Contexts
 from faaspot_runner.contract import (
     BuildOutcome,
     BuildRequest,
     Error,
+    LargeOutput,
     Marks,
     Reason,
     RunEnded,
@@ -51,6 +53,8 @@ FATE_SECONDS = 2.0
 """How long the spot may take to say what became of a sandbox."""
 REFUSED_PAUSE = 0.2
 """Seconds before a refused fork is tried again: what there was too much of may have ended."""
+NICE = 5
+"""Niceness of builds and of runs that nobody waits for: where processors are short the others go first."""
 QUOTED_CHARS = 300
 """What a log keeps of a text that came out of a sandbox or a build."""
 
@@ -171,6 +175,7 @@ class _Story:
         reason: Reason | None = None,
         *,
         output: str | None = None,
+        large: LargeOutput | None = None,
         error: Error | None = None,
         log: str = "",
         logs_truncated: bool = False,
@@ -188,6 +193,7 @@ class _Story:
             status=status,
             reason=reason,
             output=output,
+            large=large,
             error=error,
             log=log,
             logs_truncated=logs_truncated,
@@ -258,7 +264,12 @@ class _Run(_Story):
         except SandboxError as error:
             return _only(self._not_started(error))
         environ = run_environ(self._run.execution_id, self._run.attempt, self._run.traceparent)
-        return self._drive(warm, request_frame(self._run.args, context, environ, keep=self._spec.reuse))
+        # A process that is kept serves sync runs, too, and could not become quicker again.
+        nice = 0 if self._run.reply or self._spec.reuse else NICE
+        frame = request_frame(
+            self._run.args, context, environ, outputs.most(self._spec.limits), keep=self._spec.reuse, nice=nice
+        )
+        return self._drive(warm, frame)
 
     # ------------------------------------------------------------ a place to run
 
@@ -305,8 +316,8 @@ class _Run(_Story):
             if warm.log:
                 self._live.write(warm.log.encode("utf-8", "replace"))
             began = time.monotonic()
-            outcome = seat.run(frame, began + self._spec.limits.timeout, self._live.write)
-            event = self._judge(warm, outcome, began)
+            outcome = seat.run(frame, began + self._spec.limits.timeout, self._live.write, means.blobs.spool)
+            event = self._judge(warm, outputs.kept(outcome, means.blobs), began)
         finally:
             if event is None:
                 seat.settle()
@@ -337,6 +348,7 @@ class _Run(_Story):
             outcome.status,
             "error" if outcome.reason == "broken" else outcome.reason,
             output=outcome.output,
+            large=outputs.told(outcome.large),
             error=outcome.error,
             log=whole.log,
             logs_truncated=outcome.logs_truncated,

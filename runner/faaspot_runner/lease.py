@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 import redis
 
 from faaspot_runner.contract import (
+    LEASE_DONE,
     LEASE_SECONDS,
     REPORTS,
     BuildRequest,
@@ -30,7 +31,8 @@ from faaspot_runner.contract import (
     lease_key,
     load,
 )
-from faaspot_runner.contract.scripts import CLAIM, RENEW, digest
+from faaspot_runner.contract.lanes import GIVING, TELLING
+from faaspot_runner.contract.scripts import CLAIM, END_TURNS, RENEW, digest
 from faaspot_runner.contract.spots import own_line
 from faaspot_runner.line import Lines, Script
 
@@ -48,11 +50,20 @@ Ending = Literal["cancelled", "lost", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """RQ's keys around one worker's queue: its common line, and the one that is only for the spot at `spot`."""
+    """RQ's keys around one worker's queue: its common line, and the one that is only for the spot at `spot`.
+
+    `remote`: on another host than the API, so that the worker may not give turns to others.
+    """
 
     queue: str
     worker: str
     spot: str
+    remote: bool = False
+
+    @property
+    def turns(self) -> str:
+        """What stands before a script that ends turns (`contract.lanes`)."""
+        return TELLING if self.remote else GIVING
 
     @property
     def lines(self) -> tuple[str, str]:
@@ -145,7 +156,9 @@ class Leases:
         self._place = place
         self._spot = spot
         self._clock = clock
-        self._claim = Script(Lines(client), CLAIM)
+        lines = Lines(client)
+        self._claim = Script(lines, place.turns + CLAIM)
+        self._end_turns = Script(lines, place.turns + END_TURNS)
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}
@@ -207,6 +220,8 @@ class Leases:
                     place.worker,
                     cancel_key(execution_id),
                     REPORTS,
+                    LEASE_DONE,
+                    place.queue,
                 ],
             ),
         )
@@ -226,6 +241,7 @@ class Leases:
             pipe.zrem(self._place.started, member)
             pipe.delete(job_key(job), lease_key(*_attempt_of(job)))
             pipe.execute()
+        self._end_turns(keys=[], args=[self._place.queue, job])
 
     def drop(self, lease: Lease) -> None:
         """Forget a lease whose end was reported or will not be."""

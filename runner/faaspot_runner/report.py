@@ -50,7 +50,8 @@ class Reporter:
         self._redis = client
         self._place = place
         self._wait = wait
-        self._end = Script(Lines(client), END)
+        self._end = Script(Lines(client), place.turns + END)
+        self._leaving = place.turns + LEAVE
 
     def ended(self, lease: Lease, event: RunEnded, *, reply: bool, live: bool, busy: bool) -> bool:
         """Deliver the end; True when Redis has it. `busy`: other runs of this worker go on; `live`: it has a live log.
@@ -97,6 +98,8 @@ class Reporter:
                 "successful_job_count" if event.status == "Success" else "failed_job_count",
                 round(time.monotonic() - lease.taken, 6),
                 REPORTS,
+                self._place.queue,
+                lease.job,
             ],
         )
 
@@ -104,13 +107,14 @@ class Reporter:
         try:
             self._leave(lease, busy)
         except redis.exceptions.NoScriptError:
-            self._redis.script_load(LEAVE)
+            self._redis.script_load(self._leaving)
             self._leave(lease, busy)
 
     def _leave(self, lease: Lease, busy: bool) -> None:
         with self._redis.pipeline() as pipe:
             keys = [lease_key(lease.request.execution_id, lease.request.attempt), job_key(lease.job)]
-            pipe.evalsha(digest(LEAVE), 3, *keys, self._place.started, lease.value, lease.member)
+            values = [lease.value, lease.member, self._place.queue, lease.job]
+            pipe.evalsha(digest(self._leaving), 3, *keys, self._place.started, *values)
             self._idle(pipe, busy)
             pipe.execute()
 

@@ -10,12 +10,14 @@ from dataclasses import replace
 
 from faaspot_runner.contract import MAX_LOG_BYTES
 from faaspot_runner.lease import Lease
+from faaspot_runner.outputs import most
 from faaspot_runner.runtimes.channels import Channels, Warm
 from faaspot_runner.runtimes.spot_socket import SpotClient
 from faaspot_runner.sandbox.cgroup_tree import RunSlot
 from faaspot_runner.sandbox.cgroups import RunSlots
 from faaspot_runner.sandbox.outcome import Outcome
 from faaspot_runner.sandbox.reserve import reserve
+from faaspot_runner.sandbox.result import Open
 from faaspot_runner.sandbox.run import run_once
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class Seat:
             return self._warm.kept.slot
         return self._slots.acquire(self._warm.spec.limits, sandbox=self._warm.sandbox) if self._slots else None
 
-    def run(self, frame: bytes, deadline: float, on_log: Callable[[bytes], None]) -> Outcome:
+    def run(self, frame: bytes, deadline: float, on_log: Callable[[bytes], None], spool: Open) -> Outcome:
         """One `run_once`; the lease's word stops it."""
         stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lease.on_stop(lambda: os.eventfd_write(stop, 1))
@@ -67,6 +69,8 @@ class Seat:
                 log_limit=MAX_LOG_BYTES - len(self._warm.log.encode("utf-8", "replace")),
                 keep=self._warm.spec.reuse,
                 kept=kept,
+                result_limit=most(self._warm.spec.limits),
+                spool=spool,
             )
         finally:
             self._lease.on_stop(None)

@@ -34,14 +34,15 @@ from faaspot_runner import settings as settings_module
 from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.connections import connect
-from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, RunRequest
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_BUILDS, QUEUES, RunRequest
 from faaspot_runner.contract.failpoints import arm, reach
 from faaspot_runner.environments.build import Environments
-from faaspot_runner.execute import Executor, Means
+from faaspot_runner.execute import NICE, Executor, Means
 from faaspot_runner.keeper import Keeper
 from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Request
 from faaspot_runner.lifeline import die_with, many_descriptors
 from faaspot_runner.line import Lines
+from faaspot_runner.pace import Pace
 from faaspot_runner.report import LiveLogs, Reporter
 from faaspot_runner.runtimes.channels import Channels
 from faaspot_runner.runtimes.spot_socket import Heard, SpotClient, SpotGoneError
@@ -61,6 +62,8 @@ KEEPER_SECONDS = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 WORKER_TTL = 30
 """RQ keeps the worker's hash for this long + 60 s after a heartbeat."""
+BACKGROUND_PACE = max(2, (os.cpu_count() or 1) // 2)
+"""Short runs that each background worker drives at once; a spot has two such workers by default."""
 
 
 class SpotWorker(BaseWorker):
@@ -226,12 +229,15 @@ class SpotWorker(BaseWorker):
 class Runs:
     """Wake-ups to ends: parse, claim, execute, report."""
 
-    def __init__(self, place: Place, leases: Leases, executor: Executor, reporter: Reporter, live: LiveLogs) -> None:
+    def __init__(
+        self, place: Place, leases: Leases, executor: Executor, reporter: Reporter, live: LiveLogs, pace: Pace
+    ) -> None:
         self.place = place
         self._leases = leases
         self._executor = executor
         self._reporter = reporter
         self._live = live
+        self._pace = pace
 
     @property
     def count(self) -> int:
@@ -245,7 +251,7 @@ class Runs:
         if lease is None:
             return
         try:
-            with log_module.about(lease.request):
+            with log_module.about(lease.request), self._pace.step(_deployment(lease.request)):
                 self._run(lease.request, lease)
         finally:
             self._leases.drop(lease)
@@ -268,6 +274,10 @@ class Runs:
             ended.settle()
 
 
+def _deployment(request: Request) -> str:
+    return request.sandbox.deployment if isinstance(request, RunRequest) else request.deployment
+
+
 # ---------------------------------------------------------------- the process
 
 
@@ -282,6 +292,8 @@ def main(argv: Sequence[str]) -> int:
     arm(settings.failpoints)
     die_with(settings.parent_pid)
     many_descriptors()
+    if said.queue == QUEUE_BUILDS:
+        os.nice(NICE)
     log_module.configure(settings.log_level, f"worker {said.name}")
     logging.getLogger("rq").setLevel(logging.WARNING)
     with socket.socket(fileno=said.socket) as sock:
@@ -295,7 +307,7 @@ def main(argv: Sequence[str]) -> int:
 def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     """Put the parts together and work."""
     client, keeper_client = connect(settings, REDIS_SECONDS), connect(settings, KEEPER_SECONDS)
-    place = Place(queue=queue, worker=name, spot=settings.ip)
+    place = Place(queue=queue, worker=name, spot=settings.ip, remote=bool(settings.api))
     clock = RedisClock()
     leases = Leases(client, place, settings.ip, clock)
     cgroups = Cgroups.described(spot.cgroups) if spot.cgroups else None
@@ -319,9 +331,10 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
             cold_start_timeout=settings.cold_start_timeout,
         )
     )
-    runs = Runs(place, leases, executor, Reporter(client, place, hurry.wait), live)
-    wait_for(client)
     threads = settings.build_threads if queue == QUEUE_BUILDS else settings.threads
+    pace = Pace(BACKGROUND_PACE if queue == QUEUE_BACKGROUND else threads)
+    runs = Runs(place, leases, executor, Reporter(client, place, hurry.wait), live, pace)
+    wait_for(client)
     worker = SpotWorker(queue, name=name, connection=client, runs=runs, threads=threads)
     keeper = Keeper(keeper_client, worker, leases, channels, spot, clock, place)
 

@@ -24,6 +24,10 @@ FIRST_POLL = 0.02
 LONGEST_POLL = 1.0
 PATIENCE = 60.0
 """Seconds that a wait goes on while the platform does not answer: it may be starting again."""
+WAIT_SECONDS = 20.0
+"""How long the platform may hold an answer back until the first of several has ended."""
+ANSWER_SECONDS = 60.0
+"""How long the answer itself may take then."""
 PAGE = 1000
 """The most records that one page has."""
 BULK = 100
@@ -50,11 +54,17 @@ def fetch(execution: Reference) -> Conversation[Execution]:
     return Execution((yield from _calls.ask(_calls.get(_path(execution)))))
 
 
-def fetch_bulk(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
-    """The records of several, in the order asked for; one that is asked for twice is there twice."""
+def fetch_bulk(executions: Sequence[Reference], wait: float | None = None) -> Conversation[list[Execution]]:
+    """The records of several, in the order asked for; one that is asked for twice is there twice.
+
+    `wait`: answered when the first of them has ended, or after so many seconds.
+    """
     uuids = [_uuid(each) for each in executions]
     body = list(dict.fromkeys(uuids))
-    found = yield from _calls.ask(_calls.send("POST", "executions/bulk", body, safe=True))
+    waiting: dict[str, Any] = {}
+    if wait is not None:
+        waiting = {"headers": {"Prefer": f"wait={wait:g}"}, "timeout": wait + ANSWER_SECONDS}
+    found = yield from _calls.ask(_calls.send("POST", "executions/bulk", body, safe=True, **waiting))
     if not isinstance(found, list) or len(found) != len(body):
         raise BadAnswer(f"Expected {len(body)} records, got {str(found)[:200]}")
     records = dict(zip(body, found, strict=True))
@@ -216,7 +226,19 @@ def _not_in_time(uuid: str, timeout: float) -> WaitTimeout:
 
 def result(execution: Reference, timeout: float | None = None) -> Conversation[Any]:
     """The value that the execution returned, once it has ended; raises the `RunError` of one that did not succeed."""
-    return _output((yield from until_ended(execution, timeout)))
+    return _output((yield from whole((yield from until_ended(execution, timeout)))))
+
+
+def output(execution: Reference) -> Conversation[Any]:
+    """What it returned, however long that is."""
+    return (yield from _calls.ask(_calls.get(f"{_path(execution)}/output")))
+
+
+def whole(record: Execution) -> Conversation[Execution]:
+    """The record with its output in it, also where that is too long to come along."""
+    if record.get("output_size") is not None and record.status == "Success":
+        record["output"] = yield from output(record.uuid)
+    return record
 
 
 def _output(record: Execution) -> Any:
@@ -245,24 +267,33 @@ def all_ended(executions: Sequence[Reference]) -> Conversation[list[Execution]]:
 
 
 def _ended_together(uuids: list[str]) -> Conversation[list[Execution]]:
-    """The records of a few, once all have ended; in halves where they are too large for one answer."""
+    """The records of a few, once all have ended."""
+    ended: dict[str, Execution] = {}
+    while left := [uuid for uuid in uuids if uuid not in ended]:
+        ended |= {record.uuid: record for record in (yield from awaited(left)) if record.has_ended}
+    return [ended[uuid] for uuid in uuids]
+
+
+def awaited(uuids: Sequence[str]) -> Conversation[list[Execution]]:
+    """The records of these once the first has ended; of the first few where all are too large for one answer.
+
+    The platform holds the answer back until then; one that is too old for that is asked with growing pauses.
+    """
     try:
-        look = partial(fetch_bulk, uuids)
-        return (yield from poll(look, lambda records: all(one.has_ended for one in records), None)) or []
+        look = partial(fetch_bulk, uuids, WAIT_SECONDS)
+        return (yield from poll(look, lambda records: records[0].has_ended, None)) or []
     except TooLarge:
         if len(uuids) == 1:
             raise
-    half = len(uuids) // 2
-    first = yield from _ended_together(uuids[:half])
-    return first + (yield from _ended_together(uuids[half:]))
+    return (yield from awaited(uuids[: len(uuids) // 2]))
 
 
 def results(uuids: Sequence[str], return_exceptions: bool = False) -> Conversation[list[Any]]:
     """What each returned, in order, once all have ended."""
     outputs: list[Any] = []
     for start in range(0, len(uuids), BULK):
-        records = yield from all_ended(uuids[start : start + BULK])
-        outputs += [outcome(record, return_exceptions) for record in records]
+        for record in (yield from all_ended(uuids[start : start + BULK])):
+            outputs.append(outcome((yield from whole(record)), return_exceptions))
     return outputs
 
 

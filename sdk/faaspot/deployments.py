@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, Unpack
 from urllib.parse import unquote
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 from faaspot import _calls
 from faaspot import _executions as executions
 from faaspot._calls import Conversation
+from faaspot._mapping import LOOK_AHEAD, Flow
 from faaspot._session import AsyncSession, Session
 from faaspot._source import Source, encoded, read
 from faaspot.errors import BadArgument, Restarting
@@ -21,7 +21,6 @@ Context: TypeAlias = str | Mapping[str, Any]
 
 SYNC_SECONDS = 1000.0
 """The longest that a sync answer may take: the server's own limit for sync runs (900 s), its queueing, and a margin."""
-LOOK_AHEAD = 16
 
 
 # ---------------------------------------------------------------- calls
@@ -177,8 +176,8 @@ def _run_bulk(
     return (yield from executions.results(uuids, return_exceptions))
 
 
-def _outcome(uuid: str, return_exceptions: bool) -> Conversation[Any]:
-    return executions.outcome((yield from executions.until_ended(uuid)), return_exceptions)
+def _flow(name: str, look_ahead: int, return_exceptions: bool, return_records: bool) -> Flow:
+    return Flow(_path(name, "bulk_rpc/"), look_ahead, return_exceptions, return_records)
 
 
 # ---------------------------------------------------------------- resources
@@ -286,21 +285,28 @@ class Deployments:
         return self._session.hold(_run_bulk(name, items, wait, return_exceptions, options))
 
     def map(
-        self, name: str, items: Iterable[Args], *, look_ahead: int = LOOK_AHEAD, return_exceptions: bool = False
+        self,
+        name: str,
+        items: Iterable[Args],
+        *,
+        look_ahead: int = LOOK_AHEAD,
+        return_exceptions: bool = False,
+        return_records: bool = False,
     ) -> Iterator[Any]:
         """Yield the result of a run for each of `items`, in their order.
 
         Never more than `look_ahead` runs are under way, and `items` is read no further than that, so it may be endless.
-        A failed run raises its `RunError`, or with `return_exceptions` yields it. Runs that were started ahead of a
-        loop that is left early go on.
+        A failed run raises its `RunError`, or with `return_exceptions` yields it; with `return_records` the record of
+        each is yielded, however it ended. Runs that were started ahead of a loop that is left early go on.
         """
-        ahead: deque[str] = deque()
+        flow, hold = _flow(name, look_ahead, return_exceptions, return_records), self._session.hold
         for args in items:
-            ahead.append(self._session.hold(_run(name, args, False, None, {})))
-            if len(ahead) >= max(1, look_ahead):
-                yield self._session.hold(_outcome(ahead.popleft(), return_exceptions))
-        while ahead:
-            yield self._session.hold(_outcome(ahead.popleft(), return_exceptions))
+            hold(flow.take(args))
+            while flow.full:
+                yield hold(flow.result())
+        hold(flow.send())
+        while flow.under_way:
+            yield hold(flow.result())
 
 
 class AsyncDeployments:
@@ -411,15 +417,17 @@ class AsyncDeployments:
         *,
         look_ahead: int = LOOK_AHEAD,
         return_exceptions: bool = False,
+        return_records: bool = False,
     ) -> AsyncIterator[Any]:
         """As `Deployments.map`; `items` may be asynchronous, too."""
-        ahead: deque[str] = deque()
+        flow, hold = _flow(name, look_ahead, return_exceptions, return_records), self._session.hold
         async for args in _asynchronous(items):
-            ahead.append(await self._session.hold(_run(name, args, False, None, {})))
-            if len(ahead) >= max(1, look_ahead):
-                yield await self._session.hold(_outcome(ahead.popleft(), return_exceptions))
-        while ahead:
-            yield await self._session.hold(_outcome(ahead.popleft(), return_exceptions))
+            await hold(flow.take(args))
+            while flow.full:
+                yield await hold(flow.result())
+        await hold(flow.send())
+        while flow.under_way:
+            yield await hold(flow.result())
 
 
 async def _asynchronous(items: Iterable[Args] | AsyncIterable[Args]) -> AsyncIterator[Args]:

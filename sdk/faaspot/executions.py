@@ -87,6 +87,10 @@ class Executions:
         """What the function returned, once it has ended; raises its `RunError` if it failed."""
         return self._session.hold(calls.result(execution, timeout))
 
+    def output(self, execution: Reference) -> Any:
+        """The `output` of one that has ended, also where that is too long for its record."""
+        return self._session.hold(calls.output(execution))
+
     def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""
         return self._session.hold(calls.cancel(execution))
@@ -198,6 +202,10 @@ class AsyncExecutions:
     async def result(self, execution: Reference, timeout: float | None = None) -> Any:
         """What the function returned, once it has ended; raises its `RunError` if it failed."""
         return await self._session.hold(calls.result(execution, timeout))
+
+    async def output(self, execution: Reference) -> Any:
+        """The `output` of one that has ended, also where that is too long for its record."""
+        return await self._session.hold(calls.output(execution))
 
     async def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""

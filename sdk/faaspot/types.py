@@ -120,7 +120,8 @@ class Execution(Record):
     """The one record of an execution: a run of `main`, a build, a spot being added.
 
     `output` is the JSON value that `main` returned, for a failure the error's one-line text. `reason` is a word that
-    says why it did not succeed, None if it did (or has not ended).
+    says why it did not succeed, None if it did (or has not ended). `output_size`: bytes of an output that is too long
+    to stand here; then `output` is None, and `executions.output` fetches it.
     """
 
     uuid = Field[str]()
@@ -142,6 +143,7 @@ class Execution(Record):
     usage = Nested(Usage)
     logs_truncated = Field[bool]()
     traceparent = Field[str | None]()
+    output_size = Field[int | None]()
 
     @property
     def has_ended(self) -> bool:
@@ -188,6 +190,9 @@ class Settings(Record):
     retry_backoff = Field[float]()
     max_age = Field[float | None]()
     callback_url = Field[str]()
+    concurrency = Field[int]()
+    keep_days = Field[float | None]()
+    keep_runs = Field[int | None]()
 
 
 class Deployment(Record):
@@ -303,7 +308,8 @@ class SettingsFields(TypedDict, total=False):
     runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
     that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
     before the first of them; `max_age` seconds that a run may wait for its start; `callback_url` who is told of
-    each end; `concurrency` runs at a time per spot; `reuse` one process for run after run.
+    each end; `concurrency` runs at once, over all spots; `reuse` one process for run after run; `keep_days`,
+    `keep_runs` how long, and how many, records of ended runs are kept.
     """
 
     timeout: float
@@ -323,6 +329,8 @@ class SettingsFields(TypedDict, total=False):
     description: str
     max_age: float
     callback_url: str
+    keep_days: float
+    keep_runs: int
 
 
 class RunFields(TypedDict, total=False):

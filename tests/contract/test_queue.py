@@ -37,6 +37,7 @@ from faaspot_runner.contract import (
     SpotInfo,
     SpotRequest,
 )
+from faaspot_runner.contract.lanes import CAPACITY
 from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
 from tests.redis_servers import RedisServer, running_redis
 
@@ -57,10 +58,11 @@ class Spot(Protocol):
 
 
 class RedisSpot:
-    """A worker as plain Redis commands, following `contract` and what RQ's worker does."""
+    """A worker as plain Redis commands, following `contract` and what RQ's worker does, with threads for all."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.redis = client
+        client.hset(CAPACITY, mapping=dict.fromkeys(contract.QUEUES, 1_000_000))
 
     def take(self, queue: str) -> Request | None:
         if queue == contract.SUPERVISOR:
@@ -410,14 +412,14 @@ def test_rq_sees_ordinary_jobs_that_decide_nothing(server: RedisServer) -> None:
 def test_thousands_of_wake_ups_are_taken_back_without_a_search_for_each(server: RedisServer) -> None:
     client = server.client()
     client.flushall()
-    queue, requests = RedisQueue(client), [run(number) for number in range(3_000)]
+    spot, queue, requests = RedisSpot(client), RedisQueue(client), [run(number) for number in range(3_000)]
     queue.enqueue_runs(requests, QUEUE_BACKGROUND)
     commands = client.info("commandstats")
     queue.delete_jobs([attempt(request) for request in requests])
     more = client.info("commandstats")
     assert "cmdstat_lrem" not in more or more["cmdstat_lrem"] == commands.get("cmdstat_lrem")
     assert not list(client.scan_iter("rq:job:*"))
-    assert RedisSpot(client).take(QUEUE_BACKGROUND) is None
+    assert spot.take(QUEUE_BACKGROUND) is None
     client.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from faaspot import Faaspot
 from faaspot_runner.contract import MAX_ARGS_BYTES, MAX_LOG_BYTES, MAX_RESULT_BYTES, Limits
+from faaspot_runner.contract.outputs import MAX_LARGE_BYTES
 from faaspot_runner.sandbox.spec import run_environ
 from fas import reference
 
@@ -58,7 +59,7 @@ def test_what_the_guide_says_of_the_function_is_what_a_run_gets() -> None:
         f"| memory | {limits.memory} MB |",
         f"| processes and threads | {limits.pids} |",
         f"| `/tmp`, and again `/dev/shm` | {limits.tmp} MB ",
-        f"| result, as JSON | {MAX_RESULT_BYTES >> 20} MB |",
+        f"at most {MAX_LARGE_BYTES >> 30} GB; up to {MAX_RESULT_BYTES >> 20} MB stand in the record",
         f"| args, as JSON | {MAX_ARGS_BYTES >> 20} MB |",
         f"| log | {MAX_LOG_BYTES >> 20} MB is kept",
     ):

@@ -17,7 +17,7 @@ CODE = "import time\ndef main(args, context):\n    time.sleep(args['s'])\n    re
 @pytest.fixture(scope="module", params=SETUPS)
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     with platforms.platform(request.param) as running:
-        running.deploy("work", CODE)
+        running.deploy("work", CODE, concurrency=8)  # what the dead held of them has to come back
         yield running
 
 

@@ -95,7 +95,9 @@ WRONG: dict[str, list[Any]] = {
     ],
     "max_age": ["x", 0, -1, 10**9, None],
     "surprise": [1],
-    "concurrency": [1],
+    "concurrency": [-1, "x", 10**6, None],
+    "keep_days": [0, -1, "x", 10**6, None],
+    "keep_runs": [-1, 0.5, "x", None],
 }
 
 

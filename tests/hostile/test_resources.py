@@ -261,16 +261,21 @@ def test_r7_r8_r9_a_run_ends_at_its_timeout(arena: Arena, how: str) -> None:
 
 
 def test_r10_a_result_is_taken_to_the_limit_and_not_a_byte_further(arena: Arena) -> None:
-    code = "def main(args, context):\n    return 'x' * args['n']\n"
-    limit = 8 * 1024 * 1024
-    with arena.deployed(code, memory=512) as name:
-        exact = arena.platform.run(name, {"n": limit - 2})
-        assert exact.status == 200
-        assert len(exact.text.strip()) == limit
-        over = arena.judge(arena.platform.run(name, {"n": limit - 1}))
+    """The limit is the run's memory, and what says that it is longer is not waited for."""
+    code = (
+        'import os\nDONE = b\'{"ok":true,"began":1,"finished":1,"cpu_ms":1,"max_memory_mb":1,"output":\'\n'
+        "def main(args, context):\n    if 'n' in args:\n        return 'x' * args['n']\n"
+        "    length = len(DONE) + args['size'] + 3\n    os.write(3, length.to_bytes(4, 'big') + DONE + b'\"')\n"
+        "    for _ in range(args['size'] // 1048576):\n        os.write(3, b'x' * 1048576)\n    os.write(3, b'\"}')\n"
+    )
+    megabyte = 1024 * 1024
+    with arena.deployed(code, memory=64) as name:
+        inside = arena.platform.run(name, {"n": 8 * megabyte - 2})
+        assert (inside.status, len(inside.text.strip())) == (200, 8 * megabyte)
+        large = arena.platform.run(name, {"size": 60 * megabyte})
+        assert (large.status, len(large.text)) == (200, 60 * megabyte + 2)
+        over = arena.judge(arena.platform.run(name, {"size": 70 * megabyte}))
         assert (over.status, over.reason) == ("Failure", "limit"), str(over)[:500]
-        far_over = arena.judge(arena.platform.run(name, {"n": 64 * 1024 * 1024}))
-        assert (far_over.status, far_over.reason) == ("Failure", "limit"), str(far_over)[:500]
 
 
 UNSERIALISABLE = {

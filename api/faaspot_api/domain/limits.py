@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,9 +11,6 @@ from faaspot_api.domain.model import Settings
 from faaspot_api.errors import FieldError
 from faaspot_runner.contract import Limits, Network
 from faaspot_runner.contract.egress import ANYWHERE
-
-NOT_YET = frozenset({"concurrency"})
-"""Fields of the wire that a later release takes."""
 
 MAX_DESCRIPTION = 1000
 
@@ -46,6 +42,9 @@ RANGES = {
     "retries": Range(least=0, most=100, noun="further starts"),
     "retry_backoff": Range(least=0, most=retries.LONGEST_PAUSE, noun="seconds", whole=False),
     "max_age": Range(least=1, most=31 * 86_400, noun="seconds", whole=False),
+    "concurrency": Range(least=0, most=100_000, noun="runs"),
+    "keep_days": Range(least=0.05, most=36_500, noun="days", whole=False),
+    "keep_runs": Range(least=0, most=1_000_000_000, noun="runs"),
 }
 NETWORKS: tuple[Network, ...] = ("none", "internet")
 
@@ -76,13 +75,6 @@ def check_filled(settings: Settings) -> tuple[FieldError, ...]:
         message = f'needs `network` internet; to have neither, say ["{ANYWHERE}"] here'
         return (FieldError(field="egress", message=message),)
     return ()
-
-
-def not_yet(names: Iterable[str]) -> tuple[FieldError, ...]:
-    """A refusal for each field that a later release will take."""
-    return tuple(
-        FieldError(field=name, message="is not supported yet; leave it out") for name in names if name in NOT_YET
-    )
 
 
 def merged(change: Settings, base: Settings) -> Settings:
@@ -117,6 +109,7 @@ def filled(settings: Settings, *, network: Network, python: str, runtime: str) -
             retry_on=(),
             retry_backoff=0.0,
             callback_url="",
+            concurrency=0,
         ),
     )
 

@@ -30,7 +30,9 @@ class Settings:
     `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any. So does `retries`,
     further starts of a run: None are as many as the server allows. `retry_on`, `retry_backoff`: see `domain.retries`.
     `max_age`: seconds that a run may wait for its start; None, or more than that: the server's own number.
-    `callback_url`: who is told of each run's end, "" nobody.
+    `callback_url`: who is told of each run's end, "" nobody. `concurrency`: runs at once over all spots, 0 as many as
+    there is room for. `keep_days`, `keep_runs`: how long, and how many, records of ended runs are kept; None: the
+    server's own days, and any number.
     """
 
     timeout: float | None = None
@@ -49,6 +51,9 @@ class Settings:
     retry_backoff: float | None = None
     max_age: float | None = None
     callback_url: str | None = None
+    concurrency: int | None = None
+    keep_days: float | None = None
+    keep_runs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +117,10 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """The one record of an execution. `output` and `args` are JSON texts; `error` is {type, message, traceback}."""
+    """The one record of an execution. `output` and `args` are JSON texts; `error` is {type, message, traceback}.
+
+    `output_blob`, `output_size`: the digest and the bytes of an output that is too long to stand here; then it is None.
+    """
 
     uuid: str
     name: str
@@ -134,6 +142,8 @@ class Execution:
     logs_truncated: bool
     owner: str
     traceparent: str | None = None
+    output_blob: str | None = None
+    output_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

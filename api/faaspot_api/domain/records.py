@@ -43,5 +43,6 @@ def text(execution: Execution) -> str:
         "usage": NO_USAGE | execution.usage,
         "logs_truncated": execution.logs_truncated,
         "traceparent": execution.traceparent,
+        "output_size": execution.output_size,
     }
     return f'{_ENCODER.encode(known)[:-1]},"output":{execution.output or "null"},"args":{execution.args or "null"}}}'

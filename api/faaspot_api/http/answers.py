@@ -11,6 +11,7 @@ from faaspot_api.domain.model import Deployment, Execution, Runtime, Spot, Token
 from faaspot_api.domain.records import text as record
 from faaspot_api.domain.records import time
 from faaspot_api.http import strict
+from faaspot_api.services.executions import Output
 
 
 def text(json: str, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -25,6 +26,13 @@ def text(json: str, *, status: int = 200, headers: dict[str, str] | None = None)
 def value(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """An answer of a value that JSON can hold."""
     return text(strict.dump(value), status=status, headers=headers)
+
+
+def output(output: Output, *, headers: dict[str, str] | None = None) -> Response:
+    """What a function returned, piece by piece."""
+    answer = Response(output.pieces, headers=headers, content_type="application/json")
+    answer.content_length = output.size
+    return answer
 
 
 def records(executions: tuple[Execution, ...] | list[Execution]) -> str:

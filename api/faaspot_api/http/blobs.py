@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 from flask import Response
 
 from faaspot_api.errors import NotFound, TooLarge
 from faaspot_api.http import answers, gateway, reading, spot_schemas
 from faaspot_api.http.routes import Call, Routes
+from faaspot_runner.contract import is_digest
 from faaspot_runner.contract.spots import MAX_ARCHIVE_BYTES
 
 routes = Routes("blobs")
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _BYTES = {
     "requestBody": {
         "required": True,
@@ -44,6 +42,6 @@ def put_blob(call: Call, digest: str) -> Response:
 
 
 def _checked(digest: str) -> str:
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise NotFound("There is no such blob.")
     return digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlencode
 
 from flask import Response
@@ -11,6 +12,7 @@ from faaspot_api.domain import records
 from faaspot_api.domain.model import Filter
 from faaspot_api.errors import FieldError, Invalid, TooLarge
 from faaspot_api.http import answers, gateway, reading, schemas, wire
+from faaspot_api.http.options import preferred_wait
 from faaspot_api.http.routes import Call, Routes
 
 routes = Routes("executions")
@@ -18,6 +20,14 @@ routes = Routes("executions")
 NAMED = 100
 """How many bad items of a bulk request an error names."""
 BULK_GET = {
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "description": "`wait=N`: answer once the first of these has ended, or after N seconds.",
+            "schema": {"type": "string"},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -25,7 +35,7 @@ BULK_GET = {
                 "schema": {"type": "array", "items": {"type": "string", "format": "uuid"}, "maxItems": schemas.MAX_BULK}
             }
         },
-    }
+    },
 }
 
 
@@ -52,22 +62,34 @@ def get_execution(call: Call, uuid: str) -> Response:
     return answers.text(records.text(call.services.executions.get(call.who, uuid)))
 
 
-@routes.route("POST", "/executions/bulk", list[schemas.Execution], errors=(404, 413), document=BULK_GET)
+@routes.route("POST", "/executions/bulk", list[schemas.Execution], errors=(404, 413, 429), document=BULK_GET)
 def get_executions(call: Call) -> Response:
-    """The records of many executions, in the order of their ids."""
+    """The records of many executions, in the order of their ids; with `Prefer: wait=N` once the first has ended."""
     ids = wire.items(call.request, "tasks", reading.BULK_BODY)
     if len(ids) > schemas.MAX_BULK:
         raise TooLarge(f"At most {schemas.MAX_BULK} ids at a time; these are {len(ids)}.")
     bad = [index for index, uuid in enumerate(ids) if not isinstance(uuid, str)]
     if bad:
         raise Invalid.fields(*(FieldError(field=f"[{n}]", message="must be an execution id") for n in bad[:NAMED]))
-    return answers.text(answers.records(call.services.executions.get_bulk(call.who, ids)))
+    seconds = preferred_wait(call.request)
+    if seconds is None or not ids:
+        return answers.text(answers.records(call.services.executions.get_bulk(call.who, ids)))
+    with call.waiters.waiting(call.who):
+        gone = gateway.nobody_waits(call.request.environ)
+        found = call.services.executions.get_bulk(call.who, ids, seconds, gone)
+    return answers.text(answers.records(found), headers={"Preference-Applied": f"wait={seconds:g}"})
 
 
 @routes.route("DELETE", "/executions/<member:uuid>", schemas.Execution, errors=(404, 409))
 def cancel_execution(call: Call, uuid: str) -> Response:
     """Cancel an execution that has not ended."""
     return answers.text(records.text(call.services.executions.cancel(call.who, uuid)))
+
+
+@routes.route("GET", "/executions/<uuid>/output", Any, errors=(404, 409))
+def get_output(call: Call, uuid: str) -> Response:
+    """What an execution that has ended returned, also where that is too long for its record."""
+    return answers.output(call.services.executions.output(call.who, uuid))
 
 
 @routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404, 429), media="text/plain")

@@ -9,7 +9,9 @@ import select
 import socket
 import ssl
 import struct
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
@@ -73,6 +75,8 @@ def gone(environ: Mapping[str, Any]) -> Callable[[], bool]:
 
 DEPART_SECONDS = 3.0
 """How long before a stopping process' grace is over those who still wait are sent away; looked at every 2 s."""
+PAUSE_SECONDS = 0.5
+"""How long a connection that was refused for overload (429) is not listened to: asking again at once costs nothing."""
 LINGER_SECONDS = 0.002
 """How long a thread that has answered waits for the connection's next request itself."""
 
@@ -90,6 +94,12 @@ class Departure:
 
 
 departure = Departure()
+
+
+def nobody_waits(environ: Mapping[str, Any]) -> Callable[[], bool]:
+    """Whether the caller of this request has gone, or has to be sent away because this process stops."""
+    left = gone(environ)
+    return lambda: left() or departure.is_near
 
 
 class TlsSocket(ssl.SSLSocket):
@@ -118,13 +128,36 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker whose own errors have the one shape, and whose threads wait for nobody long.
 
     A caller who asks again at once is answered by the same thread: to hand the connection to the main thread and back
-    costs more than to look whether it is readable. After an error the connection closes.
+    costs more than to look whether it is readable. One who was refused because of overload is listened to again only
+    after `PAUSE_SECONDS`, without a thread: those who are served must not share the processor with the refusing of
+    others. After an error the connection closes.
     """
+
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self._paused: deque[tuple[float, Any, Any]] = deque()
+        """Connections, and what their last request came to, by the moment from which on they are listened to."""
 
     def init_process(self) -> None:
         """Called by gunicorn in each web process."""
         logging.getLogger("gunicorn.error").addFilter(_is_news)
         super().init_process()
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Called by gunicorn in the main thread, when a connection's thread has done with it."""
+        if self.alive and _was_refused(conn):
+            self._paused.append((time.monotonic() + PAUSE_SECONDS, conn, fs))
+        else:
+            super().finish_request(conn, fs)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Called by gunicorn in the main thread, over and over."""
+        if self._paused:
+            timeout = min(timeout, max(0.0, self._paused[0][0] - time.monotonic()))
+        super().wait_for_and_dispatch_events(timeout)
+        while self._paused and (not self.alive or self._paused[0][0] <= time.monotonic()):
+            _, conn, fs = self._paused.popleft()
+            super().finish_request(conn, fs)
 
     def handle(self, conn: Any) -> Any:
         """Called by gunicorn in a thread, for a connection that may have a request."""
@@ -134,11 +167,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", NEXT_BYTE_SECONDS, 0))
         while (kept := super().handle(conn)) is True and self.alive and self._asks_again(conn):
             pass
+        conn.refused = kept is True and _last.status == HTTPStatus.TOO_MANY_REQUESTS
         if not kept:
             take_leave(conn.sock)
         return kept
 
     def _asks_again(self, conn: Any) -> bool:
+        if _last.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return False
         if conn.parser.unreader.buf.getvalue():
             return False  # gunicorn itself goes on with what it has read already
         if self.cfg.is_ssl or self.tpool._work_queue.qsize():
@@ -162,6 +198,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             client.sendall(refusal(exc))
         except OSError as error:
             _log.debug("the caller has gone", address=addr, reason=repr(error))
+
+
+class _Last(threading.local):
+    """The status of what this thread last answered."""
+
+    status = 0
+
+
+_last = _Last()
+
+
+def _was_refused(conn: Any) -> bool:
+    return bool(getattr(conn, "refused", False))
 
 
 def take_leave(connection: socket.socket) -> None:
@@ -190,7 +239,8 @@ class Log(Logger):  # type: ignore[misc]
             log.propagate = True
 
     def access(self, resp: Any, req: Any, environ: Mapping[str, Any], request_time: timedelta) -> None:
-        """Called by gunicorn for each answer."""
+        """Called by gunicorn for each answer, in its thread."""
+        _last.status = resp.status_code
         if self.cfg.accesslog is None:
             return
         headers = {name.lower(): value for name, value in resp.headers}

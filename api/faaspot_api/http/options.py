@@ -17,6 +17,9 @@ MAX_AGE = "Max-Queue-Age"
 CALLBACK = "Callback-Url"
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,6})?")
+MAX_WAIT = 900.0
+"""Seconds that `Prefer: wait` may hold a connection; more is cut to it, and the answer says so."""
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 PARAMETERS: tuple[Mapping[str, Any], ...] = (
     {
@@ -39,6 +42,12 @@ PARAMETERS: tuple[Mapping[str, Any], ...] = (
     },
 )
 """For the OpenAPI document."""
+
+
+def preferred_wait(request: Request) -> float | None:
+    """The seconds that the caller would wait for the answer (`Prefer: wait=N`), None if it did not say."""
+    said = _WAIT.search(request.headers.get("Prefer", ""))
+    return None if said is None else min(float(said[1]), MAX_WAIT)
 
 
 def run_options(request: Request) -> RunOptions:

@@ -15,16 +15,13 @@ from flask import Response
 from faaspot_api.domain.model import Execution
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, RunFailed, TimedOut, TooLarge, Unavailable
 from faaspot_api.http import answers, gateway, reading, schemas, strict, wire
-from faaspot_api.http.options import PARAMETERS, run_options
+from faaspot_api.http.options import PARAMETERS, preferred_wait, run_options
 from faaspot_api.http.routes import Call, Routes
 from faaspot_runner.contract import MAX_ARGS_BYTES
 
 routes = Routes("runs")
 
-MAX_WAIT = 900.0
-"""Seconds that `Prefer: wait` may hold a connection; more is cut to it, and the answer says so."""
 RETRY_AFTER = 5
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?:$|[,;])", re.IGNORECASE)
 _ASYNC = re.compile(r"(?:^|[,\s])respond-async\s*(?:$|[,;])", re.IGNORECASE)
 
 RUN_ERRORS = (404, 409, 413, 422, 429, 504)
@@ -125,12 +122,11 @@ def run_bulk(call: Call, name: str) -> Response:
 def _run(call: Call, name: str) -> Response:
     prefer = call.request.headers.get("Prefer", "")
     args = _args(call)
-    wait = _WAIT.search(prefer)
-    if wait is not None:
-        seconds = min(float(wait[1]), MAX_WAIT)
+    seconds = preferred_wait(call.request)
+    if seconds is not None:
         execution, ended = _wait(call, name, args, seconds)
         applied = f"wait={seconds:g}"
-        return _result(execution, applied) if ended else _accepted(call, execution, applied)
+        return _result(call, execution, applied) if ended else _accepted(call, execution, applied)
     execution = call.services.executions.run(call.who, name, args, run_options(call.request))
     if _ASYNC.search(prefer):
         return _accepted(call, execution, "respond-async")
@@ -138,8 +134,7 @@ def _run(call: Call, name: str) -> Response:
 
 
 def _run_sync(call: Call, name: str) -> Response:
-    wait = _WAIT.search(call.request.headers.get("Prefer", ""))
-    seconds = None if wait is None else min(float(wait[1]), MAX_WAIT)
+    seconds = preferred_wait(call.request)
     execution, ended = _wait(call, name, _args(call), seconds)
     if not ended and gateway.departure.is_near:
         raise Unavailable(
@@ -153,26 +148,24 @@ def _run_sync(call: Call, name: str) -> Response:
             "The execution has not ended within the wait; it goes on, and its record stays.",
             execution_id=execution.uuid,
         )
-    return _result(execution, None if seconds is None else f"wait={seconds:g}")
+    return _result(call, execution, None if seconds is None else f"wait={seconds:g}")
 
 
 def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Execution, bool]:
     """Run and wait, among those who may; a caller who leaves meanwhile is not waited for, its run goes on."""
-    left, options = gateway.gone(call.request.environ), run_options(call.request)
-
-    def gone() -> bool:
-        return left() or gateway.departure.is_near
-
+    gone, options = gateway.nobody_waits(call.request.environ), run_options(call.request)
     with call.waiters.waiting(call.who):
         return call.services.executions.run_wait(call.who, name, args, seconds, gone, options)
 
 
-def _result(execution: Execution, applied: str | None) -> Response:
+def _result(call: Call, execution: Execution, applied: str | None) -> Response:
     if execution.status != "Success":
         raise failure(execution)
     headers = {"Execution-Id": execution.uuid}
     if applied is not None:
         headers["Preference-Applied"] = applied
+    if execution.output_size is not None:
+        return answers.output(call.services.executions.output_of(execution), headers=headers)
     return answers.text(execution.output or "null", headers=headers)
 
 

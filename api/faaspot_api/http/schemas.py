@@ -89,6 +89,17 @@ class _Settings(Request):
         "Seconds that a run may wait for its start, then it ends as `no_spot`; never longer than the server allows.",
         document=_range("max_age"),
     )
+    concurrency: int = left_out(
+        "Runs at once, over all spots; the others wait for their turn. 0: as many as there is room for.",
+        document=_range("concurrency"),
+    )
+    keep_days: float = left_out(
+        "Days that the record of an ended run is kept; left out: as long as the server says.",
+        document=_range("keep_days"),
+    )
+    keep_runs: int = left_out(
+        "Records of ended runs that are kept, the newest ones; left out: any number.", document=_range("keep_runs")
+    )
 
 
 class CreateDeployment(_Settings):
@@ -218,6 +229,10 @@ class Execution(BaseModel):
     usage: dict[str, Any]
     logs_truncated: bool
     traceparent: str | None
+    output_size: int | None = Field(
+        description="Bytes of an output that is too long to stand here: then `output` is null, "
+        "and GET /executions/{uuid}/output has it."
+    )
 
 
 class Settings(BaseModel):
@@ -237,6 +252,9 @@ class Settings(BaseModel):
     retry_backoff: float | None
     max_age: float | None
     callback_url: str | None
+    concurrency: int | None
+    keep_days: float | None
+    keep_runs: int | None
 
 
 class VersionSummary(BaseModel):
@@ -360,15 +378,10 @@ def validated(model: type[M], values: Mapping[str, Any], *, typed: bool) -> M:
 
     Raises Invalid that names every bad field.
     """
-    later = limits.not_yet(values)
-    known = {name: value for name, value in values.items() if name not in limits.NOT_YET}
     try:
-        found = model.model_validate(known, strict=typed)
+        return model.model_validate(values, strict=typed)
     except ValidationError as error:
-        raise Invalid.fields(*later, *_bad_fields(error)) from None
-    if later:
-        raise Invalid.fields(*later)
-    return found
+        raise Invalid.fields(*_bad_fields(error)) from None
 
 
 def _bad_fields(error: ValidationError) -> list[FieldError]:

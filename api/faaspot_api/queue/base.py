@@ -147,6 +147,15 @@ class Queue(Protocol):
     def strand(self) -> frozenset[str]:
         """Take back the wake-ups that only a spot was to take which is not online; the ids of their executions."""
 
+    def tend(self) -> int:
+        """Say how many turns there are by what the spots last told, and end those of runs that nobody has; how many.
+
+        Called every second by one process at least; without it everything goes on, with as many turns as before.
+        """
+
+    def settle(self, seconds: float) -> None:
+        """Let others go on where turns have ended on other hosts; blocks at most `seconds` for the first of them."""
+
     def beat(self, problem: str) -> None:
         """The recorder lives: say so, and why it cannot record for now ("" if it can). Forgotten within seconds."""
 

@@ -45,7 +45,9 @@ class InlineQueue:
         self.joined: frozenset[str] = frozenset()
         self._recorder: str | None = None
         self._changed = Condition()
-        self._waiting: dict[str, dict[Attempt, Request]] = defaultdict(dict)
+        self._waiting: dict[str, dict[str, dict[Attempt, Request]]] = defaultdict(dict)
+        """By queue and lane, the lane whose turn is next first."""
+        self._placed: dict[Attempt, str] = {}
         self._leases: dict[Attempt, tuple[str, LeaseState]] = {}
         self._replies: dict[str, deque[RunEnded]] = defaultdict(deque)
         self._logs: dict[str, str] = defaultdict(str)
@@ -75,7 +77,7 @@ class InlineQueue:
         """See `Queue.queued`."""
         self._check()
         with self._changed:
-            return frozenset(attempt for attempt in attempts for line in self._waiting.values() if attempt in line)
+            return frozenset(attempt for attempt in attempts for line in self._lines() if attempt in line)
 
     def leases(self, attempts: Sequence[Attempt]) -> tuple[LeaseState, ...]:
         """See `Queue.leases`."""
@@ -107,7 +109,7 @@ class InlineQueue:
         """See `Queue.delete_jobs`."""
         self._check()
         with self._changed:
-            for line in self._waiting.values():
+            for line in self._lines():
                 for attempt in attempts:
                     line.pop(attempt, None)
 
@@ -149,7 +151,8 @@ class InlineQueue:
         """See `Queue.lengths`."""
         self._check()
         with self._changed:
-            return {name: len(self._waiting[name]) for name in QUEUES} | {"reports": len(self._events)}
+            lengths = {name: sum(map(len, self._waiting[name].values())) for name in QUEUES}
+            return lengths | {"reports": len(self._events)}
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`."""
@@ -167,6 +170,15 @@ class InlineQueue:
         """See `Queue.strand`. Here every spot takes everything."""
         self._check()
         return frozenset()
+
+    def tend(self) -> int:
+        """See `Queue.tend`. Here a run that has ended or lost its lease has no turn any more."""
+        self._check()
+        return 0
+
+    def settle(self, seconds: float) -> None:
+        """See `Queue.settle`. Here no turn ends elsewhere."""
+        self._check()
 
     def beat(self, problem: str) -> None:
         """See `Queue.beat`. This one forgets it with everything else only."""
@@ -187,9 +199,15 @@ class InlineQueue:
     def take(self, queue: str, seconds: float = 0.0) -> Request | None:
         """The oldest wake-up of `queue`, as a worker takes it, waiting at most `seconds` for one."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting[queue]), seconds)
-            line = self._waiting[queue]
-            return line.pop(next(iter(line))) if line else None
+            self._changed.wait_for(lambda: self._next(queue) is not None, seconds)
+            lane = self._next(queue)
+            if lane is None:
+                return None
+            lanes = self._waiting[queue]
+            line = lanes[lane] = lanes.pop(lane)  # now it is the others' turn
+            attempt = next(iter(line))
+            self._placed[attempt] = lane
+            return line.pop(attempt)
 
     def hold(self, request: Request) -> bool:
         """Take the lease of the attempt. False: another has it, or it has ended."""
@@ -204,6 +222,7 @@ class InlineQueue:
         """Let the attempt's lease run out, as that of a dead worker does."""
         with self._changed:
             self._leases.pop(_attempt(request), None)
+            self._placed.pop(_attempt(request), None)
 
     def report(self, event: RunStarted | RunEnded) -> None:
         """Put an event on the reports stream; `events` gives it to the recorder."""
@@ -217,6 +236,7 @@ class InlineQueue:
             if isinstance(request, RunRequest) and request.reply:
                 self._replies[request.execution_id].append(ended)
             self._leases[_attempt(request)] = (request.token, "done")
+            self._placed.pop(_attempt(request), None)
             self._changed.notify_all()
 
     def reply(self, ended: RunEnded) -> None:
@@ -250,6 +270,7 @@ class InlineQueue:
         """Be a server that came back empty."""
         with self._changed:
             self._waiting.clear()
+            self._placed.clear()
             self._leases.clear()
             self._replies.clear()
             self._logs.clear()
@@ -265,14 +286,35 @@ class InlineQueue:
         if self.full:
             raise Unavailable("The queue is full. Try again in a moment.", retry_after=2)
         with self._changed:
-            line = self._waiting[queue]
+            line = self._waiting[queue].setdefault(_lane(request), {})
             line.pop(_attempt(request), None)
             line[_attempt(request)] = request
             self._changed.notify_all()
 
+    def _lines(self) -> list[dict[Attempt, Request]]:
+        return [line for lanes in self._waiting.values() for line in lanes.values()]
+
+    def _next(self, queue: str) -> str | None:
+        """The lane whose turn it is."""
+        for lane, line in self._waiting[queue].items():
+            request = next(iter(line.values()), None)
+            most = request.concurrency if isinstance(request, RunRequest) else 0
+            if request and (not most or sum(lane == other for other in self._placed.values()) < most):
+                return lane
+        return None
+
     def _check(self) -> None:
         if self.away is not None:
             raise Unavailable(f"The queue is away: {self.away}. Try again in a moment.", retry_after=2)
+
+
+def _lane(request: Request) -> str:
+    match request:
+        case RunRequest():
+            return request.sandbox.deployment
+        case BuildRequest():
+            return request.deployment
+    return ""
 
 
 def _attempt(request: Request) -> Attempt:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from faaspot_api.queue.base import SpotSeen
-from faaspot_runner.contract import QUEUE_BUILDS, BuildRequest, RunRequest, SpotInfo
+from faaspot_runner.contract import BuildRequest, RunRequest, SpotInfo
 from faaspot_runner.contract.spots import own_line
 
 FRESH_SECONDS = 1.0
@@ -96,13 +96,10 @@ def _warm(able: Sequence[SpotInfo], queue: str, version_id: str, placed: Counter
 def _filled(info: SpotInfo, queue: str, placed: Counter[str]) -> float:
     """How much of a spot's room for a queue is taken: 1.0 and more is all of it.
 
-    `capacity` is that of all workers for runs, and only those of the queue will take from it. What runs may be another
-    queue's: better to find no room where there is some than to have runs wait beside spots that are free.
+    What runs may be another queue's: better to find no room where there is some than to have runs wait beside spots
+    that are free.
     """
-    theirs = info.workers.get(queue, 0)
-    runs = sum(count for name, count in info.workers.items() if name != QUEUE_BUILDS)
-    room = info.capacity * theirs / runs if runs and queue != QUEUE_BUILDS else info.capacity
-    return (info.running + placed[info.ip]) / max(1.0, room)
+    return (info.running + placed[info.ip]) / max(1, info.rooms.get(queue, 0))
 
 
 class Placement:

@@ -7,17 +7,13 @@ RQ carries the jobs and decides nothing: no timeout, no result, no retry of its 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import redis
 import structlog
-from rq import Queue as RqQueue
-from rq.job import Job, JobStatus
-from rq.utils import now as utcnow
-from rq.utils import utcformat
+from rq.job import Job
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue import clients
@@ -32,9 +28,11 @@ from faaspot_api.queue.clients import (
     slices,
     translated,
 )
-from faaspot_api.queue.lines import FOREVER, Lines
+from faaspot_api.queue.jobs import CHUNK, chunks, enqueueing, id_of
+from faaspot_api.queue.lines import Lines
 from faaspot_api.queue.memory import CROWDED, ROOM, Memory
 from faaspot_api.queue.placement import Placement
+from faaspot_api.queue.turns import SETTLE, TEND, capacities
 from faaspot_api.queue.users import SpotUsers
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
@@ -42,7 +40,6 @@ from faaspot_runner.contract import (
     CONTROL,
     ENVIRONMENTS,
     ENVIRONMENTS_SECONDS,
-    JOB_FUNCTION,
     LEASE_DONE,
     QUEUE_BUILDS,
     REPORTS,
@@ -59,22 +56,17 @@ from faaspot_runner.contract import (
     SpotRequest,
     cancel_key,
     dump,
-    job_id,
     lease_key,
     load,
     load_spot,
     log_key,
     reply_key,
 )
+from faaspot_runner.contract.lanes import OVER
 from faaspot_runner.contract.runtimes import Runtimes
 from faaspot_runner.contract.scripts import SCRIPTS
 from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key
 
-CHUNK = 1000
-"""Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
-SMALL = 4096
-"""Bytes of a job's data that are not compressed."""
-CHUNK_BYTES = 16 * 1024 * 1024
 HEALTH_KEY = "faaspot:health"
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +93,7 @@ class RedisQueue:
 
     def enqueue_runs(self, requests: Sequence[RunRequest], queue: str) -> None:
         """See `Queue.enqueue_runs`."""
-        for part in _chunks(requests):
+        for part in chunks(requests):
             self._enqueue(part, queue)
 
     def enqueue_build(self, request: BuildRequest) -> None:
@@ -119,21 +111,20 @@ class RedisQueue:
     def queued(self, attempts: Sequence[Attempt]) -> frozenset[Attempt]:
         """See `Queue.queued`. A spot request counts until the supervisor is done with it."""
         spots = {attempt.execution_id: attempt for attempt in attempts if attempt.kind == "spot"}
-        jobs = {_job_id(attempt): attempt for attempt in attempts if attempt.kind != "spot"}
+        jobs = {id_of(attempt): attempt for attempt in attempts if attempt.kind != "spot"}
         found: set[Attempt] = set()
         with translated():
             if spots:
                 found.update(self._requested(spots))
-            for name in self._lines.names() if jobs else ():
-                for identifier in self._lines.listed(name):
-                    if identifier in jobs:
-                        found.add(jobs.pop(identifier))
+            for identifier in self._lines.listed() if jobs else ():
+                if identifier in jobs:
+                    found.add(jobs.pop(identifier))
         return frozenset(found)
 
     def delete_jobs(self, attempts: Sequence[Attempt]) -> None:
         """See `Queue.delete_jobs`."""
         with translated():
-            self._drop_jobs([_job_id(attempt) for attempt in attempts if attempt.kind != "spot"])
+            self._drop_jobs([id_of(attempt) for attempt in attempts if attempt.kind != "spot"])
             self._drop_requests({attempt.execution_id for attempt in attempts if attempt.kind == "spot"})
 
     # ------------------------------------------------------------ what runs
@@ -162,8 +153,7 @@ class RedisQueue:
         self._refuse_without_room()
         key = reply_key(request.execution_id)
         placed = self._placement.place(request, queue)
-        wakeup = self._wakeup(placed.request, self._lines.line(placed.line))
-        commands = [*wakeup, ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
+        commands = [*enqueueing([placed]), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
         with translated():
             try:
                 *_, popped = self._exchange(commands)
@@ -282,6 +272,18 @@ class RedisQueue:
             stranded = self._lines.strand({spot.info.ip for spot in self.spots() if spot.is_online})
         return frozenset(identifier.rpartition("-")[0] for identifier in stranded)
 
+    def tend(self) -> int:
+        """See `Queue.tend`."""
+        places = [part for pair in capacities(self.spots()).items() for part in pair]
+        with translated():
+            return int(cast(int, self._redis.eval(TEND, 0, *places)))
+
+    def settle(self, seconds: float) -> None:
+        """See `Queue.settle`. What was taken out to be waited for is put back, for the script to find."""
+        with translated():
+            if self._redis.blmove(OVER, OVER, timeout=min(seconds, SLICE_SECONDS)) is not None:  # type: ignore[arg-type]
+                self._redis.eval(SETTLE, 0)
+
     def beat(self, problem: str) -> None:
         """See `Queue.beat`."""
         with translated():
@@ -301,51 +303,18 @@ class RedisQueue:
     # ------------------------------------------------------------ inside
 
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
-        """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
+        """Save and put in line all jobs, a few in one step and all in one exchange."""
         self._refuse_without_room()
-        placed = [self._placement.place(request, queue) for request in requests]
-        # No transaction: the job is saved before it is pushed, and one that was only saved is said again.
+        commands = enqueueing([self._placement.place(request, queue) for request in requests])
         with translated():
-            commands = [each for one in placed for each in self._wakeup(one.request, self._lines.line(one.line))]
             try:
-                saved = self._exchange(commands)[1::3]
+                self._exchange(commands)
             except redis.ConnectionError:  # a connection that a restart of the server broke
-                saved = self._exchange(commands)[1::3]
-            # HSET answers how many fields are new: none when the job was there before, so it may stand twice.
-            for one, new in zip(placed, saved, strict=True):
-                if not new:
-                    identifier = job_id(one.request.execution_id, one.request.attempt)
-                    self._lines.single(self._lines.line(one.line), [identifier])
+                self._exchange(commands)
 
     def _refuse_without_room(self) -> None:
         if not self.has_room():
             raise Unavailable("The queue is unavailable: Redis is near its memory limit.", retry_after=RETRY_AFTER)
-
-    def _wakeup(self, request: RunRequest | BuildRequest, line: RqQueue) -> tuple[tuple[Any, ...], ...]:
-        """The commands that make RQ know the queue, keep a job as RQ would, and put it in line.
-
-        `token` stands beside the job's own fields, so that a worker's claim and its look at the job are one step.
-        """
-        identifier = job_id(request.execution_id, request.attempt)
-        moment = utcformat(utcnow())
-        fields = {
-            "data": _job_data(dump(request)),
-            "created_at": moment,
-            "enqueued_at": moment,
-            "origin": line.name,
-            "description": request.kind,
-            "timeout": FOREVER,
-            "result_ttl": 0,
-            "failure_ttl": 0,
-            "status": JobStatus.QUEUED.value,
-            "token": request.token,
-        }
-        flat = [part for pair in fields.items() for part in pair]
-        return (
-            ("SADD", RqQueue.redis_queues_keys, line.key),
-            ("HSET", Job.key_for(identifier), *flat),
-            ("RPUSH", line.key, identifier),
-        )
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send them together and read their answers, on one connection and with nothing around it.
@@ -388,16 +357,6 @@ class RedisQueue:
                 self._redis.lrem(SUPERVISOR, 0, as_text(text))
 
 
-def _job_data(text: str) -> bytes:
-    """A job's data as RQ reads it: JSON, compressed where that is worth its time."""
-    data = json.dumps([JOB_FUNCTION, None, [text], {}], ensure_ascii=False).encode()
-    return zlib.compress(data, 1) if len(data) > SMALL else data
-
-
-def _job_id(attempt: Attempt) -> str:
-    return job_id(attempt.execution_id, attempt.attempt)
-
-
 def _lease(value: bytes | str | None) -> LeaseState:
     if value is None:
         return "none"
@@ -418,15 +377,3 @@ def _load(text: bytes | str) -> Message | None:
     except ValueError as error:
         _log.warning("a message in Redis cannot be read", error=str(error))
         return None
-
-
-def _chunks(requests: Sequence[RunRequest]) -> Iterator[Sequence[RunRequest]]:
-    """Parts of at most `CHUNK` requests and, unless a single one is larger, about `CHUNK_BYTES` of arguments."""
-    start = size = 0
-    for at, request in enumerate(requests):
-        size += len(request.args)
-        if at > start and (at - start >= CHUNK or size > CHUNK_BYTES):
-            yield requests[start:at]
-            start, size = at, len(request.args)
-    if requests:
-        yield requests[start:]

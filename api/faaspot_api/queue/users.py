@@ -24,6 +24,7 @@ from faaspot_runner.contract import (
     SPOT_OFFLINE_SECONDS,
     load_spot,
 )
+from faaspot_runner.contract.lanes import OVER, WAITING
 from faaspot_runner.contract.spots import WISHES, own_line, spot_key, spot_user
 
 # Without CLIENT SETINFO, which Redis 7.0 does not know: a client that may not say its version goes on without.
@@ -63,7 +64,7 @@ def rules(ip: str, database: int = 0) -> list[str]:
         f"{PREFIX}log:*",
         spot_key(ip),
     ]
-    read = ["rq:suspended", "rq:worker:*", RUNTIMES, ENVIRONMENTS, WISHES]
+    read = ["rq:suspended", "rq:worker:*", RUNTIMES, ENVIRONMENTS, WISHES, WAITING]
     return [
         *(f"~{key}" for key in written),
         *(f"%R~{key}" for key in read),
@@ -71,6 +72,7 @@ def rules(ip: str, database: int = 0) -> list[str]:
         "-@all",
         *(f"+{command}" for command in (*COMMANDS, f"select|{database}")),
         f"(-@all +xadd ~{REPORTS})",
+        f"(-@all +rpush ~{OVER})",
         f"(-@all +exists ~{PREFIX}cancel:*)",
     ]
 

@@ -18,9 +18,11 @@
         Never raises for how the run ended: the record says it. An error carries `execution_id` once there is a record.
     wait(who, id, seconds) -> Execution              returns at its end or after `seconds`
     get(who, id) -> Execution                        (waits up to 1 s for a result in flight)
-    get_bulk(who, ids) -> list                       unknown ids: NotFound, all of them in `extra["unknown"]`
+    get_bulk(who, ids, wait, gone) -> list           unknown ids: NotFound, all of them in `extra["unknown"]`;
+                                                     with `wait` seconds once the first of them has ended
     list(who, filter, limit, cursor) -> Page
     cancel(who, id) -> Execution                     (waits up to 1 s for the kill; Started if it takes longer)
+    output(who, id) -> Output                        of one that has ended, however long it is
     logs(who, id) -> str
     follow(who, id, gone) -> Iterator[str]           until the end, or the reader is gone(); "" while silent
 
@@ -97,8 +99,10 @@ from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
 from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.reruns import RerunService
+from faaspot_api.services.retention import Retention
 from faaspot_api.services.runtimes import RuntimeService
 from faaspot_api.services.spots import SpotService
+from faaspot_api.services.sweeping import Sweeping
 from faaspot_api.services.tokens import TokenService
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.settings import Settings
@@ -174,7 +178,7 @@ class Services:
         clearing = Clearing(store, blobs, Bell(queue), recorder, policy)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
-            executions=ExecutionService(store, queue, recorder, acceptance, policy),
+            executions=ExecutionService(store, blobs, queue, recorder, acceptance, policy),
             reruns=RerunService(store, acceptance),
             callbacks=CallbackService(store, secrets),
             courier=Courier(store, secrets, policy),
@@ -187,7 +191,9 @@ class Services:
             doctor=DoctorService(store, blobs, queue, health),
             metrics=metrics,
             recorder=recorder,
-            reconciler=Reconciler(store, queue, recorder, clearing, policy, metrics),
+            reconciler=Reconciler(
+                store, queue, recorder, clearing, Retention(store, policy), Sweeping(store, blobs), policy, metrics
+            ),
         )
 
     @classmethod

@@ -59,12 +59,14 @@ class Order:
 class Accepted:
     """Runs of one deployment that were accepted together.
 
-    `timeout`: seconds that each may take; `spec`: what workers are to be woken with, None if a build has to end first.
+    `timeout`: seconds that each may take; `concurrency`: how many of its deployment run at once, 0 without a limit;
+    `spec`: what workers are to be woken with, None if a build has to end first.
     `repeated`: instead of rows, what the same request under the same idempotency key was answered before.
     """
 
     rows: tuple[NewExecution, ...]
     timeout: float
+    concurrency: int = 0
     spec: SandboxSpec | None = None
     repeated: tuple[str, ...] = ()
 
@@ -128,7 +130,8 @@ class Acceptance:
             callbacks.add(transaction, [replace(told, execution=each.uuid) for each in rows])
         spec = wakeups.sandbox(row.name, version) if build is None else None
         reach("before_commit")
-        return Accepted(rows=rows, timeout=version.settings.timeout or 0.0, spec=spec)
+        settings = version.settings
+        return Accepted(rows=rows, timeout=settings.timeout or 0.0, concurrency=settings.concurrency or 0, spec=spec)
 
     def announce(self, accepted: Accepted) -> None:
         """After the commit: count and log the runs, and wake the workers unless a build has to end first."""
@@ -143,7 +146,8 @@ class Acceptance:
         if accepted.spec is None:
             return iter(())
         spec, committed = accepted.spec, now()
-        return (wakeups.run(_task(record, committed), spec, self._policy) for record in accepted.rows)
+        most = accepted.concurrency
+        return (wakeups.run(_task(record, committed), spec, self._policy, most) for record in accepted.rows)
 
     # ------------------------------------------------------------ steps
 
@@ -187,7 +191,7 @@ class Acceptance:
                 "This Idempotency-Key was used for another request: take a new key, or send the same request again.",
                 execution_id=first,
             )
-        row = executions.tracked(transaction, [first])[first] if first else None
+        row = executions.tracked(transaction, [first]).get(first) if first else None
         version = self._version(transaction, row.version_id) if row and row.version_id else None
         timeout = version.settings.timeout if version else None
         return Accepted(rows=(), timeout=timeout or 0.0, repeated=kept.executions)

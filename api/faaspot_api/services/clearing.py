@@ -63,7 +63,7 @@ class Clearing:
             _log.warning("clearing_failed", why=str(error))
 
     def drop_archives(self) -> None:
-        """Remove packed environments that were brought a while ago and that no version has."""
+        """Remove what spots brought a while ago and neither a version nor a record has."""
         try:
             with self._store.write() as transaction:
                 deployments.alone_with_blobs(transaction)

@@ -181,7 +181,7 @@ def message(execution: Execution) -> bytes:
     """
     record = json.loads(records.text(replace(execution, args=None, output=None)))
     del record["args"], record["output"]
-    record["output_omitted"] = len(execution.output or "") > MAX_OUTPUT
+    record["output_omitted"] = len(execution.output or "") > MAX_OUTPUT or execution.output_size is not None
     output = "null" if record["output_omitted"] else execution.output or "null"
     data = f'{_ENCODER.encode(record)[:-1]},"output":{output}}}'
     return f'{{"type":"execution.ended","timestamp":{_ENCODER.encode(record["ended"])},"data":{data}}}'.encode()

@@ -49,6 +49,7 @@ def ending(row: Tracked, event: RunEnded, end: End, spot: str | None) -> Ending:
     ended = max(int(event.at * SECOND), row.created, started or 0)
     timings = _timed(event.timings, now() - row.created)
     timings.setdefault("total_ms", round((ended - row.created) / 1000, 3))
+    large = event.large if end.status == "Success" else None
     return Ending(
         seq=row.seq,
         status=end.status,
@@ -61,6 +62,8 @@ def ending(row: Tracked, event: RunEnded, end: End, spot: str | None) -> Ending:
         logs_truncated=event.logs_truncated or len(event.log) > MAX_LOG_BYTES,
         timings=timings,
         usage=_said(event.usage),
+        output_blob=large.digest if large else None,
+        output_size=large.size if large else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from faaspot_api.domain.model import NO_OPTIONS, Execution, Filter, Page, Principal, RunOptions
@@ -19,6 +20,7 @@ from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.waiting import Gone, Waiting, never
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.store import executions, logs
+from faaspot_api.store.blobs import Blobs, BrokenBlobError
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import from_micros
@@ -32,11 +34,22 @@ FOLLOW_SECONDS = 1.0
 """How long a follower waits for more text before it looks whether the end has come."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """An output as JSON text: how many bytes, and they in pieces."""
+
+    size: int
+    pieces: Iterator[bytes]
+
+
 class ExecutionService:
     """What people do with executions."""
 
-    def __init__(self, store: Store, queue: Queue, recorder: Recorder, acceptance: Acceptance, policy: Policy) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, queue: Queue, recorder: Recorder, acceptance: Acceptance, policy: Policy
+    ) -> None:
         self._store = store
+        self._blobs = blobs
         self._queue = queue
         self._recorder = recorder
         self._policy = policy
@@ -122,8 +135,8 @@ class ExecutionService:
         """The record. An end that was reported but is not written yet is waited for, up to `Policy.in_flight`."""
         return self.get_bulk(who, [uuid])[0]
 
-    def get_bulk(self, who: Principal, uuids: Sequence[str]) -> list[Execution]:
-        """The records in the order asked for.
+    def get_bulk(self, who: Principal, uuids: Sequence[str], wait: float = 0.0, gone: Gone = never) -> list[Execution]:
+        """The records in the order asked for, at most `wait` seconds later: once the first of them has ended.
 
         Raises Invalid for ids that repeat, NotFound that lists (in `unknown`) those that are not there, and TooLarge
         (see `store.executions.MAX_BYTES`).
@@ -132,6 +145,8 @@ class ExecutionService:
         scope = access.executions(who)
         unknown = [uuid for uuid in uuids if not is_execution_id(uuid)]
         if not unknown:
+            if wait:
+                self._waiting.end_of(uuids[0], scope, wait, gone)
             with self._store.read() as transaction:
                 found = executions.get_many(transaction, uuids, scope)
             unknown = [uuid for uuid in uuids if uuid not in found]
@@ -157,6 +172,24 @@ class ExecutionService:
         """The record at its end, or as it is after `seconds`."""
         execution = self.get(who, uuid)
         return execution if is_ended(execution.status) else self._waiting.for_end(uuid, seconds) or self._read(uuid)
+
+    def output(self, who: Principal, uuid: str) -> Output:
+        """What it came to, however long it is. Raises Conflict while it has not ended."""
+        execution = self.get(who, uuid)
+        if not is_ended(execution.status):
+            raise Conflict("It has not ended: its output comes with its end.", execution_id=uuid)
+        return self.output_of(execution)
+
+    def output_of(self, execution: Execution) -> Output:
+        """The same of a record that the caller may see, and that has ended."""
+        if execution.output_blob is None:
+            text = (execution.output or "null").encode("utf-8", "backslashreplace")
+            return Output(size=len(text), pieces=iter((text,)))
+        try:
+            size, pieces = self._blobs.open(execution.output_blob)
+        except BrokenBlobError:
+            raise NotFound("Its output is not there any more.", execution_id=execution.uuid) from None
+        return Output(size=size, pieces=pieces)
 
     def logs(self, who: Principal, uuid: str) -> str:
         """What it has written: all of it once it has ended, until now while it runs."""

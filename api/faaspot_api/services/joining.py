@@ -153,8 +153,8 @@ def _may_join(who: Principal, ip: str) -> None:
 
 def _full(spot: str, most: int) -> str:
     return (
-        f"The platform keeps at most {most // (1024 * 1024)} MB of packed environments for {spot}, and this one would "
-        "be more: it is not kept. Set FAASPOT_MAX_ARCHIVES higher, or delete deployments that are not needed."
+        f"The platform keeps at most {most // (1024 * 1024)} MB of packed environments and large outputs for {spot}, "
+        "and this would be more: it is not kept. Set FAASPOT_MAX_ARCHIVES higher, or delete what is not needed."
     )
 
 

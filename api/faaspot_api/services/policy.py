@@ -16,6 +16,8 @@ class Policy:
     max_sync_timeout: float = 900.0
     max_age: float = 86_400.0
     max_attempts: int = 3
+    keep_days: float = 30.0
+    """For how long records of ended runs are kept, where their deployment says nothing."""
     max_pending: int = 100_000
     """Runs of one token that may wait at once."""
     max_archives: int = 20_480 * 1024 * 1024
@@ -56,6 +58,7 @@ class Policy:
             max_sync_timeout=settings.max_sync_timeout,
             max_age=settings.max_age,
             max_attempts=settings.max_attempts,
+            keep_days=settings.keep_days,
             max_pending=settings.max_pending,
             max_archives=settings.max_archives * 1024 * 1024,
             callback_networks=settings.open_networks,

@@ -18,6 +18,8 @@ from faaspot_api.services import wakeups
 from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
+from faaspot_api.services.retention import Retention
+from faaspot_api.services.sweeping import Sweeping
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.store import deployments, executions, keys, pauses, runtimes, spots
 from faaspot_api.store.engine import Store
@@ -49,6 +51,8 @@ class Reconciler:
         queue: Queue,
         recorder: Recorder,
         clearing: Clearing,
+        retention: Retention,
+        sweeping: Sweeping,
         policy: Policy,
         metrics: Metrics,
     ) -> None:
@@ -56,6 +60,8 @@ class Reconciler:
         self._queue = queue
         self._recorder = recorder
         self._clearing = clearing
+        self._retention = retention
+        self._sweeping = sweeping
         self._policy = policy
         self._metrics = metrics
         self._bell = Bell(queue)
@@ -83,6 +89,8 @@ class Reconciler:
         self._wake([row for row in rows if row.uuid in doubted and row.state.status == "Pending"])
         self._give_up([row for row in lost if row.state.status == "Started"])
         self._kill([row for row in rows if row.state.cancelling])
+        self._count("purged", self._retention.pass_(at))
+        self._count("swept", self._sweeping.pass_(at))
         self._metrics.passed(time.monotonic() - began)
 
     def _want_runtimes(self) -> None:

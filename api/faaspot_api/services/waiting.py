@@ -15,7 +15,7 @@ from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.wakeups import Bell, Wakeup
 from faaspot_api.store import executions
 from faaspot_api.store.engine import Store
-from faaspot_api.store.executions import Ending, NewExecution
+from faaspot_api.store.executions import EVERYTHING, Ending, NewExecution, Scope
 from faaspot_api.store.moments import from_micros, maybe
 from faaspot_runner.contract import RunEnded
 
@@ -78,12 +78,19 @@ class Waiting:
 
     def for_end(self, uuid: str, seconds: float, gone: Gone = never) -> Execution | None:
         """The record at its end, None if that does not come within `seconds` or the caller has gone."""
-        execution = self._read(uuid)
-        for _ in _looks(seconds):
-            if is_ended(execution.status) or gone():
+        return self._read(uuid) if self.end_of(uuid, EVERYTHING, seconds, gone) else None
+
+    def end_of(self, uuid: str, scope: Scope, seconds: float, gone: Gone = never) -> bool:
+        """Whether it has ended, within `seconds` or before the caller has gone; at once if `scope` has no such id."""
+        known = self._has_ended(uuid, scope)
+        for _ in _looks(seconds) if known is False else ():
+            if (known := self._has_ended(uuid, scope)) or gone():
                 break
-            execution = self._read(uuid)
-        return execution if is_ended(execution.status) else None
+        return bool(known)
+
+    def _has_ended(self, uuid: str, scope: Scope) -> bool | None:
+        with self._store.read() as transaction:
+            return executions.has_ended(transaction, uuid, scope)
 
     def in_flight(self, found: Iterable[Execution], seconds: float) -> dict[str, Execution]:
         """Those of `found` whose end was reported, read again until it is written, at most `seconds` long."""
@@ -139,6 +146,8 @@ def _ended(run: NewExecution, attempt: int, ending: Ending) -> Execution:
         logs_truncated=ending.logs_truncated,
         owner=run.owner,
         traceparent=run.traceparent,
+        output_blob=ending.output_blob,
+        output_size=ending.output_size,
     )
 
 

@@ -84,8 +84,8 @@ def sandbox(name: str, version: Version) -> SandboxSpec:
     )
 
 
-def run(task: Task, spec: SandboxSpec, policy: Policy) -> Wakeup:
-    """The wake-up for a run."""
+def run(task: Task, spec: SandboxSpec, policy: Policy, concurrency: int) -> Wakeup:
+    """The wake-up for a run; `concurrency` of its deployment may be under way at once, 0: any number."""
     trace = task.traceparent
     if policy.spans:
         trace = traces.handed_on(trace, task.uuid, task.attempt)
@@ -101,6 +101,7 @@ def run(task: Task, spec: SandboxSpec, policy: Policy) -> Wakeup:
         queued=now() / SECOND if task.committed else 0.0,
         expires=None if task.expires is None else task.expires / SECOND,
         traceparent=trace,
+        concurrency=concurrency,
     )
     return Wakeup(request=request, queue=task.queue)
 
@@ -178,7 +179,9 @@ def _wakeup(row: Tracked, given: Given, versions: dict[str, tuple[str, Version]]
         return None
     name, version = versions[row.version_id]
     return (
-        build(task, name, version, policy) if row.state.kind == "build" else run(task, sandbox(name, version), policy)
+        build(task, name, version, policy)
+        if row.state.kind == "build"
+        else run(task, sandbox(name, version), policy, version.settings.concurrency or 0)
     )
 
 

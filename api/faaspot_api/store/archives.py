@@ -1,4 +1,6 @@
-"""Packed environments that spots on other hosts have brought: which spot each, so that none fills the disk."""
+"""Packed environments and large outputs that spots on other hosts have brought: which spot each, so that none fills the
+disk.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Iterable
 from sqlalchemy import delete, func, insert, select, update
 
 from faaspot_api.store.engine import Transaction
-from faaspot_api.store.tables import archives, versions
+from faaspot_api.store.tables import archives, executions, versions
 
 A = archives.c
 
@@ -38,7 +40,8 @@ def forget(transaction: Transaction, digests: Iterable[str]) -> None:
 
 
 def unclaimed(transaction: Transaction, before: int) -> tuple[str, ...]:
-    """Those brought before this moment to which no version came that has them: their build was not recorded."""
-    claimed = select(versions.c.archive).where(versions.c.archive == A.digest).exists()
-    rows = transaction.execute(select(A.digest).where(A.brought < before, ~claimed).order_by(A.digest))
+    """Those brought before this moment to which no version and no record came that has them."""
+    packed = select(versions.c.archive).where(versions.c.archive == A.digest).exists()
+    output = select(executions.c.output_blob).where(executions.c.output_blob == A.digest).exists()
+    rows = transaction.execute(select(A.digest).where(A.brought < before, ~packed, ~output).order_by(A.digest))
     return tuple(row.digest for row in rows)

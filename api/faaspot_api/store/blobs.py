@@ -5,11 +5,12 @@ A blob appears whole or not at all (written beside, synced, renamed) and is chec
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
-import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,10 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from faaspot_api.errors import ApiError, Unavailable
+from faaspot_runner.contract import is_digest
 
 PIECE = 1024 * 1024
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+PARTS = 256
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -38,11 +40,13 @@ class Blobs:
         """Keep `content`; returns its digest. Raises Unavailable (`storage_full`)."""
         digest = hashlib.sha256(content).hexdigest()
         path = self._path(digest)
-        if not path.exists():
+        try:
             try:
+                os.utime(path)  # as needed as a new one: nobody may tidy it away now
+            except FileNotFoundError:
                 self._write(path, content)
-            except OSError as error:
-                raise _translate(error) from error
+        except OSError as error:
+            raise _translate(error) from error
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -86,12 +90,25 @@ class Blobs:
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
-        return bool(_DIGEST.fullmatch(digest)) and self._path(digest).exists()
+        return is_digest(digest) and self._path(digest).exists()
 
     def delete(self, digest: str) -> None:
         """Forget a blob; no error if it is not there."""
         if self.has(digest):
             self._path(digest).unlink(missing_ok=True)
+
+    def old(self, part: int, seconds: float) -> list[str]:
+        """Those of one of `PARTS` parts that nobody has put for so many seconds. What was never finished is removed."""
+        found, until = [], time.time() - seconds
+        for path in (self._root / f"{part:02x}").glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                if path.stat().st_mtime > until:
+                    continue
+                if is_digest(path.name):
+                    found.append(path.name)
+                else:
+                    path.unlink()
+        return found
 
     def space(self) -> tuple[int, int]:
         """Bytes of the disk that holds them: free, and in all."""
@@ -100,7 +117,7 @@ class Blobs:
 
     def _path(self, digest: str) -> Path:
         """Where it is. Raises BrokenBlobError for what is no digest: as a path it could be any file."""
-        if not _DIGEST.fullmatch(digest):
+        if not is_digest(digest):
             raise BrokenBlobError(f"{digest[:80]!r} is not a blob's digest")
         return self._root / digest[:2] / digest
 

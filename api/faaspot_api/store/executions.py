@@ -14,6 +14,7 @@ from faaspot_api.domain.model import Execution, Filter
 from faaspot_api.domain.states import State
 from faaspot_api.errors import TooLarge
 from faaspot_api.store.engine import Transaction
+from faaspot_api.store.listed import is_one_of
 from faaspot_api.store.moments import from_micros, maybe, to_micros
 from faaspot_api.store.prepared import Prepared
 from faaspot_api.store.reruns import was_rerun
@@ -21,8 +22,6 @@ from faaspot_api.store.tables import executions
 from faaspot_runner.contract import TERMINAL, Kind, Reason, Status
 
 C = executions.c
-CHUNK = 1000
-"""Ids in one statement: databases bound the number of parameters."""
 MAX_BYTES = 32 * 1024 * 1024
 """What the records of one answer may hold together. A single one has two values of at most 8 MB."""
 RECORD_BYTES = 700
@@ -101,7 +100,10 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """The end of a row. `timings` and `usage` without their empty values; `output` and `error` are JSON texts."""
+    """The end of a row. `timings` and `usage` without their empty values; `output` and `error` are JSON texts.
+
+    `output_blob`, `output_size`: of an output that is kept as a blob.
+    """
 
     seq: int
     status: Status
@@ -114,6 +116,8 @@ class Ending:
     logs_truncated: bool
     timings: dict[str, Any]
     usage: dict[str, Any]
+    output_blob: str | None = None
+    output_size: int | None = None
 
 
 _INSERT = Prepared(insert(executions), NewExecution.__slots__)
@@ -139,7 +143,7 @@ _END = Prepared(
     update(executions).where(C.seq == bindparam("row")),
     (
         "status", "reason", "started", "ended", "spot", "waits_for", "output", "error", "logs_truncated", "timings",
-        "usage",
+        "usage", "output_blob", "output_size",
     ),
 )  # fmt: skip
 _RECORD = select(*(C[name] for name in Execution.__slots__))
@@ -152,6 +156,7 @@ _TRACKED_COLUMNS = (
 _TRACKED = select(*_TRACKED_COLUMNS)
 _TRACKED_ONE = Prepared(_TRACKED.where(C.uuid == bindparam("wanted")).with_for_update())
 _OPEN = C.ended.is_(None)
+_HAS_ENDED = select(C.ended.is_not(None)).where(C.uuid == bindparam("wanted"))
 
 
 # ---------------------------------------------------------------- writing
@@ -216,6 +221,8 @@ def _ending(ending: Ending) -> dict[str, Any]:
         "logs_truncated": ending.logs_truncated,
         "timings": json.dumps(ending.timings) if ending.timings else None,
         "usage": json.dumps(ending.usage) if ending.usage else None,
+        "output_blob": ending.output_blob,
+        "output_size": ending.output_size,
     }
 
 
@@ -234,15 +241,13 @@ def get_many(
     """The records that there are in `scope`, by id. Raises TooLarge if they hold more than `most` bytes."""
     found: dict[str, Execution] = {}
     size = 0
-    for chunk in _chunks(uuids):
-        with _read(transaction, _scoped(_RECORD.where(C.uuid.in_(chunk)), scope)) as rows:
-            for row in rows:
-                size += _size(row)
-                if size > most:
-                    raise TooLarge(
-                        f"These records hold more than {most // 2**20} MB together: ask for fewer at a time."
-                    )
-                found[row.uuid] = _execution(row)
+    statement = _scoped(_RECORD.where(is_one_of(transaction, C.uuid, uuids)), scope)
+    with _read(transaction, statement) as rows:
+        for row in rows:
+            size += _size(row)
+            if size > most:
+                raise TooLarge(f"These records hold more than {most // 2**20} MB together: ask for fewer at a time.")
+            found[row.uuid] = _execution(row)
     return found
 
 
@@ -279,19 +284,19 @@ def tracked(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Tracked
     if len(uuids) == 1:  # by far the most frequent: a sync caller records the end of its own run
         one = _TRACKED_ONE.one(transaction, {"wanted": uuids[0]})
         return {} if one is None else {uuids[0]: _tracked(one)}
-    found: dict[str, Tracked] = {}
-    for chunk in _chunks(sorted(set(uuids))):
-        for row in transaction.execute(_TRACKED.where(C.uuid.in_(chunk)).order_by(C.seq).with_for_update()):
-            found[row.uuid] = _tracked(tuple(row))
-    return found
+    several = _TRACKED.where(is_one_of(transaction, C.uuid, uuids)).order_by(C.seq).with_for_update()
+    return {row.uuid: _tracked(tuple(row)) for row in transaction.execute(several)}
 
 
 def ended_of(transaction: Transaction, uuids: Sequence[str]) -> frozenset[str]:
     """Those of these that have ended."""
-    found: set[str] = set()
-    for chunk in _chunks(sorted(set(uuids))):
-        found.update(transaction.execute(select(C.uuid).where(C.uuid.in_(chunk), C.ended.is_not(None))).scalars())
-    return frozenset(found)
+    statement = select(C.uuid).where(is_one_of(transaction, C.uuid, uuids), C.ended.is_not(None))
+    return frozenset(transaction.execute(statement).scalars())
+
+
+def has_ended(transaction: Transaction, uuid: str, scope: Scope = EVERYTHING) -> bool | None:
+    """Whether it has ended, None if there is no such execution in `scope`."""
+    return transaction.execute(_scoped(_HAS_ENDED, scope), {"wanted": uuid}).scalar_one_or_none()
 
 
 def open_rows(transaction: Transaction, after: tuple[int, int], limit: int) -> tuple[Tracked, ...]:
@@ -327,11 +332,8 @@ def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
 
 def given(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Given]:
     """What came with the requests for these, by id."""
-    found: dict[str, Given] = {}
-    for chunk in _chunks(uuids):
-        for row in transaction.execute(select(C.uuid, C.args, C.traceparent).where(C.uuid.in_(chunk))):
-            found[row.uuid] = Given(args=row.args, traceparent=row.traceparent)
-    return found
+    statement = select(C.uuid, C.args, C.traceparent).where(is_one_of(transaction, C.uuid, uuids))
+    return {row.uuid: Given(args=row.args, traceparent=row.traceparent) for row in transaction.execute(statement)}
 
 
 @contextmanager
@@ -348,11 +350,6 @@ def _size(row: Row[*tuple[Any, ...]]) -> int:
     """Bytes that the record takes in an answer, about."""
     texts = (text for text in (row.output, row.args, row.error) if text)
     return RECORD_BYTES + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
-
-
-def _chunks(uuids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(uuids), CHUNK):
-        yield uuids[start : start + CHUNK]
 
 
 def _scoped(statement: Select[Any], scope: Scope) -> Select[Any]:
@@ -410,6 +407,8 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
         logs_truncated=row.logs_truncated,
         owner=row.owner,
         traceparent=row.traceparent,
+        output_blob=row.output_blob,
+        output_size=row.output_size,
     )
 
 

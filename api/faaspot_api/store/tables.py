@@ -107,11 +107,15 @@ executions = Table(
     Column("args", Text),
     # Behind those, since a later release added it: nothing that reads many rows asks for it.
     Column("traceparent", String(55)),
+    Column("output_blob", String(64)),
+    Column("output_size", BigInteger),
 )
 _open = executions.c.ended.is_(None)
 _closed = executions.c.ended.is_not(None)
 _waits = executions.c.waits_for.is_not(None)
 _failed = executions.c.reason.is_not(None)
+_large = executions.c.output_blob.is_not(None)
+Index("ix_executions_output_blob", executions.c.output_blob, sqlite_where=_large, postgresql_where=_large)
 Index("ix_executions_created", executions.c.created)
 Index("ix_executions_owner", executions.c.owner, executions.c.created)
 Index("ix_executions_deployment_owner", executions.c.deployment_owner, executions.c.created)
@@ -121,6 +125,14 @@ Index(
     "ix_executions_closed",
     executions.c.status,
     executions.c.created,
+    sqlite_where=_closed,
+    postgresql_where=_closed,
+)
+Index(
+    "ix_executions_ends",
+    executions.c.deployment_id,
+    executions.c.kind,
+    executions.c.ended,
     sqlite_where=_closed,
     postgresql_where=_closed,
 )

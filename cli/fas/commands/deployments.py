@@ -65,7 +65,9 @@ def settings_options(command: F) -> F:
             click.option(
                 "--sdist/--no-sdist", default=None, help="Build packages that have no wheel, inside a sandbox."
             ),
-            click.option("--concurrency", type=int, metavar="N", help="How many runs at a time on each spot (later)."),
+            click.option(
+                "--concurrency", type=int, metavar="N", help="How many runs at once, over all spots; 0 for any number."
+            ),
             click.option("--retries", type=int, metavar="N", help="How often a run is started again at most."),
             click.option(
                 "--retry-on",
@@ -78,6 +80,8 @@ def settings_options(command: F) -> F:
                 "--retry-backoff", type=float, metavar="SECONDS", help="Pause before that, doubled each time."
             ),
             click.option("--max-age", type=float, metavar="SECONDS", help="How long a run may wait for its start."),
+            click.option("--keep-days", type=float, metavar="DAYS", help="How long records of ended runs are kept."),
+            click.option("--keep-runs", type=int, metavar="N", help="How many records of ended runs are kept at most."),
             click.option("--callback-url", metavar="URL", help="Who is told of each run's end; '' for nobody."),
             click.option("--reuse/--no-reuse", default=None, help="Keep the process for the next run."),
             click.option("--description", metavar="TEXT", help="A text for people."),

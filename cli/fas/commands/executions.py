@@ -92,6 +92,14 @@ def get_bulk(state: State, /, uuids: tuple[str, ...]) -> None:
     _list(state, state.client.executions.get_bulk(uuids))
 
 
+@executions.command("output")
+@click.argument("uuid")
+@pass_state
+def output_(state: State, /, uuid: str) -> None:
+    """Print what an execution returned, as JSON, also where that is too long for its record."""
+    output.value(state.client.executions.output(uuid), True)
+
+
 @executions.command()
 @click.argument("uuid")
 @pass_state

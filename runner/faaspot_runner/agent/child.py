@@ -15,12 +15,14 @@ from .loader import describe, run
 
 TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Sequence
 
     from .loader import Main
 
 CHANNEL = 3
 """The descriptor of the run's one channel; 0, 1 and 2 are beside it and nothing else of ours."""
+SMALL = 64 * 1024
+"""Bytes of an answer that are sent as one."""
 MOUNTS = 4
 """Where a child that is `isolated` asks the sandbox's init for its mounts, see `sandbox.init`."""
 
@@ -159,7 +161,7 @@ def _warm() -> None:
         request = json.loads(wire.read_frame(theirs))
         os.environ.update(request["environ"])
         del os.environ["A"]
-        theirs.sendall(answer(_echo, request, time.process_time()))
+        _send(theirs, answer(_echo, request, time.process_time()))
         ours.recv(4096)
 
 
@@ -186,18 +188,30 @@ def _await_work(control: socket.socket) -> tuple[socket.socket, dict[str, Any]]:
 
 
 def _run(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
+    if "nice" in request:
+        os.nice(request["nice"])
     zone = os.environ.get("TZ")
     os.environ.clear()
     os.environ.update(request["environ"])
     if os.environ.get("TZ") != zone:
         time.tzset()
-    data = answer(main, request, time.process_time())
+    parts = answer(main, request, time.process_time())
     _flush()
-    channel.sendall(data)
+    _send(channel, parts)
 
 
-def answer(main: Main, request: dict[str, Any], cpu: float) -> bytes:
-    """Call `main`; the frame to send back."""
+def _send(channel: socket.socket, parts: Sequence[bytes]) -> None:
+    """One frame of all of them. What is large is not copied once more for it."""
+    if sum(map(len, parts)) < SMALL:
+        channel.sendall(wire.frame(b"".join(parts)))
+        return
+    channel.sendall(wire.header(sum(map(len, parts))))
+    for part in parts:
+        channel.sendall(part)
+
+
+def answer(main: Main, request: dict[str, Any], cpu: float) -> Sequence[bytes]:
+    """Call `main`; the parts of the frame to send back."""
     limit, began = request["result_limit"], time.monotonic()
     try:
         value = run(main, request["args"], request["context"])
@@ -215,12 +229,12 @@ def answer(main: Main, request: dict[str, Any], cpu: float) -> bytes:
         return _failure("limit", {"type": "ResultTooLarge", "message": text, "traceback": None}, began)
     usage = (time.process_time() - cpu) * 1000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     head = b'{"ok":true,"began":%.6f,"finished":%.6f,"cpu_ms":%.3f,"max_memory_mb":%.3f,' % (began, finished, *usage)
-    return wire.frame(b'%b"output":%b}' % (head, output))
+    return head + b'"output":', output, b"}"
 
 
-def _failure(reason: str, error: dict[str, Any], began: float) -> bytes:
+def _failure(reason: str, error: dict[str, Any], began: float) -> Sequence[bytes]:
     told = {"ok": False, "reason": reason, "error": error, "began": began, "finished": time.monotonic()}
-    return wire.frame(json.dumps(told).encode())
+    return (json.dumps(told).encode(),)
 
 
 def _flush() -> None:

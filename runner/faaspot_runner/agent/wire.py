@@ -78,7 +78,12 @@ def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
 
 def frame(payload: bytes) -> bytes:
     """The payload with its length before it."""
-    return len(payload).to_bytes(HEADER, "big") + payload
+    return header(len(payload)) + payload
+
+
+def header(length: int) -> bytes:
+    """What stands before a payload of that length."""
+    return length.to_bytes(HEADER, "big")
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:

@@ -6,7 +6,8 @@ pickle). A reader of this file, and of `runtimes` beside it, knows the whole sea
 The way of one execution over this seam::
 
     API    commits the record (Pending, attempt, token), then enqueues an RQ job ``JOB_FUNCTION`` with one
-           argument, the JSON text of a `RunRequest` or `BuildRequest`, job id ``job_id(execution, attempt)``
+           argument, the JSON text of a `RunRequest` or `BuildRequest`, job id ``job_id(execution, attempt)``;
+           it waits in its deployment's lane until it is its turn (`contract.lanes`), then in RQ's queue
     worker takes ``lease_key(...)`` (SET NX, value = token and holder); who loses ends quietly
     worker XADD ``REPORTS`` {"event": RunStarted}
     worker XADD ``REPORTS`` {"event": RunEnded} and, if ``request.reply``, RPUSH ``reply_key(id)`` the same JSON
@@ -22,7 +23,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from faaspot_runner.contract.exact import exact, json_object, moment, of_a_build, of_a_run
+from faaspot_runner.contract.outputs import MAX_RESULT_BYTES as MAX_RESULT_BYTES
+from faaspot_runner.contract.outputs import LargeOutput as LargeOutput
+from faaspot_runner.contract.outputs import is_digest as is_digest
 from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
+from faaspot_runner.contract.sandboxes import Limits as Limits
+from faaspot_runner.contract.sandboxes import Network as Network
+from faaspot_runner.contract.sandboxes import SandboxSpec as SandboxSpec
+from faaspot_runner.contract.sandboxes import sandbox_spec as sandbox_spec
 from faaspot_runner.contract.timings import Marks as Marks
 from faaspot_runner.contract.timings import Timings as Timings
 from faaspot_runner.contract.timings import Usage as Usage
@@ -100,7 +108,6 @@ def log_key(execution_id: str) -> str:
 # ---------------------------------------------------------------- limits of the wire
 
 MAX_ARGS_BYTES = 8 * 1024 * 1024
-MAX_RESULT_BYTES = 8 * 1024 * 1024
 MAX_LOG_BYTES = 1024 * 1024
 MAX_CODE_BYTES = 4 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 64 * 1024
@@ -118,52 +125,7 @@ Reason = Literal[
     "error", "unserialisable", "timeout", "oom", "signal", "limit", "build_failed", "worker_lost", "no_spot",
     "interrupted", "cancelled",
 ]  # fmt: skip
-Network = Literal["none", "internet"]
-
 # ---------------------------------------------------------------- requests
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a run may take. Units: seconds, megabytes (2**20), processes+threads.
-
-    `egress`: with `network` internet the only places it may connect to (`contract.egress`), None: every public one.
-    """
-
-    timeout: float = 60.0
-    memory: int = 256
-    pids: int = 64
-    tmp: int = 64
-    network: Network = "none"
-    egress: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxSpec:
-    """All that a runtime needs to stand up one deployment version; equal specs share one sandbox.
-
-    `code` and `context` are blob digests (sha256 hex); the context blob is sealed for spots, see `seal.py`.
-    `lock` is the blob digest of the lock text, None when the version has no requirements.
-    `environment` is the name under `environments/`, None with `lock`.
-    `context_for` is the version id that the context was sealed for: the version that brought it. A later version that
-    keeps its context keeps the sealed blob too, because the API cannot open it to seal it anew. None: `version_id`.
-    `reuse`: a process whose run has ended well serves the next one, with all that the run has left in it.
-    `archive`: blob digest of the packed environment, for spots that have it not; None: they install it from `lock`.
-    """
-
-    version_id: str
-    deployment: str
-    version: int
-    runtime: str
-    python: str
-    code: str
-    context: str | None = None
-    context_for: str | None = None
-    lock: str | None = None
-    environment: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    reuse: bool = False
-    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +136,7 @@ class RunRequest:
     `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
     `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`. `elsewhere`: a spot can run it,
     so one that cannot leaves it to another attempt instead of ending it as `no_spot`. `avoid`: lost the last attempt.
+    `concurrency`: how many runs of its deployment may be under way at once, 0 without a limit (`contract.lanes`).
     """
 
     execution_id: str
@@ -189,6 +152,7 @@ class RunRequest:
     traceparent: str | None = None
     elsewhere: bool = False
     avoid: str | None = None
+    concurrency: int = 0
     kind: Literal["run"] = "run"
 
 
@@ -295,7 +259,7 @@ class BuildOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
-    """The one end of an attempt. `output` is JSON text (None = JSON null); for failures see `error`."""
+    """The one end of an attempt. `output`: JSON text (None = JSON null), or it is `large`; for failures see `error`."""
 
     execution_id: str
     attempt: int
@@ -305,6 +269,7 @@ class RunEnded:
     status: Status
     reason: Reason | None = None
     output: str | None = None
+    large: LargeOutput | None = None
     error: Error | None = None
     log: str = ""
     logs_truncated: bool = False
@@ -323,8 +288,8 @@ class SpotInfo:
     `networks`: offered values; `limits`: "cgroup" or "rlimit"; `status`: online | draining.
     `running`: executions in flight; `stuck`: processes whose death did not come in time. `states`: how each runtime
     stands, the built-in ones that are offered and those that people defined. `egress`: an allow-list is enforced here.
-    `remote`: on another host than the API; `capacity`: runs that its workers take at once; `warm`: ids of the versions
-    that have a sandbox; `load`: the machine's load average of a minute for each processor.
+    `remote`: on another host than the API; `rooms`: how many its workers take at once, by queue; `warm`: ids of the
+    versions that have a sandbox; `load`: the machine's load average of a minute for each processor.
     """
 
     ip: str
@@ -344,9 +309,14 @@ class SpotInfo:
     states: dict[str, RuntimeState] = field(default_factory=dict)
     egress: bool = False
     remote: bool = False
-    capacity: int = 0
+    rooms: dict[str, int] = field(default_factory=dict)
     warm: tuple[str, ...] = ()
     load: float = 0.0
+
+    @property
+    def capacity(self) -> int:
+        """Runs that its workers take at once."""
+        return self.rooms.get(QUEUE_SYNC, 0) + self.rooms.get(QUEUE_BACKGROUND, 0)
 
 
 # ---------------------------------------------------------------- JSON
@@ -414,18 +384,12 @@ def load_spot(text: str | bytes) -> SpotInfo:
     return info
 
 
-def sandbox_spec(data: dict[str, Any]) -> SandboxSpec:
-    """The spec from its JSON object. Raises TypeError for unknown or missing fields."""
-    limits = data["limits"]
-    listed = limits.get("egress")
-    return SandboxSpec(**{**data, "limits": Limits(**{**limits, "egress": None if listed is None else tuple(listed)})})
-
-
 def _ended(data: dict[str, Any]) -> RunEnded:
     build = data["build"]
     return RunEnded(
         **{
             **data,
+            "large": LargeOutput.of(data.get("large")),
             "error": Error(**data["error"]) if data["error"] else None,
             "timings": Timings(**{**data["timings"], "marks": Marks(**data["timings"].get("marks", {}))}),
             "usage": Usage(**data["usage"]),

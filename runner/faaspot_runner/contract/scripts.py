@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
+from faaspot_runner.contract.lanes import TELLING
+
 # Answers {0} for a wake-up that is nobody's any more, {1, cancelled, data} for one that is ours now, {2, data} for a
 # job without a token beside its data: it has to be read, and claimed by the token in it.
 #
@@ -17,6 +19,8 @@ import hashlib
 #
 # The user of a spot on another host may only read cancels and only add reports (`queue/users.py`). A script must be
 # allowed everything with its KEYS, so these two come as arguments: each is judged by the command that uses it.
+#
+# Who finds nothing to run ends the turn that the wake-up had, unless another delivery of it runs.
 CLAIM = """
 local token, data = ARGV[1], false
 if token == '' then
@@ -38,6 +42,8 @@ if token then
 end
 redis.call('LREM', KEYS[2], 1, ARGV[3])
 redis.call('LREM', KEYS[6], 1, ARGV[3])
+local lease = redis.call('GET', KEYS[1])
+if not lease or lease == ARGV[10] then end_turn(ARGV[11], ARGV[3]) end
 return {0}
 """
 RENEW = """
@@ -63,15 +69,24 @@ if ARGV[7] == '' then
 end
 redis.call('HINCRBY', KEYS[6], ARGV[8], 1)
 redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[9])
+end_turn(ARGV[11], ARGV[12])
 """
 # A lease that another worker has taken meanwhile is its, and so is the job. Without any lease the job is nobody's.
 LEAVE = """
 redis.call('ZREM', KEYS[3], ARGV[2])
 local value = redis.call('GET', KEYS[1])
-if not value or value == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
+if not value or value == ARGV[1] then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  end_turn(ARGV[3], ARGV[4])
+end
+"""
+# Queue, job ids.
+END_TURNS = """
+for at = 2, #ARGV do end_turn(ARGV[1], ARGV[at]) end
 """
 
-SCRIPTS = (CLAIM, RENEW, END, LEAVE)
+SCRIPTS = (RENEW, *(TELLING + script for script in (CLAIM, END, LEAVE, END_TURNS)))
+"""As spots on other hosts call them: all but the first end turns, which they may only tell (`contract.lanes`)."""
 
 
 def digest(script: str) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from faaspot_runner.contract import Error, Reason
 from faaspot_runner.sandbox.messages import Broken, Refused
-from faaspot_runner.sandbox.result import Malformed
+from faaspot_runner.sandbox.result import Malformed, TooLarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,9 @@ def refused(said: Refused) -> End:
 
 
 def malformed(error: Malformed) -> End:
-    """The process sent what is no result."""
+    """The process sent what is no result, or one that is too large."""
+    if isinstance(error, TooLarge):
+        return End("limit", error.error)
     return End("unserialisable", Error(type="Unserialisable", message=str(error)))
 
 

@@ -9,11 +9,13 @@ from typing import Literal
 from faaspot_runner.agent import wire
 from faaspot_runner.contract import MAX_RESULT_BYTES, Error, Reason
 from faaspot_runner.sandbox.kept import Kept
+from faaspot_runner.sandbox.large import Large
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run ended. `output` is strict JSON text (None unless Success); the rest as in `contract.RunEnded`.
+    """How a run ended. `output` is strict JSON text (None unless Success), or it is `large`, in a file that whoever has
+    this closes; the rest as in `contract.RunEnded`.
 
     `reason` has three words of our own, with status Failure. Two are the platform's failure, worth another attempt:
     "refused" (the zygote could not fork; nothing of the user ran) and "lost" (the zygote died under the run, or never
@@ -26,6 +28,7 @@ class Outcome:
     status: Literal["Success", "Failure", "Cancelled"]
     reason: Reason | Literal["refused", "lost", "broken"] | None = None
     output: str | None = None
+    large: Large | None = None
     error: Error | None = None
     log: str = ""
     logs_truncated: bool = False
@@ -40,12 +43,19 @@ class Outcome:
 
 
 def request_frame(
-    args: str, context: str, environ: dict[str, str], result_limit: int = MAX_RESULT_BYTES, *, keep: bool = False
+    args: str,
+    context: str,
+    environ: dict[str, str],
+    result_limit: int = MAX_RESULT_BYTES,
+    *,
+    keep: bool = False,
+    nice: int = 0,
 ) -> bytes:
     """The frame that a child is sent. `args` and `context`: JSON texts of dicts, put in as they are.
 
-    `keep`: it shall wait for another when it has answered.
+    `keep`: it shall wait for another when it has answered. `nice`: by how much others go before it.
     """
-    told = {"environ": environ, "result_limit": result_limit, **({"keep": True} if keep else {})}
+    told: dict[str, object] = {"environ": environ, "result_limit": result_limit}
+    told |= {name: value for name, value in (("keep", keep), ("nice", nice)) if value}
     rest = json.dumps(told, separators=(",", ":"))
     return wire.frame(f'{{"args":{args},"context":{context},{rest[1:]}'.encode())

@@ -26,7 +26,7 @@ from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.messages import Broken, Exited, Forked, Refused, of_run
 from faaspot_runner.sandbox.outcome import Outcome
 from faaspot_runner.sandbox.pidfd import pid_of
-from faaspot_runner.sandbox.result import Frame, Malformed, Result, TooLarge, parse, too_large
+from faaspot_runner.sandbox.result import Frame, Malformed, Open, Result
 
 POLL_MEMORY_SECONDS = 0.025
 FORK_SECONDS = 10.0
@@ -52,6 +52,7 @@ def run_once(
     log_limit: int = MAX_LOG_BYTES,
     keep: bool = False,
     kept: Kept | None = None,
+    spool: Open | None = None,
 ) -> Outcome:
     """Run `main` once and return how it ended; blocks, at most until shortly after `deadline` (`time.monotonic`).
 
@@ -59,10 +60,11 @@ def run_once(
     here). `cancelled`: a descriptor (eventfd) whose readability cancels the run. `on_log`: gets each piece of the log
     as it comes, as long as it is kept. When the outcome is reported, call `channel.settle()`, then release the slot.
     `keep`: if it ends well its process is not killed but in `Outcome.kept`, with the slot; `kept`: such a one, which
-    runs this. Raises nothing that a run can cause.
+    runs this. `spool`: opens a file for an output that is too long for a record; without it there is none. Raises
+    nothing that a run can cause.
     """
     log = RunLog(log_limit, on_log, read_end=kept.log if kept else None)
-    run = Run(channel, request, id, limits, slot, log, result_limit, kept)
+    run = Run(channel, request, id, limits, slot, log, Frame(result_limit, spool), kept)
     with contextlib.closing(run):
         stays = False
         try:
@@ -90,7 +92,7 @@ class Run:
         limits: Limits,
         slot: RunSlot | None,
         log: RunLog,
-        most: int,
+        frame: Frame,
         kept: Kept | None,
     ) -> None:
         self._channel = channel
@@ -101,9 +103,8 @@ class Run:
         self._limits = limits
         self._slot = slot
         self._log = log
-        self._most = most
         self._to_send = memoryview(request)
-        self._frame = Frame(most)
+        self._frame = frame
         self._result_theirs: socket.socket | None = None
         if kept is not None:
             self._result = kept.result
@@ -221,6 +222,7 @@ class Run:
     def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
+        self._frame.close()
         if self.waits:
             self._log.close_sink()
             return
@@ -318,8 +320,6 @@ class Run:
             return self._gone()
         try:
             return End(None) if self._frame.add(data) else None
-        except TooLarge:
-            return End("limit", too_large(self._most))
         except Malformed as error:
             return malformed(error)
 
@@ -392,6 +392,7 @@ class Run:
             status="Success" if result.reason is None else failed,
             reason=result.reason,
             output=result.output,
+            large=result.large,
             error=result.error,
             log=log,
             logs_truncated=cut,
@@ -426,7 +427,7 @@ class Run:
     def _parsed(self) -> Result:
         if self._parsed_result is None:
             try:
-                self._parsed_result = parse(self._frame.payload(), self._most)
+                self._parsed_result = self._frame.result()
             except Malformed as error:
                 self._malformed = True
                 self._parsed_result = Result(reason="unserialisable", error=malformed(error).error)

@@ -13,7 +13,7 @@ import redis
 
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Log, Sandbox
-from faaspot_runner.contract import Release, SandboxSpec, SpotInfo
+from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, Release, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import Wish
 from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError
 from faaspot_runner.runtimes.pool import SandboxPool
@@ -137,10 +137,13 @@ class Broker:
             states=self._runtimes.states(),
             egress=self._ground.lists,
             remote=bool(self._settings.api),
-            capacity=self._settings.threads * sum(map(self._crew.wanted, RUN_QUEUES)),
+            rooms={queue: self._threads(queue) * self._crew.wanted(queue) for queue in QUEUES},
             warm=self._pool.versions,
             load=round(os.getloadavg()[0] / (os.cpu_count() or 1), 2),
         )
+
+    def _threads(self, queue: str) -> int:
+        return self._settings.build_threads if queue == QUEUE_BUILDS else self._settings.threads
 
     # ------------------------------------------------------------ workers
 

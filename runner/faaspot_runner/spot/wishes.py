@@ -11,6 +11,7 @@ import redis
 import redis.asyncio
 
 from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC
+from faaspot_runner.contract.lanes import WAITING
 from faaspot_runner.contract.spots import EVERY, WISHES, Wish, own_line
 from faaspot_runner.spot.pulse import ASK_SECONDS
 
@@ -46,13 +47,15 @@ class Wishes:
 
     async def _look(self) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
+            lines = [line for queue in RUN_QUEUES for line in (queue, own_line(queue, self._ip))]
             pipe.hmget(WISHES, [self._ip, EVERY])
-            for queue in RUN_QUEUES:
-                for line in (queue, own_line(queue, self._ip)):
-                    pipe.llen(f"rq:queue:{line}")
-            (own, every), *lengths = await pipe.execute()
+            pipe.hmget(WAITING, lines)
+            for line in lines:
+                pipe.llen(f"rq:queue:{line}")
+            (own, every), before, *within = await pipe.execute()
         wish = Wish.of(own, every)
         self.leaving = wish.leaving
+        lengths = [int(first or 0) + length for first, length in zip(before, within, strict=True)]
         self._follow(wish, dict(zip(RUN_QUEUES, (lengths[0] + lengths[1], lengths[2] + lengths[3]), strict=True)))
 
 

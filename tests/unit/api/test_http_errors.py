@@ -202,11 +202,3 @@ def test_every_answer_is_safe_for_a_browser(api: Api) -> None:
         assert not [name for name in headers.keys() if name.startswith("Access-Control")]  # noqa: SIM118
         if path != "/openapi.json":
             assert headers["Cache-Control"] == "no-store"
-
-
-@pytest.mark.parametrize("field", ["concurrency"])
-@pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/deployments/"), ("PATCH", "/v1/deployments/hello")])
-def test_settings_of_a_later_release_are_refused_by_name(api: Api, method: str, path: str, field: str) -> None:
-    problem = api.refused(400, method, path, {"name": "a", "code": "def main(a, b): pass", field: 1})
-    assert problem["errors"][0]["field"] == field
-    assert "not supported yet" in problem["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -87,9 +88,28 @@ def test_the_record_has_every_field_of_the_wire(api: Api) -> None:
     assert set(record) == {
         "uuid", "name", "deployment", "version", "kind", "status", "reason", "output", "error", "args", "created",
         "started", "ended", "spot", "attempt", "timings", "usage", "logs_truncated",
-        "traceparent",
+        "traceparent", "output_size",
     }  # fmt: skip
     assert (record["output"], record["args"], record["kind"]) == ({"n": [1, None]}, {"n": [1, None]}, "run")
+
+
+def test_the_output_alone_is_read_once_it_has_ended(api: Api) -> None:
+    run = api.ok("POST", "/v1/deployments/hello/rpc/", {"n": 1})
+    answer = api.call("GET", f"/v1/executions/{run}/output")
+    assert (answer.text, answer.content_type, answer.content_length) == ('{"n": 1}', "application/json", 8)
+    api.deploy("forever", HELLO + "# never ends\n")
+    waiting = api.ok("POST", "/v1/deployments/forever/rpc/")
+    assert api.refused(409, "GET", f"/v1/executions/{waiting}/output")["message"] == "It has not ended."
+    api.refused(404, "GET", f"/v1/executions/{uuid.uuid4()}/output")
+
+
+def test_an_output_that_is_too_long_for_its_record_is_sent_all_the_same(api: Api) -> None:
+    run = api.ok("POST", "/v1/deployments/hello/rpc/")
+    state = api.services.state
+    state.executions[run] = replace(state.executions[run], output=None, output_blob="b" * 64, output_size=100)
+    record = api.ok("GET", f"/v1/executions/{run}")
+    assert (record["output"], record["output_size"]) == (None, 100)
+    assert api.ok("GET", f"/v1/executions/{run}/output") == "x" * 98
 
 
 def test_a_bulk_read_keeps_the_order(api: Api) -> None:
@@ -97,6 +117,15 @@ def test_a_bulk_read_keeps_the_order(api: Api) -> None:
     asked = ids[::-1]
     assert [one["uuid"] for one in api.ok("POST", "/v1/executions/bulk", asked)] == asked
     assert api.ok("POST", "/v1/executions/bulk", []) == []
+
+
+def test_a_bulk_read_may_wait_for_the_first(api: Api) -> None:
+    ids = api.ok("POST", "/v1/deployments/hello/bulk_rpc/", [{"n": 1}, {"n": 2}])
+    answer = api.call("POST", "/v1/executions/bulk", ids, headers={"Prefer": "wait=9999"})
+    assert answer.headers["Preference-Applied"] == "wait=900"
+    assert api.services.state.calls[-1] == ("get_bulk", (tuple(ids), 900.0))
+    assert "Preference-Applied" not in api.call("POST", "/v1/executions/bulk", ids).headers
+    assert api.ok("POST", "/v1/executions/bulk", [], headers={"Prefer": "wait=1"}) == []
 
 
 def test_unknown_ids_of_a_bulk_read_are_listed(api: Api) -> None:

@@ -59,12 +59,6 @@ def test_the_server_bounds_the_timeout() -> None:
     assert not limits.check(Settings(timeout=60.0), max_timeout=60)
 
 
-def test_what_is_not_there_yet_says_so() -> None:
-    errors = limits.not_yet(["timeout", "concurrency"])
-    assert [error.field for error in errors] == ["concurrency"]
-    assert all("not supported yet" in error.message for error in errors)
-
-
 def test_defaults_are_those_of_the_contract() -> None:
     filled = limits.filled(Settings(), network="none", python="3.11", runtime="sandbox")
     assert limits.of(filled) == Limits()

@@ -36,7 +36,7 @@ def client(server: redis.Redis) -> redis.Redis:
 def tell(client: redis.Redis, ip: str, *, age: float = 0.0, **more: object) -> SpotInfo:
     info = SpotInfo(
         ip=ip, created=1.0, last_seen=time.time() - age, status="online", runtimes=("sandbox",),
-        pythons={"3.12": "3.12.1"}, networks=("none",), limits="rlimit", capacity=10,
+        pythons={"3.12": "3.12.1"}, networks=("none",), limits="rlimit", rooms={"sync": 5, "background": 5},
     )  # fmt: skip
     info = replace(info, **more)  # type: ignore[arg-type]
     client.hset(SPOTS, ip, dump(info))

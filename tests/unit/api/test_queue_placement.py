@@ -22,7 +22,7 @@ BUILD = BuildRequest(
 )
 ONE = SpotInfo(
     ip="10.0.0.1", created=0, last_seen=0, status="online", runtimes=("sandbox",), pythons={"3.12": "3.12.1"},
-    networks=("none",), limits="cgroup", capacity=10,
+    networks=("none",), limits="cgroup", rooms={"sync": 10, "background": 10},
 )  # fmt: skip
 TWO = replace(ONE, ip="10.0.0.2", networks=("none", "internet"), egress=True)
 
@@ -49,7 +49,7 @@ def test_nothing_waits_for_a_spot_that_has_no_workers_for_it() -> None:
     """Told to have none at most, it would never take from its own line."""
     manned = replace(ONE, workers={"sync": 1, "background": 1, "builds": 1})
     for workers in ({"builds": 1}, {}):
-        unmanned = replace(TWO, capacity=0, workers=workers, warm=("v1",))
+        unmanned = replace(TWO, rooms={}, workers=workers, warm=("v1",))
         assert line(RUN, manned, unmanned) == "background"
         assert line(needing(network="internet"), manned, unmanned) == "background@10.0.0.2"  # nobody else can
         able = replace(manned, ip="10.0.0.3", networks=("none", "internet"))
@@ -101,7 +101,7 @@ def test_a_warm_spot_is_preferred_as_long_as_it_has_room() -> None:
 def test_a_warm_spot_has_only_the_room_of_those_workers_that_take_from_the_queue() -> None:
     """Its other workers leave it half empty for ever, and all would wait for it beside a spot that is free."""
     workers = {"sync": 2, "background": 2, "builds": 1}
-    free = replace(ONE, capacity=128, workers=workers)
+    free = replace(ONE, rooms={"sync": 64, "background": 64}, workers=workers)
     warm = replace(free, ip="10.0.0.2", warm=("v1",))
     assert line(RUN, free, replace(warm, running=63)) == "background@10.0.0.2"
     assert line(RUN, free, replace(warm, running=64)) == "background"

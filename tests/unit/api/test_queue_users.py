@@ -30,7 +30,8 @@ from faaspot_runner.contract import (
     log_key,
     reply_key,
 )
-from faaspot_runner.contract.scripts import RENEW, digest
+from faaspot_runner.contract.lanes import CAPACITY, GIVING, OVER, OWNERS, TELLING, WAITING, lane_key, lanes_key
+from faaspot_runner.contract.scripts import END_TURNS, RENEW, digest
 from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key, spot_user
 from tests.control_plane import a_spot
 from tests.redis_servers import PASSWORD, RedisServer, running_redis
@@ -50,6 +51,7 @@ def spot(server: RedisServer) -> Iterator[redis.Redis]:
     with server.client() as own:
         password = SpotUsers(own).admit(IP)
         RedisQueue(own).wish({}, [IP])
+        own.script_load(GIVING + END_TURNS)  # as workers beside the API do
     with connected(server, spot_user(IP), password) as client:
         yield client
 
@@ -71,6 +73,9 @@ ALLOWED = [
     ("XADD", REPORTS, "*", "event", "{}"),
     ("EXISTS", cancel_key("x")),
     ("EVALSHA", digest(RENEW), "1", lease_key("x", 1), "token", "100", cancel_key("x")),
+    ("EVALSHA", digest(TELLING + END_TURNS), "0", "sync", "x-1"),
+    ("RPUSH", OVER, "sync x-1"),
+    ("HMGET", WAITING, "sync", f"sync@{IP}"),
     ("TIME",),
     ("SELECT", "0"),
 ]
@@ -88,6 +93,16 @@ REFUSED = [
     ("DEL", REPORTS),
     ("XRANGE", REPORTS, "-", "+"),
     ("RPUSH", SUPERVISOR, "{}"),
+    ("RPUSH", f"rq:queue:sync@{OTHER}", "x-1"),
+    ("LRANGE", OVER, "0", "-1"),
+    ("DEL", OVER),
+    ("HSET", WAITING, "sync", "1"),
+    ("HSET", CAPACITY, "sync", "1"),
+    ("SADD", OWNERS, OTHER),
+    ("LRANGE", lane_key("sync", "hello"), "0", "-1"),
+    ("RPUSH", lane_key("sync", "hello"), "x-1"),
+    ("HSET", lanes_key("sync"), "hello", "99"),
+    ("EVALSHA", digest(GIVING + END_TURNS), "0", "sync", "x-1"),
     ("PUBLISH", CONTROL, "{}"),
     ("SUBSCRIBE", "another"),
     ("EVALSHA", digest(RENEW), "1", lease_key("x", 1), "token", "100", SUPERVISOR),
@@ -115,7 +130,7 @@ def test_a_spot_may_do_nothing_else(spot: redis.Redis, command: tuple[str, ...])
 
 @pytest.mark.parametrize(
     "changes",
-    [{"last_seen": "now"}, {"capacity": None, "warm": ["v"]}, {"running": []}, {"last_seen": 1e10}, {"x": [[]] * 99}],
+    [{"last_seen": "now"}, {"rooms": None, "warm": ["v"]}, {"running": []}, {"last_seen": 1e10}, {"x": [[]] * 99}],
     ids=repr,
 )
 def test_nothing_that_a_spot_says_of_itself_stops_anybody_else(

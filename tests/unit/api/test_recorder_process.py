@@ -10,9 +10,11 @@ import pytest
 import redis
 
 from faaspot_api.errors import Unavailable
+from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import BURIED, Event, ReportStream
-from faaspot_api.recorder import BATCH, BATCH_BYTES, Pulse, Recorder, reconcile
-from faaspot_runner.contract import REPORTS, RunEnded, RunStarted, dump
+from faaspot_api.recorder import BATCH, BATCH_BYTES, Pulse, Recorder, reconcile, usher
+from faaspot_runner.contract import REPORTS, RunEnded, RunRequest, RunStarted, SandboxSpec, dump, lease_key
+from faaspot_runner.contract.lanes import OVER
 from tests.platforms import eventually
 from tests.redis_servers import RedisServer, running_redis
 
@@ -216,3 +218,27 @@ def test_it_tells_of_itself_between_batches(client: redis.Redis) -> None:
     finally:
         stop.set()
         thread.join(20)
+
+
+def test_the_usher_lets_the_next_one_go_on_when_a_turn_ended_elsewhere(
+    client: redis.Redis,
+) -> None:
+    spec = SandboxSpec(version_id="v1", deployment="many", version=1, runtime="sandbox", python="3.11", code="c0de")
+    runs = [
+        RunRequest(execution_id=f"run-{number}", attempt=1, token="t", sandbox=spec, concurrency=1)
+        for number in range(2)
+    ]
+    stop = threading.Event()
+    queue = RedisQueue(client)
+    queue.enqueue_runs(runs, "background")
+    beside = threading.Thread(target=usher, args=(queue, stop))
+    beside.start()
+    try:
+        client.set(lease_key("run-0", 1), "t", ex=60)  # it runs, so only its word ends its turn
+        assert client.lpop("rq:queue:background") == b"run-0-1"
+        client.rpush(OVER, "background run-0-1")
+        eventually(lambda: client.lrange("rq:queue:background", 0, -1) == [b"run-1-1"], 20, "the next one's turn")
+    finally:
+        stop.set()
+        beside.join(20)
+    assert not beside.is_alive()

@@ -137,6 +137,7 @@ def test_waiting_callers_leave_threads_to_others_and_their_places_when_they_go(h
             begun = time.monotonic()
             assert served.get("/healthz") == 200
             assert time.monotonic() - begun < 5
+            assert seconds_of_refusals(refused[0], answers[0]) >= 0.4, "who asks again at once is heard later"
             # A place is taken before the record is written; who was refused never has one.
             eventually(lambda: len(served.ask("GET", "/v1/executions/?status=Pending")) == 6, 20, "six have records")
             assert not set(answered(callers)) - set(refused), "the others wait"
@@ -149,6 +150,18 @@ def test_waiting_callers_leave_threads_to_others_and_their_places_when_they_go(h
             assert len(pending) == 7, "the runs of those who went have gone on"
         finally:
             served.end()
+
+
+def seconds_of_refusals(caller: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> float:
+    """How long it takes from one refusal over a connection to the next."""
+    begun = 0.0
+    for _ in range(2):
+        answer.read()
+        begun = time.monotonic()
+        caller.request("POST", "/v1/sync/deployments/hello/rpc/", b"{}", {"Authorization": "Token the-token"})
+        answer = caller.getresponse()
+        assert answer.status == 429
+    return time.monotonic() - begun
 
 
 def answered(callers: list[http.client.HTTPConnection]) -> list[http.client.HTTPConnection]:

@@ -123,6 +123,20 @@ def test_the_record_is_committed_before_the_answer_and_before_the_wake_up(plane:
     assert seen == ["Pending"]
 
 
+def test_a_run_carries_how_many_of_its_deployment_may_run_at_once(plane: Plane) -> None:
+    plane.run()
+    assert plane.take().concurrency == 0
+    plane.create("few", concurrency=1)
+    ids = [plane.run("few") for _ in range(2)]
+    first = plane.take()
+    assert (first.execution_id, first.concurrency) == (ids[0], 1)
+    assert plane.queue.take(QUEUE_BACKGROUND) is None
+    plane.finish(first)
+    plane.queue.lose_everything()
+    plane.passes(0.0, 4.0)
+    assert {plane.take().concurrency for _ in range(2)} == {0, 1}, "said again by the reconciler"
+
+
 def test_a_background_run_answers_its_record(plane: Plane) -> None:
     execution = plane.services.executions.run(ADMIN, "hello", '{"a":1}')
     assert (execution.status, execution.kind, execution.name) == ("Pending", "run", "hello")
@@ -325,6 +339,31 @@ def test_the_queue_being_away_does_not_keep_anybody_from_reading(plane: Plane) -
     plane.queue.away = "killed"
     assert plane.record(uuid).status == "Pending"
     assert plane.log(uuid) == ""
+
+
+def test_several_are_held_back_until_the_first_has_ended(plane: Plane) -> None:
+    service = plane.services.executions
+    first, second = plane.run(), plane.run()
+    request = plane.take()
+    plane.start(request)
+    assert [one.status for one in service.get_bulk(ADMIN, [first, second], 0.05)] == ["Started", "Pending"]
+    ending = threading.Timer(0.1, lambda: plane.finish(request))
+    ending.start()
+    began = time.monotonic()
+    assert [one.status for one in service.get_bulk(ADMIN, [first, second], 20.0)] == ["Success", "Pending"]
+    assert time.monotonic() - began < 10.0
+    ending.join()
+    assert service.get_bulk(ADMIN, [first, second], 20.0)[0].status == "Success"
+    assert service.get_bulk(ADMIN, [second, first], 20.0, gone)[0].status == "Pending"
+
+
+def test_nobody_is_held_back_for_what_is_not_theirs_or_not_there(plane: Plane) -> None:
+    uuid = plane.run()
+    began = time.monotonic()
+    for who, asked in ((EVE, uuid), (ADMIN, "01900000-0000-7000-8000-000000000000")):
+        with pytest.raises(NotFound):
+            plane.services.executions.get_bulk(who, [asked], 20.0)
+    assert time.monotonic() - began < 10.0
 
 
 def test_unknown_ids_are_named(plane: Plane) -> None:

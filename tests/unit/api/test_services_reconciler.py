@@ -325,6 +325,8 @@ def test_two_reconcilers_do_no_harm(plane: Plane) -> None:
         plane.queue,
         plane.services.recorder,
         plane.services.reconciler._clearing,
+        plane.services.reconciler._retention,
+        plane.services.reconciler._sweeping,
         plane.services.reconciler._policy,
         plane.services.metrics,
     )

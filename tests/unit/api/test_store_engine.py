@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import event, text
 from faaspot_api.domain.model import Filter
 from faaspot_api.domain.names import new_execution_id
 from faaspot_api.errors import Unavailable
-from faaspot_api.store import executions
+from faaspot_api.store import executions, retention
 from faaspot_api.store.engine import BadDatabaseError, Store, Transaction
 from faaspot_api.store.executions import EVERYTHING, NewExecution, Scope
 from faaspot_api.store.migrate import HEAD, PLACE, migrate
@@ -161,16 +162,58 @@ def test_every_list_is_a_walk_along_one_index(
     assert "TEMP B-TREE" not in plan
 
 
+def test_ten_thousand_records_are_one_query_along_the_index(store: Store) -> None:
+    wanted = [a_run() for _ in range(10_000)]
+    with store.write() as transaction:
+        executions.add(transaction, wanted)
+    uuids = [row.uuid for row in reversed(wanted)]
+    with store.read() as transaction:
+        with _selects(transaction) as seen:
+            found = executions.get_many(transaction, uuids)
+        assert len(seen) == 1
+        assert "USING INDEX sqlite_autoindex_executions_1 (uuid=?)" in _explained(transaction, seen)
+    assert found.keys() == set(uuids)
+
+
+def test_old_records_are_found_along_their_index(store: Store) -> None:
+    def plan(call: Callable[[Transaction], object]) -> str:
+        with store.write() as transaction:
+            with _selects(transaction, "WITH") as seen:
+                call(transaction)
+            return _explained(transaction, seen)
+
+    for call in (
+        retention.deployments_with_ends,
+        lambda transaction: retention.end_of_the_last_kept(transaction, "d", 1000),
+        lambda transaction: retention.purge(transaction, "d", 1, 100),
+    ):
+        found = plan(call)
+        assert "ix_executions_ends" in found
+        assert "SCAN executions" not in found
+        assert "TEMP B-TREE" not in found
+
+
 def _plan(transaction: Transaction, wanted: Filter, scope: Scope, after: tuple[int, int] | None) -> str:
+    with _selects(transaction) as seen:
+        executions.page(transaction, wanted, scope, 100, after)
+    return _explained(transaction, seen)
+
+
+@contextlib.contextmanager
+def _selects(transaction: Transaction, *more: str) -> Iterator[list[tuple[str, object]]]:
+    """The queries that are made meanwhile, with their parameters. `more`: what one may begin with, too."""
     seen: list[tuple[str, object]] = []
 
     def remember(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith(("SELECT", *more)):
             seen.append((statement, parameters))
 
     event.listen(transaction, "before_cursor_execute", remember)
-    executions.page(transaction, wanted, scope, 100, after)
+    yield seen
     event.remove(transaction, "before_cursor_execute", remember)
+
+
+def _explained(transaction: Transaction, seen: list[tuple[str, object]]) -> str:
     ((statement, parameters),) = seen
     rows = transaction.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
     return "\n".join(str(row[-1]) for row in rows)

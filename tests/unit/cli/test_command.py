@@ -73,13 +73,11 @@ def test_errors_are_one_line_of_json_for_a_program(fas: Fas) -> None:
 def test_several_bad_fields_are_listed(fas: Fas, own_folder: Path) -> None:
     write(own_folder, "f.py", MAIN + "    return 1\n")
 
-    result = fas(
-        "deployments", "create", "x", "-f", "f.py", "--retry-on", "surprise", "--concurrency", "2", code=FAILED
-    )
+    result = fas("deployments", "create", "no name", "-f", "f.py", "--retry-on", "surprise", code=FAILED)
 
     assert "The platform cannot take this:\n" in result.stderr
     assert "  retry_on" in result.stderr
-    assert "  concurrency: " in result.stderr
+    assert "  name: " in result.stderr
 
 
 def test_a_wait_that_ends_first_has_an_exit_code_of_its_own(fas: Fas, own_folder: Path) -> None:

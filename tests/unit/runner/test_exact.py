@@ -99,7 +99,7 @@ def test_a_request_with_another_value_is_refused(at: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("at", "value"),
     [
-        ("last_seen", "now"), ("last_seen", 1e300), ("created", None), ("capacity", None), ("running", "1"),
+        ("last_seen", "now"), ("last_seen", 1e300), ("created", None), ("rooms", None), ("running", "1"),
         ("warm", [[]]), ("pythons", []), ("pythons", {"3.12": 3}), ("networks", ["all"]), ("status", "offline"),
         ("states", {"a": {"status": "x"}}), ("workers", {"sync": None}), ("load", "x"),
         ("problems", "x" * MAX_SPOT_BYTES),

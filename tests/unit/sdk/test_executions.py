@@ -40,6 +40,19 @@ def test_a_wait_looks_at_once_and_then_with_growing_pauses() -> None:
     assert {request.path for request in played.requests} == {"executions/u-1"}
 
 
+def test_a_result_that_is_too_long_for_its_record_is_fetched() -> None:
+    large = record("Success", output=None, output_size=9_000_000)
+    played = Played(_executions.result("u-1"), large, answer(body=["large"]))
+    assert played.value == ["large"]
+    assert [request.path for request in played.requests] == ["executions/u-1", "executions/u-1/output"]
+
+    several = answer(body=[{"uuid": "u-1", "status": "Success", "output": None, "output_size": 9}])
+    assert Played(_executions.results(["u-1"]), several, answer(body="large")).value == ["large"]
+    failed = record("Failure", output="it failed", error={"type": "E", "message": "m", "traceback": None})
+    with pytest.raises(RunError):
+        Played(_executions.result("u-1"), failed)
+
+
 def test_pauses_do_not_grow_for_ever() -> None:
     played = Played(_executions.until_ended("u-1"), *[record("Pending")] * 40, record("Cancelled"))
 
@@ -75,13 +88,14 @@ def test_the_result_of_a_failure_is_its_error() -> None:
 def test_many_are_waited_for_together_and_the_first_failure_is_raised() -> None:
     first = {"uuid": "a", "status": "Success", "output": 1}
     pending = answer(body=[first, {"uuid": "b", "status": "Started"}])
-    done = answer(body=[first, {"uuid": "b", "status": "Success", "output": 2}])
+    done = answer(body=[{"uuid": "b", "status": "Success", "output": 2}])
     failed = answer(body=[first, {"uuid": "b", "status": "Failure", "output": "why"}])
 
     played = Played(_executions.results(["a", "b"]), pending, done)
 
     assert played.value == [1, 2]
-    assert json.loads(played.requests[0].payload) == ["a", "b"]
+    assert [json.loads(request.payload) for request in played.requests] == [["a", "b"], ["b"]]
+    assert {request.headers["Prefer"] for request in played.requests} == {"wait=20"}
     with pytest.raises(RunError, match="why"):
         Played(_executions.results(["a", "b"]), failed)
 

@@ -1,0 +1,44 @@
+"""Removes blobs that nothing refers to: large outputs of records that are gone, and of ends that did not count."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+from faaspot_api.store import archives, deployments, retention
+from faaspot_api.store.blobs import PARTS, Blobs
+from faaspot_api.store.engine import Store
+
+ROUND_SECONDS = 60.0
+"""How often one of the directory's parts is looked at: each several times a day."""
+YOUNG_SECONDS = 86_400.0
+"""What is younger may be about to be referred to."""
+
+
+class Sweeping:
+    """One for the platform, beside the reconciler."""
+
+    def __init__(self, store: Store, blobs: Blobs) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._parts = cycle(range(PARTS))
+        self._looked: float | None = None
+
+    def pass_(self, at: float) -> int:
+        """Look at one part if it is time; how many blobs went. `at`: seconds of a monotonic clock."""
+        if self._looked is not None and at - self._looked < ROUND_SECONDS:
+            return 0
+        self._looked = at
+        return self.sweep(next(self._parts))
+
+    def sweep(self, part: int) -> int:
+        """Remove what nothing refers to of one part; how many. Raises Unavailable."""
+        old = self._blobs.old(part, YOUNG_SECONDS)
+        if not old:
+            return 0
+        with self._store.write() as transaction:
+            deployments.alone_with_blobs(transaction)
+            unneeded = retention.unneeded_blobs(transaction, old)
+            for digest in unneeded:
+                self._blobs.delete(digest)
+            archives.forget(transaction, unneeded)
+        return len(unneeded)
