@@ -144,6 +144,11 @@ class Connector(ABC):
         """
         return
 
+    @property
+    def environments(self) -> frozenset[str]:
+        """Names of the environments that it has in use beside those of its sandboxes."""
+        return frozenset()
+
     async def lodging(self, spec: SandboxSpec, material: Material) -> Place:
         """A place of this runtime in which another makes its sandboxes. Raises SandboxError."""
         raise SandboxError(f"no runtime can stand on {self.config.name}, which is of type {self.config.type}")

@@ -102,6 +102,7 @@ def _start(material: Material, place: Path) -> Enclosure:
         "rlimits": [],
         "filter": "",
         "code": str(place),
+        "modules": None,
     }
     wire.send(control, {"op": "start", "packages": str(packages) if packages else None, **start})
     return ProcessEnclosure(

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 LINGER = 15.0
 """Seconds without a word of a worker after which a retired sandbox is stopped: three of the workers' rounds."""
 
+LEAST_FREE = 0.1
+"""Of the machine's memory: with less than this share free, sandboxes go before they have been idle for long."""
+
 FATES = 1024
 """How many sandboxes that were killed for what they did are remembered, for their runs to ask."""
 
@@ -69,13 +72,15 @@ class SandboxPool:
         idle: float,
         gone: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        free: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        """`gone` is told the id of each sandbox that is dead or about to be."""
+        """`gone` is told the id of each sandbox that is dead or about to be; `free`: see `pressure.free_share`."""
         self._open = opener
         self._gone = gone
         self._most = most
         self._idle = idle
         self._clock = clock
+        self._free = free
         self._warm: dict[SandboxSpec, _Entry] = {}
         self._leaving: dict[str, _Entry] = {}
         self._fates: dict[str, Error] = {}
@@ -147,9 +152,16 @@ class SandboxPool:
         await asyncio.gather(*(each.over.wait() for each in started))
 
     def evict(self) -> None:
-        """Retire what was idle too long, and stop what was retired and is used no more. Called every few seconds."""
+        """Retire what was idle too long, and stop what was retired and is used no more. Called every few seconds.
+
+        While the machine's memory is short a quarter of what nobody uses now is retired at each call, the least used
+        first.
+        """
         now = self._clock()
         self._retire(entry for entry in tuple(self._warm.values()) if now - entry.used > self._idle)
+        if self._free() < LEAST_FREE:
+            unused = sorted((e for e in self._warm.values() if now - e.used > LINGER), key=lambda entry: entry.used)
+            self._retire(unused[: -(-len(unused) // 4)])
         for entry in tuple(self._leaving.values()):
             if now - entry.used > LINGER:
                 self._bury(entry)

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import faaspot_runner
 from faaspot_runner.agent import wire
 from faaspot_runner.errors import FeatureMissing, SandboxError
+from faaspot_runner.sandbox import base as bases
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroup_tree import Group
 from faaspot_runner.sandbox.channel import DEATH_SECONDS
@@ -92,12 +94,22 @@ class Launcher:
 
 
 class LauncherProcess(Launcher):
-    """The launcher process of whoever makes sandboxes, started at the first use and again if it died."""
+    """The launcher process of whoever makes sandboxes, started at the first use and again if it died.
 
-    def __init__(self) -> None:
+    `base`: it is to be that interpreter, for plans without a program; see `base_of`.
+    """
+
+    def __init__(self, pairs: UidPairs | None = None, base: bases.Base | None = None) -> None:
         super().__init__()
         self._process: subprocess.Popen[bytes] | None = None
-        self.pairs = UidPairs()
+        self._base = base
+        self._starting = threading.Lock()
+        self.pairs = pairs or UidPairs()
+
+    def begin(self) -> None:
+        """Start it now, so that the first who needs it need not wait. Harmless when it runs."""
+        with self._starting:
+            self._socket = self._socket or self._start()
 
     def close(self) -> None:
         super().close()
@@ -106,7 +118,7 @@ class LauncherProcess(Launcher):
             self._process = None
 
     def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
-        self._socket = self._socket or self._start()
+        self.begin()
         try:
             return super()._ask(message, fds)
         except OSError:
@@ -118,13 +130,15 @@ class LauncherProcess(Launcher):
         """A process of its own, so that it is single-threaded and may fork. It sees none of our environment."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_LAUNCH_SECONDS)
-        boot = (
-            f"import os,sys; os.dup2({theirs.fileno()}, 3); sys.path.insert(0, {str(AGENT.parent.parent)!r}); "
-            "from faaspot_runner.sandbox.launcher import main; main()"
-        )
+        boot = f"import os,sys; os.dup2({theirs.fileno()}, 3); sys.path.insert(0, {str(AGENT.parent.parent)!r}); "
+        command = [sys.executable, "-E", "-S", "-c"]
+        if self._base is None:
+            command += [boot + "from faaspot_runner.sandbox.launcher import main; main()"]
+        else:
+            command += [boot + "from faaspot_runner.sandbox.base import stage; stage()", json.dumps(asdict(self._base))]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-E", "-S", "-c", boot],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={},
@@ -226,19 +240,15 @@ async def enclose(
     """
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     log, log_write = open_pipe()
-    go, go_write = os.pipe2(os.O_CLOEXEC)
     control.setblocking(False)
-    own = {"control": theirs.fileno(), "log": log_write, "go": go}
+    own = {"control": theirs.fileno(), "log": log_write}
     if holdings.lease is not None:
         own["net"] = holdings.lease.fd
     enclosure = Enclosure(pid=-1, pidfd=-1, control=control, log=log, holdings=holdings)
     try:
-        with _filters(plan.counted) as filters:
-            enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **filters, **fds})
-        if holdings.group is not None:
-            await asyncio.to_thread(holdings.group.attach, enclosure.pid)
         wire.send(control, {"op": "start", **start})
-        os.write(go_write, b"g")
+        with _filters(plan.counted) as filters, _ways_into(holdings.group) as ways:
+            enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **filters, **ways, **fds})
     except (OSError, SandboxError) as error:
         await _give_up(enclosure)
         raise (
@@ -246,7 +256,7 @@ async def enclose(
         ) from error
     finally:
         theirs.close()
-        wire.close([log_write, go, go_write])
+        os.close(log_write)
     return enclosure
 
 
@@ -256,6 +266,21 @@ def _filters(counted: bool) -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as files:
         programs = seccomp.programs(counted=counted)
         yield {name: files.enter_context(memory_file(program)) for name, program in programs.items()}
+
+
+@contextlib.contextmanager
+def _ways_into(group: Group | None) -> Iterator[dict[str, int]]:
+    """What a new sandbox comes into its cgroup by. Raises OSError."""
+    found: dict[str, int] = {}
+    try:
+        if group is not None:
+            if group.leaf is not None:
+                found["leaf"] = os.open(group.leaf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            for number, path in enumerate(group.tasks):
+                found[f"tasks:{number}"] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        yield found
+    finally:
+        wire.close(list(found.values()))
 
 
 async def _give_up(enclosure: Enclosure) -> None:
@@ -270,7 +295,7 @@ async def _give_up(enclosure: Enclosure) -> None:
 def plan_for(
     python: Interpreter,
     *,
-    program: str,
+    program: str | None,
     pair: UidPair | None,
     environ: Mapping[str, str],
     rlimits: Sequence[tuple[int, int, int]],
@@ -281,31 +306,28 @@ def plan_for(
     more: Sequence[str] = (),
     resolv_conf: str | None = None,
 ) -> Plan:
-    """The plan of a sandbox with this interpreter at /python, an environment at /env and the agent at /agent."""
-    places = [*binds]
-    links = {}
-    files = {f"/agent/agent/{path.name}": path.read_text() for path in sorted(AGENT.glob("*.py"))}
+    """The plan of a sandbox with this interpreter at /python and an environment at /env.
+
+    `program`: what it executes, with the agent at /agent; None for a launcher that is a base: its agent.
+    """
+    places, links, libraries = _interpreter_at_python(python)
+    files: dict[str, str] = {}
+    if program is not None:
+        files |= {f"/agent/agent/{path.name}": path.read_text() for path in sorted(AGENT.glob("*.py"))}
     if resolv_conf is not None:
         files["/etc/resolv.conf"] = resolv_conf
-    if python.system:
-        links["/python"] = str(python.prefix)
-    if python.prefix != Path("/usr"):
-        places.append((str(python.prefix), str(python.prefix) if python.system else "/python"))
     if environment is not None:
         places.append((str(environment), "/env"))
     else:
-        files["/env/pyvenv.cfg"] = f"home = {os.path.dirname(python.inside)}\ninclude-system-site-packages = false\n"
-        for name in ("python", "python3", f"python{python.version}"):
-            links[f"/env/bin/{name}"] = python.inside
-    libraries = [] if python.system else [path.name for path in (python.prefix / "lib").glob("libpython*.so*")]
-    places += _over_the_systems(python, libraries)
+        files |= _EMPTY_ENVIRONMENT
+        links |= _programs_of_env(python)
     return Plan(
         uid_map=pair.map() if pair else None,
-        binds=[list(bind) for bind in places],
+        binds=[list(bind) for bind in (*places, *binds)],
         files=files,
         links=links,
         tmp_mb=tmp_mb,
-        argv=["/env/bin/python", "-I", "-c", program],
+        argv=[] if program is None else ["/env/bin/python", "-I", "-c", program],
         environ=dict(environ),
         executable=python.inside,
         rlimits=[list(limit) for limit in rlimits],
@@ -313,6 +335,39 @@ def plan_for(
         libraries=libraries,
         more=list(more),
     )
+
+
+def base_of(python: Interpreter, environ: Mapping[str, str]) -> bases.Base:
+    """What makes a launcher the base of this interpreter's zygotes. `environ`: theirs."""
+    places, links, libraries = _interpreter_at_python(python)
+    places.append((str(AGENT.parent), bases.PACKAGE))
+    return bases.Base(
+        binds=[list(bind) for bind in places],
+        files=dict(_EMPTY_ENVIRONMENT),
+        links={**links, **_programs_of_env(python)},
+        libraries=libraries,
+        environ=dict(environ),
+        executable=python.inside,
+        mapped=os.geteuid() == 0,
+    )
+
+
+_EMPTY_ENVIRONMENT = {"/env/pyvenv.cfg": "home = /python/bin\ninclude-system-site-packages = false\n"}
+
+
+def _programs_of_env(python: Interpreter) -> dict[str, str]:
+    return {f"/env/bin/{name}": python.inside for name in ("python", "python3", f"python{python.version}")}
+
+
+def _interpreter_at_python(python: Interpreter) -> tuple[list[tuple[str, str]], dict[str, str], list[str]]:
+    """The binds, links and libraries by which a root has this interpreter at /python."""
+    places, links = [], {}
+    if python.system:
+        links["/python"] = str(python.prefix)
+    if python.prefix != Path("/usr"):
+        places.append((str(python.prefix), str(python.prefix) if python.system else "/python"))
+    libraries = [] if python.system else [path.name for path in (python.prefix / "lib").glob("libpython*.so*")]
+    return [*places, *_over_the_systems(python, libraries)], links, libraries
 
 
 def _over_the_systems(python: Interpreter, libraries: Sequence[str]) -> list[tuple[str, str]]:

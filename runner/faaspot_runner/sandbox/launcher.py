@@ -15,7 +15,6 @@ would draw the same random numbers as the zygote.
 
     spot -> launcher   {"op": "launch", "fds": [names]} + descriptors; the one named "plan" holds the Plan as JSON
     launcher -> spot   {"op": "launched", "pid": n} + pidfd   |   {"op": "failed", "errno": n, "message": ...}
-    spot               moves the pid into its cgroup, then writes one byte into the pipe "go"
     sandbox -> spot    on "control": {"op": "failed", ...} if it could not be set up, then whatever the program says
 """
 
@@ -34,6 +33,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from faaspot_runner.agent import __main__ as agent
 from faaspot_runner.agent import syscalls as kernel
 from faaspot_runner.agent import wire
 from faaspot_runner.sandbox import init, mounts, namespaces
@@ -50,13 +50,15 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What to launch. Descriptors that come with it: control, log, go, filter (the seccomp program), and as needed
-    watched (another one, on top), net (a network namespace), `file:PATH` (its contents go there), and those of `more`,
-    which the program gets from 4 on.
+    """What to launch. Descriptors that come with it: control, log, filter (the seccomp program), and as needed
+    watched (another one, on top), net (a network namespace), leaf (the directory of a version 2 cgroup) and
+    `tasks:NUMBER` (files of cgroups, into which the holder writes itself), `file:PATH` (its contents go there), and
+    those of `more`, which the program gets from 4 on.
 
     Of `more`, "mounts" is made here: what a zygote's children ask the init on for the mounts of their runs.
 
     `uid_map`: None for an ordinary user. `libraries`: names in /python/lib that the system's loader must find.
+    `argv`: of the program; without any it is not started but forked: the agent, where the launcher is a `base`.
     `rlimits`: (resource, soft, hard) for the program. `counted`: a cgroup counts the sandbox's memory.
     `image`: the system is an image's, all of which is shown. `own_network`: False where it shares the network of who
     launches it, which then is a container's own.
@@ -121,11 +123,11 @@ def _serve(sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None
 
 
 def _launch(plan: Plan, fds: dict[str, int]) -> int:
-    """Fork the init of a new sandbox; it waits for its maps and the spot's go. Raises OSError."""
+    """Fork the holder of a new sandbox; it waits for its maps. Raises OSError."""
     self_fd = kernel.pidfd_open(os.getpid())
     maps_read, maps_write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = _clone(fds.get("net"), plan.own_network)
+        pid = _clone(fds, plan.own_network)
         if pid == 0:
             os.close(maps_write)
             _hold(plan, fds, maps_read, self_fd)
@@ -142,14 +144,15 @@ def _launch(plan: Plan, fds: dict[str, int]) -> int:
         wire.close([self_fd, maps_read, maps_write])
 
 
-def _clone(net: int | None, own_network: bool) -> int:
+def _clone(fds: dict[str, int], own_network: bool) -> int:
     """Clone into new namespaces, but into that network if there is one: it belongs to the host's user namespace."""
+    net, leaf = fds.get("net"), fds.get("leaf")
     if net is None:
-        return clone(NAMESPACES | (kernel.CLONE_NEWNET if own_network else 0))
+        return clone(NAMESPACES | (kernel.CLONE_NEWNET if own_network else 0), leaf)
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(net, kernel.CLONE_NEWNET)
     try:
-        return clone(NAMESPACES)
+        return clone(NAMESPACES, leaf)
     finally:
         # In the child, too, this is only the copy of the launcher's descriptor; but it stays where it is.
         if os.getpid() != 1:
@@ -164,7 +167,7 @@ def _hold(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn
     """The life of the outer pid 1: build the place, start the init, wait for its end. All dies with this process."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if os.read(maps, 1) and os.read(fds["go"], 1):
+        if os.read(maps, 1):
             _set_up(plan, fds, launcher)
             _arrange([])
             kernel.capset(())
@@ -179,6 +182,9 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> None:
     """Everything between the clone and the init, which it starts. Raises Stage."""
     stage = "start"
     try:
+        stage = "cgroup"
+        for tasks in (fd for name, fd in fds.items() if name.startswith("tasks:")):
+            os.write(tasks, b"0")
         stage = "mount namespace"
         mounts.make_private()
         # Whatever the platform's is: the run is another uid than the one that makes the directories.
@@ -290,12 +296,23 @@ def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
         stage = "seccomp filter"
         for program in filters:
             kernel.load_filter(program)
+        if not plan.argv:
+            _become_zygote(plan)
         stage = f"start of {plan.executable}"
         os.execve(plan.executable, plan.argv, plan.environ)  # noqa: S606 (no shell: that is the point)
     except OSError as error:
         _report(control, Stage(stage, error))
     finally:
         os._exit(127)
+
+
+def _become_zygote(plan: Plan) -> NoReturn:
+    """Go on as the agent, whose interpreter this is already: with what else an exec would have done."""
+    os.environ.clear()
+    os.environ.update(plan.environ)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    agent.main()
+    os._exit(0)
 
 
 def _limit(kind: int, soft: int, hard: int) -> None:

@@ -121,6 +121,13 @@ def build_root(
 
     `libraries`: names in /python/lib that the dynamic loader must find by itself.
     """
+    fill_stage(binds, files, links, libraries)
+    _mount_own(tmp_mb)
+    _enter()
+
+
+def fill_stage(binds: list[OpenBind], files: dict[str, bytes], links: dict[str, str], libraries: list[str]) -> None:
+    """Put a root together at `STAGE`, which is the working directory then. Raises OSError."""
     mount("tmpfs", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, ROOT_OPTIONS)
     os.chdir(STAGE)
     for path, text in FILES.items():
@@ -132,8 +139,6 @@ def build_root(
     for path, target in {**_system_links(libraries), **_DEVICE_LINKS, **links}.items():
         _parent(path)
         os.symlink(target, _staged(path))
-    _mount_own(tmp_mb)
-    _enter()
 
 
 _DEVICE_LINKS = {

@@ -15,6 +15,7 @@ from faaspot_runner.contract import Release, SandboxSpec, SpotInfo
 from faaspot_runner.errors import DeploymentError, SandboxError
 from faaspot_runner.runtimes.pool import SandboxPool
 from faaspot_runner.runtimes.spot_socket import welcome
+from faaspot_runner.sandbox.pressure import free_share
 from faaspot_runner.sandbox.spec import Interpreter, Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
@@ -36,7 +37,9 @@ class Broker:
         self._ground = ground
         self._settings = settings = ground.settings
         self._blobs = Blobs(settings.blob_directory)
-        self._pool = SandboxPool(self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone)
+        self._pool = SandboxPool(
+            self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone, free=free_share
+        )
         self._runtimes = SpotRuntimes(
             ground.means(),
             clear=lambda name: self._pool.clear(name, settings.grace),
@@ -214,7 +217,7 @@ class Broker:
             self._pool.evict()
             for name in tuple(self._doomed):
                 async with self._removal:
-                    if name not in self._doomed - self._pool.environments:
+                    if name not in self._doomed - self._pool.environments - self._runtimes.environments:
                         continue
                     self._doomed.discard(name)
                     await asyncio.to_thread(self._remove_environment, name)
@@ -256,6 +259,7 @@ def worker_arguments(settings: Settings) -> list[str]:
         "redis_url",
         "threads",
         "build_threads",
+        "resolution_age",
         "cold_start_timeout",
         "download_uid",
         "failpoints",

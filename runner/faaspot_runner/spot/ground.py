@@ -57,8 +57,9 @@ class Ground:
     def means(self) -> dict[str, TypeMeans]:
         """What the runtimes of each type get of this spot."""
         ways = {"cgroups": self.cgroups, "egress": self.egress}
+        ahead = {"blanks": self.settings.blanks, "directory": self.settings.home / "code"}
         own = {
-            "sandbox": TypeMeans(given={**ways, "runs": self.settings.most_runs}),
+            "sandbox": TypeMeans(given={**ways, "runs": self.settings.most_runs, **ahead}),
             "process": TypeMeans(given={"directory": self.settings.home / "process"}),
         }
         means = {name: own[name] for name in self.runtimes}

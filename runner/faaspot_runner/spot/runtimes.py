@@ -147,6 +147,12 @@ class SpotRuntimes:
             except (SandboxError, DeploymentError) as error:
                 log.warning("the runtime %s did not let go of environment %s: %s", name, environment, error)
 
+    @property
+    def environments(self) -> frozenset[str]:
+        """Names of the environments that runtimes have in use beside those of their sandboxes."""
+        connectors = (self._manager.get_connector(name) for name in self._configs)
+        return frozenset().union(*(each.environments for each in connectors if each is not None))
+
     async def _bring_up(self, config: DeploymentConfig) -> None:
         """Up it is, lazy or not. Raises what the connector raises."""
         await self._manager.deploy(config)

@@ -1,11 +1,13 @@
 """A spot in small, as a program of its own: opens sandboxes and runs code in them, asked by lines of JSON.
 
 Standard library and the runner only, so that the tests can start it as an ordinary user with any Python 3.11+ that
-this user can start. ``python sandbox_driver.py RUNTIME`` with the runner on PYTHONPATH. One line in, one line out::
+this user can start. ``python sandbox_driver.py RUNTIME BLANKS`` with the runner on PYTHONPATH. One line in, one line
+out::
 
     {"op": "run", "code": "...", "args": {}, "limits": {}, "count": 1, "together": false, "python": "/usr/bin/python3"}
     -> {"outcomes": [...], "import_log": "...", "took": [seconds]} | {"failed": {"reason", "type", "message", ...}}
     {"op": "command", "argv": [...], "limits": {}, "timeout": 5} -> CommandResult
+    {"op": "blanks", "wanted": 2} -> {"places": [names]} once so many stand ready
     {"op": "close"} -> {} and everything is taken down
 """
 
@@ -24,6 +26,7 @@ from typing import Any
 
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
+from faaspot_runner.connectors.sandbox import SandboxConnector
 from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.errors import SandboxError
@@ -61,16 +64,18 @@ def containers(directory: Path) -> dict[str, Any]:
 class Driver:
     """One runtime that is up, and the sandboxes that were opened in it."""
 
-    def __init__(self, runtime: str) -> None:
+    def __init__(self, runtime: str, blanks: int = 0) -> None:
         root = runtime != "process" and os.geteuid() == 0
         self.cgroups = Cgroups.open(f"test-{os.getpid()}") if root else None
         self.slots: RunSlots | None = self.cgroups.slots("worker") if self.cgroups else None
         config: dict[str, Any] = {"cgroups": self.cgroups} if runtime != "process" else {}
         if runtime == "sandbox":
             config["runs"] = 64
-        self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" else None
-        if self.directory:
+        self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" or blanks else None
+        if self.directory and runtime == "docker":
             config |= containers(Path(self.directory.name))
+        elif self.directory:
+            config |= {"blanks": blanks, "directory": Path(self.directory.name) / "code"}
         self.connector: Connector = CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime, config=config))
         self.runtime = runtime
         self.sandboxes: dict[str, Sandbox] = {}
@@ -81,6 +86,9 @@ class Driver:
             return await self.run(request)
         if request["op"] == "command":
             return await self.command(request)
+        if request["op"] == "blanks":
+            await asyncio.wait_for(self.blanks(request["wanted"]), 20)
+            return {"places": sorted(os.listdir(Path(self.directory.name) / "code"))} if self.directory else {}
         for sandbox in self.sandboxes.values():
             await sandbox.stop()
         self.sandboxes.clear()
@@ -106,8 +114,15 @@ class Driver:
             "took": [took for _, took, _ in ended],
             "settled": all(settled for _, _, settled in ended),
             "import_log": sandbox.log,
+            "import_ms": sandbox.import_ms,
             "alive": sandbox.alive(),
         }
+
+    async def blanks(self, wanted: int) -> None:
+        """Return when so many stand ready and none is being made."""
+        assert isinstance(self.connector, SandboxConnector)
+        while self.connector.blanks.standing != (wanted, 0):
+            await asyncio.sleep(0.01)
 
     async def sandbox(self, request: dict[str, Any], limits: Limits) -> Sandbox:
         """The sandbox of this code with these limits, opened at the first use."""
@@ -179,9 +194,9 @@ class Driver:
             self.directory.cleanup()
 
 
-async def main(runtime: str) -> None:
+async def main(runtime: str, blanks: int) -> None:
     """Answer until the input ends."""
-    driver = Driver(runtime)
+    driver = Driver(runtime, blanks)
     await driver.connector.deploy(False)
     try:
         while line := await asyncio.to_thread(sys.stdin.readline):
@@ -191,4 +206,4 @@ async def main(runtime: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

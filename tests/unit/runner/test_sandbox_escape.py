@@ -265,7 +265,7 @@ def test_e21_nothing_but_tmp_can_be_written(stage: Stage) -> None:
         return [attempt(write, place) for place in places] + [attempt(write, "/tmp/x")]
     """
     *refused, tmp = stage.hostile(code)
-    assert set(refused) <= {"EROFS", "EACCES"}
+    assert set(refused) <= {"EROFS", "EACCES", "ENOENT"}, "/agent is not there where the zygote is forked"
     assert tmp == "done: None"
 
 

@@ -1,0 +1,226 @@
+"""Sandboxes that stand ready before anybody needs them: all walls up, packages imported, no code in them yet.
+
+A blank is made of what a deployment's own start would be made of, code and context left out, and is given to one
+deployment whole: nobody had it before, nobody shares it. So it is the same sandbox that this deployment would have got
+later, and what its packages do in it they would do anyway. Which blanks are made is learned from use: a start that
+found none asks for the like of it. What is not asked for again for a while goes, and all of them when memory is short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faaspot_runner.connectors.beginnings import leading_modules
+from faaspot_runner.connectors.zygote import ZygoteSandbox
+from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.errors import SandboxError
+from faaspot_runner.sandbox.pressure import free_share
+from faaspot_runner.sandbox.spec import Material
+
+log = logging.getLogger(__name__)
+
+EACH = 2
+"""How many stand ready of one kind."""
+IDLE_SECONDS = 600.0
+ROUND_SECONDS = 5.0
+"""Between two looks at what nobody asks for, and at the machine's memory."""
+LEAST_FREE = 0.15
+"""Of the machine's memory: with less than this share free there are no blanks."""
+OPEN_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a blank is made of. `spec` and `material` are those of a deployment, without what is only its own."""
+
+    spec: SandboxSpec
+    material: Material
+    modules: tuple[str, ...]
+
+    @classmethod
+    def of(cls, spec: SandboxSpec, material: Material) -> Recipe | None:
+        """That of a deployment version, None if none can be made ahead."""
+        if spec.limits.egress is not None:
+            return None  # a list has a resolver of its own, which costs more than a start saves
+        try:
+            modules = leading_modules(material.source()) if material.environment else ()
+        except OSError:
+            return None
+        anybodys = SandboxSpec(
+            version_id="", deployment="", version=0, runtime=spec.runtime, python=spec.python, code="",
+            environment=spec.environment, limits=spec.limits, reuse=spec.reuse,
+        )  # fmt: skip
+        bare = Material(code=b"", python=material.python, environment=material.environment)
+        return cls(spec=anybodys, material=bare, modules=modules)
+
+
+@dataclass(slots=True, kw_only=True)
+class Blank:
+    """One that stands ready. `place`: the host's directory that it knows as /code."""
+
+    sandbox: ZygoteSandbox
+    place: Path
+
+    def become(self, spec: SandboxSpec, code: bytes) -> ZygoteSandbox:
+        """The sandbox of that version, which imports the code now. Raises OSError if it has died."""
+        path = self.place / "main.py"
+        path.write_bytes(code)
+        path.chmod(0o444)
+        self.sandbox.load(spec)
+        return self.sandbox
+
+
+@dataclass(slots=True)
+class _Kind:
+    used: float
+    ready: list[Blank] = field(default_factory=list)
+    making: int = 0
+    spoilt: bool = False
+
+
+Open = Callable[[Recipe, Path, float], Awaitable[ZygoteSandbox]]
+
+
+class Blanks:
+    """The blanks of one runtime, on one event loop. `most`: kinds of them; 0: there are none."""
+
+    def __init__(self, opener: Open, directory: Path | None, *, most: int) -> None:
+        """`directory`: in which each has its own, for its code."""
+        self._open = opener
+        self._directory = directory
+        self._most = most if directory is not None else 0
+        self._kinds: dict[Recipe, _Kind] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._making: set[asyncio.Task[None]] = set()
+        self._round: asyncio.Task[None] | None = None
+
+    @property
+    def environments(self) -> frozenset[str]:
+        """Names of the environments that blanks have mounted."""
+        return frozenset(each.spec.environment for each in self._kinds if each.spec.environment)
+
+    @property
+    def standing(self) -> tuple[int, int]:
+        """How many stand ready, and how many are being made."""
+        kinds = self._kinds.values()
+        return sum(len(each.ready) for each in kinds), sum(each.making for each in kinds)
+
+    def take(self, recipe: Recipe) -> Blank | None:
+        """One that is ready, and its successor is on the way; None if there is none, and then there will be one."""
+        if not self._most:
+            return None
+        kind = self._kinds.get(recipe) or self._new(recipe)
+        kind.used = time.monotonic()
+        found: Blank | None = None
+        while kind.ready and found is None:
+            blank = kind.ready.pop(0)
+            if blank.sandbox.alive():
+                found = blank
+            else:
+                self._drop(blank)
+        return found
+
+    def refill(self, recipe: Recipe) -> None:
+        """Have the ones that were taken replaced."""
+        kind = self._kinds.get(recipe)
+        if kind is None or kind.spoilt or free_share() < LEAST_FREE:
+            return
+        for _ in range(EACH - len(kind.ready) - kind.making):
+            kind.making += 1
+            task = self._task(self._make(recipe, kind))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+
+    async def forget(self, environment: str) -> None:
+        """Stop those of an environment."""
+        self._let_go([each for each in self._kinds if each.spec.environment == environment])
+        await self._settled()
+
+    async def close(self) -> None:
+        """Stop them all, also what is being made."""
+        self._most = 0
+        for task in self._making:
+            task.cancel()
+        self._let_go(list(self._kinds))
+        if self._round is not None:
+            self._round.cancel()
+        await self._settled()
+
+    # ------------------------------------------------------------ inside
+
+    def _new(self, recipe: Recipe) -> _Kind:
+        if len(self._kinds) >= self._most:
+            self._let_go([min(self._kinds, key=lambda each: self._kinds[each].used)])
+        if self._round is None:
+            self._round = asyncio.create_task(self._rounds(), name="rounds of blanks")
+        kind = self._kinds[recipe] = _Kind(time.monotonic())
+        return kind
+
+    async def _make(self, recipe: Recipe, kind: _Kind) -> None:
+        assert self._directory is not None
+        self._directory.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=self._directory))
+        place.chmod(0o755)
+        try:
+            sandbox = await self._open(recipe, place, time.monotonic() + OPEN_SECONDS)
+        except SandboxError as error:
+            # Its packages may not be to be imported by themselves: its deployments start as if there were no blanks.
+            kind.spoilt = True
+            log.info("no blank of %s: %s", " ".join(recipe.modules), error)
+            shutil.rmtree(place, ignore_errors=True)
+            return
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        finally:
+            kind.making -= 1
+        told = sandbox.on_stop
+
+        def stopped() -> None:
+            told()
+            shutil.rmtree(place, ignore_errors=True)
+
+        sandbox.on_stop = stopped
+        blank = Blank(sandbox=sandbox, place=place)
+        if self._kinds.get(recipe) is kind:
+            kind.ready.append(blank)
+        else:
+            self._drop(blank)
+
+    async def _rounds(self) -> None:
+        while True:
+            await asyncio.sleep(ROUND_SECONDS)
+            oldest = time.monotonic() - IDLE_SECONDS
+            short = free_share() < LEAST_FREE
+            self._let_go([each for each, kind in self._kinds.items() if short or kind.used < oldest])
+
+    def _let_go(self, recipes: list[Recipe]) -> None:
+        for recipe in recipes:
+            for blank in self._kinds.pop(recipe).ready:
+                self._drop(blank)
+
+    def _drop(self, blank: Blank) -> None:
+        self._task(self._stop(blank))
+
+    @staticmethod
+    async def _stop(blank: Blank) -> None:
+        with contextlib.suppress(OSError):
+            await blank.sandbox.stop()
+
+    def _task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _settled(self) -> None:
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
