@@ -297,7 +297,7 @@ def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
         for program in filters:
             kernel.load_filter(program)
         if not plan.argv:
-            _become_zygote(plan)
+            _become_zygote()
         stage = f"start of {plan.executable}"
         os.execve(plan.executable, plan.argv, plan.environ)  # noqa: S606 (no shell: that is the point)
     except OSError as error:
@@ -306,10 +306,8 @@ def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
         os._exit(127)
 
 
-def _become_zygote(plan: Plan) -> NoReturn:
-    """Go on as the agent, whose interpreter this is already: with what else an exec would have done."""
-    os.environ.clear()
-    os.environ.update(plan.environ)
+def _become_zygote() -> NoReturn:
+    """Go on as the agent: this is its interpreter already, started with a zygote's arguments and environment."""
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     agent.main()
     os._exit(0)
