@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import REACH, SYSCALLS, Arena
-from tests.hostile.test_escape import E6, E7, E8, E9, E33, host_listeners, results
-
-__all__ = ["host_listeners"]
+from tests.hostile.test_escape import E6, E7, E8, E9, E33, results
 
 AT_IMPORT = "\ndef main(args, context):\n    return seen\n"
 TRY = """

@@ -93,7 +93,7 @@ def machine(arena: Arena) -> set[str]:
     found |= {
         line
         for line in lines
-        if not any(each in line for each in ("agent.__main__", "sandbox.launcher", "sandbox.base"))
+        if not any(each in line for each in ("agent.__main__", "sandbox.launcher", "/agent/base.py"))
     }
     found |= {str(path) for path in groups if not path.name.startswith("r-") or busy(path)}
     if arena.runtime == "docker":

@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
-import tempfile
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from faaspot_runner.connectors.beginnings import leading_modules
 from faaspot_runner.connectors.zygote import ZygoteSandbox
@@ -35,6 +33,7 @@ ROUND_SECONDS = 5.0
 LEAST_FREE = 0.15
 """Of the machine's memory: with less than this share free there are no blanks."""
 OPEN_SECONDS = 60.0
+WRITE_SECONDS = 5.0
 PAUSE_SECONDS = 0.05
 """Before the next is made: the run that took the last one comes first."""
 
@@ -66,17 +65,25 @@ class Recipe:
 
 @dataclass(slots=True, kw_only=True)
 class Blank:
-    """One that stands ready. `place`: the host's directory that it knows as /code."""
+    """One that stands ready. `code`: where its holder gets the code from."""
 
     sandbox: ZygoteSandbox
-    place: Path
+    code: socket.socket
 
-    def become(self, spec: SandboxSpec, code: bytes) -> ZygoteSandbox:
-        """The sandbox of that version, which imports the code now. Raises OSError if it has died."""
-        path = self.place / "main.py"
-        path.write_bytes(code)
-        path.chmod(0o444)
-        self.sandbox.load(spec)
+    async def become(self, spec: SandboxSpec, code: bytes) -> ZygoteSandbox:
+        """The sandbox of that version, which imports the code now. Raises OSError if it has died, and stops it."""
+        loop = asyncio.get_running_loop()
+        try:
+            with self.code:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await loop.sock_sendall(self.code, code + b".")
+                    self.code.shutdown(socket.SHUT_WR)
+                    if not await loop.sock_recv(self.code, 1):
+                        raise ConnectionResetError("the sandbox has died")
+            self.sandbox.load(spec)
+        except BaseException:
+            await self.sandbox.stop()
+            raise
         return self.sandbox
 
 
@@ -88,17 +95,15 @@ class _Kind:
     spoilt: bool = False
 
 
-Open = Callable[[Recipe, Path, float], Awaitable[ZygoteSandbox]]
+Open = Callable[[Recipe, int, float], Awaitable[ZygoteSandbox]]
 
 
 class Blanks:
     """The blanks of one runtime, on one event loop. `most`: kinds of them; 0: there are none."""
 
-    def __init__(self, opener: Open, directory: Path | None, *, most: int) -> None:
-        """`directory`: in which each has its own, for its code."""
+    def __init__(self, opener: Open, *, most: int) -> None:
         self._open = opener
-        self._directory = directory
-        self._most = most if directory is not None else 0
+        self._most = most
         self._kinds: dict[Recipe, _Kind] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._making: set[asyncio.Task[None]] = set()
@@ -167,32 +172,24 @@ class Blanks:
         return kind
 
     async def _make(self, recipe: Recipe, kind: _Kind) -> None:
-        assert self._directory is not None
-        await asyncio.sleep(PAUSE_SECONDS)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=self._directory))
-        place.chmod(0o755)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         try:
-            sandbox = await self._open(recipe, place, time.monotonic() + OPEN_SECONDS)
+            with theirs:
+                await asyncio.sleep(PAUSE_SECONDS)
+                sandbox = await self._open(recipe, theirs.fileno(), time.monotonic() + OPEN_SECONDS)
         except SandboxError as error:
             # Its packages may not be to be imported by themselves: its deployments start as if there were no blanks.
             kind.spoilt = True
             log.info("no blank of %s: %s", " ".join(recipe.modules), error)
-            shutil.rmtree(place, ignore_errors=True)
+            ours.close()
             return
         except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
+            ours.close()
             raise
         finally:
             kind.making -= 1
-        told = sandbox.on_stop
-
-        def stopped() -> None:
-            told()
-            shutil.rmtree(place, ignore_errors=True)
-
-        sandbox.on_stop = stopped
-        blank = Blank(sandbox=sandbox, place=place)
+        blank = Blank(sandbox=sandbox, code=ours)
         if self._kinds.get(recipe) is kind:
             kind.ready.append(blank)
         else:
@@ -215,6 +212,7 @@ class Blanks:
 
     @staticmethod
     async def _stop(blank: Blank) -> None:
+        blank.code.close()
         with contextlib.suppress(OSError):
             await blank.sandbox.stop()
 

@@ -31,16 +31,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """That a sandbox gets its code later, in the host's directory `place`, and imports `modules` until then."""
+    """That a sandbox gets its code later, over the socket `code`, and imports `modules` until then."""
 
-    place: Path
+    code: int
     modules: tuple[str, ...]
 
 
 class SandboxConnector(Connector):
     """Config keys, all from the spot: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or
-    None: no internet), `runs` (how many there can be at once; 1), `blanks` (kinds of sandboxes that stand ready; 0) and
-    `directory` (for their code).
+    None: no internet), `runs` (how many there can be at once; 1), `blanks` (kinds of sandboxes that stand ready; 0).
 
     On top of a runtime of type docker (`wraps`) the sandboxes are made in one container of it, of the user's image, and
     walled off from each other there. One that asks for network internet gets a container of its own, because the
@@ -54,7 +53,7 @@ class SandboxConnector(Connector):
         self._cgroups: Cgroups | None = config.config.get("cgroups")
         self._egress: Egress | None = config.config.get("egress")
         self._runs: int = config.config.get("runs", 1)
-        self.blanks = Blanks(self._blank, config.config.get("directory"), most=config.config.get("blanks", 0))
+        self.blanks = Blanks(self._blank, most=config.config.get("blanks", 0))
         self._up = False
         self._pairs = UidPairs()
         self._launchers: dict[Interpreter, LauncherProcess] = {}
@@ -94,12 +93,13 @@ class SandboxConnector(Connector):
             return sandbox
         recipe = Recipe.of(spec, material)
         try:
-            sandbox = self._from_blank(recipe, spec, material) or self._kept(await self._enclosed(spec, material))
-            await sandbox.ready(deadline, started)
+            blank = await self._from_blank(recipe, spec, material)
+            made = blank or self._kept(await self._enclosed(spec, material))
+            await made.ready(deadline, started)
         finally:
             if recipe is not None:
                 self.blanks.refill(recipe)
-        return sandbox
+        return made
 
     def _kept(self, sandbox: ZygoteSandbox) -> ZygoteSandbox:
         """One that was just made, from now on ours to end."""
@@ -108,20 +108,20 @@ class SandboxConnector(Connector):
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
         return sandbox
 
-    def _from_blank(self, recipe: Recipe | None, spec: SandboxSpec, material: Material) -> ZygoteSandbox | None:
+    async def _from_blank(self, recipe: Recipe | None, spec: SandboxSpec, material: Material) -> ZygoteSandbox | None:
         """A blank that gets this version's code, None if there is none."""
         blank = self.blanks.take(recipe) if recipe is not None else None
         if blank is None:
             return None
         try:
-            return blank.become(spec, material.source())
+            return await blank.become(spec, material.source())
         except OSError as error:
             log.info("a blank died as it was needed: %s", error)
             return None
 
-    async def _blank(self, recipe: Recipe, place: Path, deadline: float) -> ZygoteSandbox:
-        """A sandbox that has imported its packages and waits for code in that directory. Raises SandboxError."""
-        sandbox = self._kept(await self._enclosed(recipe.spec, recipe.material, Waiting(place, recipe.modules)))
+    async def _blank(self, recipe: Recipe, code: int, deadline: float) -> ZygoteSandbox:
+        """A sandbox that has imported its packages and waits for code on that socket. Raises SandboxError."""
+        sandbox = self._kept(await self._enclosed(recipe.spec, recipe.material, Waiting(code, recipe.modules)))
         await sandbox.blank(deadline)
         return sandbox
 
@@ -162,12 +162,11 @@ class SandboxConnector(Connector):
             tmp_mb=spec.limits.tmp,
             counted=grade == "cgroup",
             environment=material.environment,
-            binds=[(str(waiting.place), "/code")] if waiting else (),
             more=["mounts"],
             resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
         )
         with memory_file(material.source()) as code:
-            fds = {} if waiting else {"file:/code/main.py": code}
+            fds = {"code": waiting.code} if waiting else {"file:/code/main.py": code}
             start = start_message(
                 spec,
                 grade,

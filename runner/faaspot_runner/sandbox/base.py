@@ -30,7 +30,11 @@ from faaspot_runner.sandbox.syscalls import AT_FDCWD, MOUNT_ATTR_RDONLY, mount_s
 HOST = 4
 """Where the base finds the host's root, until it has stepped back into it."""
 PACKAGE = "/agent/faaspot_runner"
-BOOT = "import sys; sys.path.insert(0, '/agent'); from faaspot_runner.sandbox.base import begin; begin()"
+BOOT = "exec(open('/agent/base.py').read())"
+"""What is to be seen of it in every zygote's command line: nothing of ours."""
+FILES = {
+    "/agent/base.py": "import sys; sys.path.insert(0, '/agent'); from faaspot_runner.sandbox.base import begin; begin()"
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def stage() -> NoReturn:
     host = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     binds = [*mounts.system_binds(), *((source, target) for source, target in base.binds)]
     opened = mounts.open_binds(binds) + mounts.open_devices()
+    mounts.open_stage()
     mounts.fill_stage(opened, {path: text.encode() for path, text in base.files.items()}, base.links, base.libraries)
     mount_setattr(AT_FDCWD, MOUNT_ATTR_RDONLY, mounts.STAGE, recursive=False)
     os.dup2(host, HOST)

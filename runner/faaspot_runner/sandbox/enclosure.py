@@ -343,7 +343,7 @@ def base_of(python: Interpreter, environ: Mapping[str, str]) -> bases.Base:
     places.append((str(AGENT.parent), bases.PACKAGE))
     return bases.Base(
         binds=[list(bind) for bind in places],
-        files=dict(_EMPTY_ENVIRONMENT),
+        files={**_EMPTY_ENVIRONMENT, **bases.FILES},
         links={**links, **_programs_of_env(python)},
         libraries=libraries,
         environ=dict(environ),

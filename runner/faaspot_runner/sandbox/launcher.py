@@ -45,6 +45,8 @@ PARENT_CHECK_MS = 1000
 PROGRAM_FDS = ("null", "log", "log", "control")
 """What the program gets as 0, 1, 2 and 3; Plan.more follows."""
 CONTROL = PROGRAM_FDS.index("control")
+_INIT = 2
+"""The init's number for the holder, which is the first of its pid namespace."""
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -53,7 +55,8 @@ class Plan:
     """What to launch. Descriptors that come with it: control, log, filter (the seccomp program), and as needed
     watched (another one, on top), net (a network namespace), leaf (the directory of a version 2 cgroup) and
     `tasks:NUMBER` (files of cgroups, into which the holder writes itself), `file:PATH` (its contents go there), and
-    those of `more`, which the program gets from 4 on.
+    those of `more`, which the program gets from 4 on; code (a stream socket), by which the holder is given
+    /code/main.py and one byte more when the sandbox stands already.
 
     Of `more`, "mounts" is made here: what a zygote's children ask the init on for the mounts of their runs.
 
@@ -168,9 +171,11 @@ def _hold(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if os.read(maps, 1):
-            _set_up(plan, fds, launcher)
-            _arrange([])
+            root = _set_up(plan, fds, launcher)
+            _arrange([fds["code"], root] if root >= 0 else [])
             kernel.capset(())
+            if root >= 0:
+                _await_code()
             os.wait()
     except Stage as failure:
         _report(fds["control"], failure)
@@ -178,8 +183,30 @@ def _hold(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn
         os._exit(0)
 
 
-def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> None:
-    """Everything between the clone and the init, which it starts. Raises Stage."""
+def _await_code() -> None:
+    """Write what comes on descriptor 0 to /code, in the root that descriptor 1 is, and say so; or the init ends."""
+    ended = kernel.pidfd_open(_INIT)
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    poll.poll()
+    parts = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, 0) as spot:
+        while not select.select([ended], [], [], 0)[0] and (part := spot.recv(1 << 20)):
+            parts.append(part)
+        if parts:
+            path = os.open("code/main.py", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=1)
+            with open(path, "wb") as file:
+                file.write(b"".join(parts)[:-1])
+            spot.sendall(b"w")
+    os.close(1)
+
+
+def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
+    """Everything between the clone and the init, which it starts. Raises Stage.
+
+    Returns the root, by which the code can be written, -1 where the code is in it.
+    """
     stage = "start"
     try:
         stage = "cgroup"
@@ -207,9 +234,12 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> None:
             _loopback_up()
         stage = "root file system"
         links = {**(mounts.image_links() if plan.image else {}), **plan.links}
-        mounts.build_root(opened, files, links, plan.libraries, plan.tmp_mb)
+        root = mounts.build_root(opened, files, links, plan.libraries, plan.tmp_mb, writable="code" in fds)
+        if root >= 0:
+            os.mkdir("code", 0o755, dir_fd=root)
         stage = "second user namespace"
         _start_init(plan, fds)
+        return root
     except OSError as error:
         raise Stage(stage, error) from None
 

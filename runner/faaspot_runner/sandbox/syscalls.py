@@ -65,9 +65,9 @@ def clone(flags: int, cgroup: int | None = None) -> int:
     return check(pid, "clone")
 
 
-def open_tree(path: str) -> int:
-    """A detached copy of the mounts at and below `path`."""
-    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE
+def open_tree(path: str, *, recursive: bool = True) -> int:
+    """A detached copy of the mount at `path`, by default with those below it."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     return _path_call("open_tree", ctypes.c_long(AT_FDCWD), path.encode(), ctypes.c_long(flags))
 
 

@@ -57,9 +57,8 @@ class Ground:
     def means(self) -> dict[str, TypeMeans]:
         """What the runtimes of each type get of this spot."""
         ways = {"cgroups": self.cgroups, "egress": self.egress}
-        ahead = {"blanks": self.settings.blanks, "directory": self.settings.home / "code"}
         own = {
-            "sandbox": TypeMeans(given={**ways, "runs": self.settings.most_runs, **ahead}),
+            "sandbox": TypeMeans(given={**ways, "runs": self.settings.most_runs, "blanks": self.settings.blanks}),
             "process": TypeMeans(given={"directory": self.settings.home / "process"}),
         }
         means = {name: own[name] for name in self.runtimes}

@@ -7,7 +7,7 @@ out::
     {"op": "run", "code": "...", "args": {}, "limits": {}, "count": 1, "together": false, "python": "/usr/bin/python3"}
     -> {"outcomes": [...], "import_log": "...", "took": [seconds]} | {"failed": {"reason", "type", "message", ...}}
     {"op": "command", "argv": [...], "limits": {}, "timeout": 5} -> CommandResult
-    {"op": "blanks", "wanted": 2} -> {"places": [names]} once so many stand ready
+    {"op": "blanks", "wanted": 2} -> {} once so many stand ready
     {"op": "close"} -> {} and everything is taken down
 """
 
@@ -71,11 +71,11 @@ class Driver:
         config: dict[str, Any] = {"cgroups": self.cgroups} if runtime != "process" else {}
         if runtime == "sandbox":
             config["runs"] = 64
-        self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" or blanks else None
-        if self.directory and runtime == "docker":
+        self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" else None
+        if self.directory:
             config |= containers(Path(self.directory.name))
-        elif self.directory:
-            config |= {"blanks": blanks, "directory": Path(self.directory.name) / "code"}
+        elif blanks:
+            config["blanks"] = blanks
         self.connector: Connector = CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime, config=config))
         self.runtime = runtime
         self.sandboxes: dict[str, Sandbox] = {}
@@ -88,7 +88,7 @@ class Driver:
             return await self.command(request)
         if request["op"] == "blanks":
             await asyncio.wait_for(self.blanks(request["wanted"]), 20)
-            return {"places": sorted(os.listdir(Path(self.directory.name) / "code"))} if self.directory else {}
+            return {}
         for sandbox in self.sandboxes.values():
             await sandbox.stop()
         self.sandboxes.clear()

@@ -73,6 +73,7 @@ def test_it_is_told_no_path_of_the_host(stage: Stage) -> None:
     told = stage.output(code)
     place = Path(faaspot_runner.__file__).parent.parent
     assert not [each for each in (str(place), "/root", "/home", "faaspot-sandbox-tests") if each in told], told
+    assert "faaspot_runner" not in told
     assert "faaspot-zygote" in told
 
 
