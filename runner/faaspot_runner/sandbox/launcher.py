@@ -45,6 +45,8 @@ PARENT_CHECK_MS = 1000
 PROGRAM_FDS = ("null", "log", "log", "control")
 """What the program gets as 0, 1, 2 and 3; Plan.more follows."""
 CONTROL = PROGRAM_FDS.index("control")
+_born_there = True
+"""Whether the kernel can clone into a cgroup (clone3), as far as was seen."""
 _INIT = 2
 """The init's number for the holder, which is the first of its pid namespace."""
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -151,16 +153,29 @@ def _clone(fds: dict[str, int], own_network: bool) -> int:
     """Clone into new namespaces, but into that network if there is one: it belongs to the host's user namespace."""
     net, leaf = fds.get("net"), fds.get("leaf")
     if net is None:
-        return clone(NAMESPACES | (kernel.CLONE_NEWNET if own_network else 0), leaf)
+        return _clone_into(leaf, NAMESPACES | (kernel.CLONE_NEWNET if own_network else 0))
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(net, kernel.CLONE_NEWNET)
     try:
-        return clone(NAMESPACES, leaf)
+        return _clone_into(leaf, NAMESPACES)
     finally:
         # In the child, too, this is only the copy of the launcher's descriptor; but it stays where it is.
         if os.getpid() != 1:
             kernel.setns(own, kernel.CLONE_NEWNET)
         os.close(own)
+
+
+def _clone_into(leaf: int | None, flags: int) -> int:
+    """Clone into that cgroup; where a filter around us refuses the call, the holder goes there by itself."""
+    global _born_there
+    if leaf is not None and _born_there:
+        try:
+            return clone(flags, leaf)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+            _born_there = False
+    return clone(flags)
 
 
 # ---------------------------------------------------------------- inside
@@ -210,8 +225,7 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
     stage = "start"
     try:
         stage = "cgroup"
-        for tasks in (fd for name, fd in fds.items() if name.startswith("tasks:")):
-            os.write(tasks, b"0")
+        _join_cgroups(fds)
         stage = "mount namespace"
         mounts.make_private()
         # Whatever the platform's is: the run is another uid than the one that makes the directories.
@@ -242,6 +256,15 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
         return root
     except OSError as error:
         raise Stage(stage, error) from None
+
+
+def _join_cgroups(fds: dict[str, int]) -> None:
+    """Into the groups in which this process was not born. Raises OSError."""
+    tasks = [fd for name, fd in fds.items() if name.startswith("tasks:")]
+    if "leaf" in fds and not _born_there:
+        tasks.append(os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fds["leaf"]))
+    for each in tasks:
+        os.write(each, b"0")
 
 
 def _start_init(plan: Plan, fds: dict[str, int]) -> None:
