@@ -8,7 +8,8 @@ from faaspot_runner.connectors.limits import start_message, zygote_rlimits
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.docker.place import Place
-from faaspot_runner.sandbox.enclosure import Holdings, enclose, memory_file
+from faaspot_runner.sandbox.enclosure import Holdings, enclose
+from faaspot_runner.sandbox.launchers import memory_file
 from faaspot_runner.sandbox.limits import Grade
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
 

@@ -20,7 +20,14 @@ from faaspot_runner.contract.egress import egress_rules
 from faaspot_runner.errors import DeploymentDefinitionError, SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.enclosure import Holdings, LauncherProcess, base_of, enclose, memory_file, plan_for
+from faaspot_runner.sandbox.enclosure import (
+    BOOT_AGENT,
+    Holdings,
+    base_of,
+    enclose,
+    plan_for,
+)
+from faaspot_runner.sandbox.launchers import LauncherProcess, memory_file
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.namespaces import UidPairs
 from faaspot_runner.sandbox.network import Egress, NetworkLease
@@ -152,10 +159,13 @@ class SandboxConnector(Connector):
     async def _enclosed(self, spec: SandboxSpec, material: Material, waiting: Waiting | None = None) -> ZygoteSandbox:
         """A sandbox on this machine's own system; `waiting` for its code. Raises SandboxError."""
         name, grade = uuid.uuid4().hex, self._grade
+        launcher = self._launcher(material.python)
+        if not launcher.running:
+            await asyncio.to_thread(launcher.begin)
         holdings = await asyncio.to_thread(self._hold, name, spec.limits)
         plan = plan_for(
             material.python,
-            program=None,
+            program=None if launcher.based else BOOT_AGENT,
             pair=holdings.pair,
             environ=BASE_ENVIRON,
             rlimits=zygote_rlimits(spec.limits, grade),
@@ -171,10 +181,10 @@ class SandboxConnector(Connector):
                 spec,
                 grade,
                 uids=2 if holdings.pair else 1,
-                packages=f"/env/{material.python.site_packages}" if material.environment else None,
+                packages=f"/env/{material.python.site_packages}" if launcher.based and material.environment else None,
                 modules=waiting.modules if waiting else None,
             )
-            enclosure = await enclose(self._launcher(material.python), plan, fds, holdings, start)
+            enclosure = await enclose(launcher, plan, fds, holdings, start)
         return ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup")
 
     def _hold(self, name: str, limits: Limits) -> Holdings:

@@ -11,6 +11,7 @@ host's. When everything is imported, the base steps back into the host's root, w
 ::
 
     launcher process of the spot: `stage`, then exec of /env/bin/python: `begin`, then `launcher.main`
+    base -> spot   {"op": "begun"}   |   {"op": "failed", "message": ...}: the interpreter has to be started each time
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from __future__ import annotations
 import gc
 import json
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from faaspot_runner.agent import syscalls as kernel
+from faaspot_runner.agent import wire
 from faaspot_runner.sandbox import launcher, mounts, namespaces
 from faaspot_runner.sandbox.syscalls import AT_FDCWD, MOUNT_ATTR_RDONLY, mount_setattr, umount
 
@@ -51,11 +54,17 @@ class Base:
 
 
 def stage() -> NoReturn:
-    """In a process of the spot's Python, with a `Base` as its argument: make the root and become the interpreter.
+    """In a process of the spot's Python, with a `Base` as its argument: make the root and become the interpreter."""
+    try:
+        _become(Base(**json.loads(sys.argv[1])))
+    except OSError as error:
+        _tell({"op": "failed", "message": str(error)})
+    finally:
+        os._exit(1)
 
-    Raises OSError.
-    """
-    base = Base(**json.loads(sys.argv[1]))
+
+def _become(base: Base) -> NoReturn:
+    """Raises OSError: in some containers neither mounts nor chroot are allowed to who makes sandboxes."""
     if not base.mapped:
         _own_user_namespace()
     kernel.unshare(kernel.CLONE_NEWNS)
@@ -82,9 +91,18 @@ def begin() -> NoReturn:
     os.chroot(".")
     os.close(HOST)
     umount(mounts.STAGE)
+    launcher.is_base = True
+    _tell({"op": "begun"})
     gc.collect()
     gc.freeze()
     launcher.main()
+
+
+def _tell(message: dict[str, str]) -> None:
+    """To the spot, before it asks for anything."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, launcher.SPOT)
+    wire.send(sock, message)
+    sock.detach()
 
 
 def _own_user_namespace() -> None:

@@ -20,12 +20,12 @@ from faaspot_runner.sandbox.enclosure import (
     BOOT_COMMAND,
     Enclosure,
     Holdings,
-    LauncherProcess,
     enclose,
     failed,
     plan_for,
 )
 from faaspot_runner.sandbox.end import signal_name
+from faaspot_runner.sandbox.launchers import LauncherProcess
 from faaspot_runner.sandbox.limits import rlimits
 from faaspot_runner.sandbox.log import RunLog
 from faaspot_runner.sandbox.memory import SandboxWatch

@@ -45,6 +45,10 @@ PARENT_CHECK_MS = 1000
 PROGRAM_FDS = ("null", "log", "log", "control")
 """What the program gets as 0, 1, 2 and 3; Plan.more follows."""
 CONTROL = PROGRAM_FDS.index("control")
+SPOT = 3
+"""Descriptor of the spot's channel."""
+is_base = False
+"""Whether this is the interpreter of the functions, with the agent in it; see `base`."""
 _born_there = True
 """Whether the kernel can clone into a cgroup (clone3), as far as was seen."""
 _INIT = 2
@@ -96,8 +100,8 @@ class Stage(Exception):
 
 def main() -> NoReturn:
     """Serve the spot on descriptor 3 until it goes away."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3)
-    os.set_inheritable(3, False)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, SPOT)
+    os.set_inheritable(SPOT, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the spot's to handle, and its end is ours
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for an init: the spot watches its pidfd
     parent = os.getppid()
@@ -349,7 +353,7 @@ def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
         stage = "seccomp filter"
         for program in filters:
             kernel.load_filter(program)
-        if not plan.argv:
+        if not plan.argv and is_base:
             _become_zygote()
         stage = f"start of {plan.executable}"
         os.execve(plan.executable, plan.argv, plan.environ)  # noqa: S606 (no shell: that is the point)
