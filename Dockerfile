@@ -41,6 +41,7 @@ ENV PATH=/opt/faaspot/bin:$PATH \
     FAASPOT_SPOT_DATA_DIR=/var/lib/faaspot \
     FAASPOT_DIR=/tmp/fas \
     HOME=/var/lib/faaspot \
+    MALLOC_ARENA_MAX=2 \
     FAASPOT_HOST=0.0.0.0 \
     FAASPOT_PORT=8000
 USER faaspot

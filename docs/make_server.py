@@ -18,8 +18,9 @@ Made by `python docs/make_server.py` from the tables in the code (`settings.py` 
 Times are in seconds.
 
 `fas up` takes the most common as options (`fas up -h`) and all of them as variables: `FAASPOT_GRACE=5 fas up`.
-`python -m faaspot_api up | gunicorn | recorder | migrate` take each as an option, too (`--grace 5`); those marked
-*secret* better come as a variable, for every user of a machine can read command lines.
+`python -m faaspot_api up | prepare | gunicorn | recorder | migrate | health` take each as an option, too (`--grace 5`);
+those marked *secret* better come as a variable, for every user of a machine can read command lines, or by a file whose
+name is in the variable with `_FILE` after its own.
 
 **Stopping.** At Ctrl-C or SIGTERM nothing new is taken, and runs in flight have until `grace` is over; `fas up` says
 for how many it waits. A second signal, more than a second after the first, stops at once, and so does the death of

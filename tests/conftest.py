@@ -1,4 +1,4 @@
-"""What holds for every test: in CI, which is root, nothing is skipped."""
+"""What holds for every test: it has its turn, and in CI, which is root, nothing is skipped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import os
 from collections.abc import Generator
 
 import pytest
+
+from tests import machine
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Set-up, call and teardown in one turn; a test marked `alone` looks at the whole machine."""
+    with machine.turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,7 +10,7 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,11 @@ class FakeServer(Server):
 
 
 @contextlib.contextmanager
-def running() -> Iterator[FakePlatform]:
-    """A server on a free port, until the block ends."""
+def running(certificate: Sequence[str] = ()) -> Iterator[FakePlatform]:
+    """A server on a free port, until the block ends. `certificate`: its file and that of its key, for HTTPS."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         descriptor = listener.fileno()
-        command = [sys.executable, "-m", "tests.fake_server", str(descriptor)]
+        command = [sys.executable, "-m", "tests.fake_server", str(descriptor), *certificate]
         with subprocess.Popen(command, cwd=ROOT, pass_fds=(descriptor,)) as process:
             try:
                 # The socket listens already: a request waits in its backlog until the server is there.
@@ -65,4 +65,6 @@ def running() -> Iterator[FakePlatform]:
 
 
 if __name__ == "__main__":
-    FakeServer(Settings(web_processes=1, web_threads=16, grace=1.0), int(sys.argv[1])).run()
+    certfile, keyfile = sys.argv[2:] or ("", "")
+    settings = Settings(web_processes=1, web_threads=16, grace=1.0, certfile=certfile, keyfile=keyfile)
+    FakeServer(settings, int(sys.argv[1])).run()

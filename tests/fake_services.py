@@ -10,9 +10,11 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from ipaddress import ip_address
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -41,6 +43,7 @@ from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized, Unprocessable
 from faaspot_api.metrics import Metrics
 from faaspot_api.services.doctor import Check, Examination
+from faaspot_api.services.joining import Admission
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -360,7 +363,8 @@ class FakeSpots:
         now = self._state.clock.now()
         self._state.spots[ip] = Spot(
             ip=ip, created=now, last_seen=now, status="online", runtimes=("sandbox",), pythons={"3.12": "3.12.1"},
-            networks=("none",), limits="cgroup", workers={"sync": 2}, running=0, sandboxes=0, problems=(),
+            networks=("none",), limits="cgroup", workers={"sync": 2}, running=0, sandboxes=0, problems=(), remote=False,
+            capacity=128, load=0.1, egress=False, min_workers=None, max_workers=None,
         )  # fmt: skip
         return ip
 
@@ -390,16 +394,46 @@ class FakeSpots:
         self.get(who, ip)
         return self._task(ip)
 
-    def update(self, who: Principal, least: int | None, most: int | None) -> dict[str, Any]:
+    def update(self, who: Principal, least: int | None, most: int | None, ip: str | None = None) -> dict[str, Any]:
         self._state.calls.append(("update_spots", (least, most)))
         if least is not None and most is not None and least > most:
             raise Invalid.fields(FieldError(field="min_workers", message="must not be above max_workers"))
-        return {"min_workers": least, "max_workers": most, "applied": False, "message": "Nothing was changed."}
+        return {"min_workers": least, "max_workers": most, "applied": True}
+
+    def drain(self, who: Principal, ip: str, draining: bool) -> Spot:
+        status: Any = "draining" if draining else "online"
+        self._state.spots[ip] = replace(self.get(who, ip), status=status)
+        return self._state.spots[ip]
 
     def refresh(self, who: Principal, ip: str) -> str:
         if ip != "all":
             self.get(who, ip)
         return self._task(ip)
+
+
+class FakeJoining:
+    """Lets everybody in, and keeps blobs in memory."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    def join(self, who: Principal, ip: str, key: str) -> Admission:
+        try:
+            address = str(ip_address(ip))
+        except ValueError:
+            raise Invalid.fields(FieldError(field="ip", message="must be an IP address")) from None
+        return Admission(ip=address, token="fas_spot", credentials="c2VhbGVk")
+
+    def blob(self, who: Principal, digest: str) -> tuple[int, Iterator[bytes]]:
+        if digest not in self._blobs:
+            raise NotFound(f"There is no blob {digest}.")
+        return len(self._blobs[digest]), iter([self._blobs[digest]])
+
+    def keep_blob(self, who: Principal, digest: str, pieces: Iterable[bytes]) -> None:
+        content = b"".join(pieces)
+        if sha256(content).hexdigest() != digest:
+            raise Invalid.fields(FieldError(field="body", message="has another digest"))
+        self._blobs[digest] = content
 
 
 class FakeRuntimes:
@@ -535,6 +569,7 @@ class FakeServices:
         self.reruns = FakeReruns(self.state, self.executions)
         self.callbacks = FakeCallbacks(self.executions)
         self.spots = FakeSpots(self.state)
+        self.joining = FakeJoining()
         self.runtimes = FakeRuntimes(self.state)
         self.tokens = FakeTokens(self.state)
         self.health = FakeHealth(self.state)

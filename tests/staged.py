@@ -20,6 +20,7 @@ class Stage:
         self.made: list[FakeConnector] = []
         self.gates: dict[str, asyncio.Event] = {}
         self.failing: set[str] = set()
+        self.busy: set[str] = set()
         self._changed = asyncio.Condition()
 
     def hold(self, action: str) -> asyncio.Event:
@@ -68,8 +69,9 @@ class FakeConnector(Connector):
         self.external.append(external)
         await self.stage.act(f"undeploy {self.config.name}")
 
-    async def forget(self, environment: str) -> None:
+    async def forget(self, environment: str) -> bool:
         await self.stage.act(f"forget {environment} in {self.config.name}")
+        return self.config.name not in self.stage.busy
 
     async def run(self, request: Request) -> Outcome:
         await self.stage.act(f"run {self.config.name}")

@@ -1,4 +1,4 @@
-"""``python -m faaspot_api up | prepare | gunicorn | recorder | migrate | health | restart | backup | restore``.
+"""``python -m faaspot_api up | prepare | gunicorn | recorder | door | migrate | health | restart | backup | restore``.
 
 A process of the control plane each, and what operators do with its data.
 
@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from faaspot_api.recorder import record
 
         return record(settings, given.ready_fd)
+    if given.command == "door":
+        from faaspot_api.door import serve as serve_door
+
+        return serve_door(settings, given.fd)
     if given.command == "health":
         from faaspot_api.health import check_health
 
@@ -96,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     web.add_argument("--token-from-stdin", action="store_true", help="make sure of the admin token that stdin holds")
     recorder = commands.add_parser("recorder", help="apply events and reconcile", allow_abbrev=False)
     recorder.add_argument("--ready-fd", type=int, metavar="N", help="write a byte here when it records")
+    door = commands.add_parser("door", help="let spots of other hosts to Redis", allow_abbrev=False)
+    door.add_argument("--fd", type=int, required=True, metavar="N", help="inherited listening socket")
     migrate = commands.add_parser("migrate", help="bring the database up to date", allow_abbrev=False)
     health = commands.add_parser("health", help="ask the HTTP server beside us how it is", allow_abbrev=False)
     restart = commands.add_parser("restart", help="replace the processes of a running platform", allow_abbrev=False)
@@ -105,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="make a data directory from a backup", allow_abbrev=False)
     restore.add_argument("file", metavar="FILE", help="what `backup` wrote; - for stdin")
     restore.add_argument("--spot-key", type=Path, metavar="FILE", help="the spots' private key, if the backup has none")
-    for command in (up, prepare, web, recorder, migrate, health, restart, backup, restore):
+    for command in (up, prepare, web, recorder, door, migrate, health, restart, backup, restore):
         add_arguments(command)
     return parser
 

@@ -1,7 +1,7 @@
 """What the parts of a platform need before the first of them starts, where no `fas up` makes it.
 
 The data directory of the control plane with the spots' public key, the private key where the spots look for it, the
-tables, the admin token. Harmless when repeated, also beside a running platform.
+tables, the admin token. Harmless when repeated, also beside the running parts; a `fas up` on the directory refuses it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def _keys(settings: Settings, spot_key: Path | None) -> None:
     public = public_key_file(settings.data_dir)
     if not settings.token:
         raise CannotStartError("say the admin token: FAASPOT_TOKEN_FILE (the name of a file with it) or FAASPOT_TOKEN")
-    if public.exists() and not private.exists():
-        raise CannotStartError(
-            f"the spots' private key {private} is gone, {public} is not: put it back, or delete {public} for a new "
-            "pair and give every deployment its context again"
-        )
     directory = data_directory(settings)
     directory.inspect()
-    directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.furnish(own_redis=False, spot_key=private)
+    with directory.claimed():  # of two at once one would keep its private key and the other its public one
+        if public.exists() and not private.exists():
+            raise CannotStartError(
+                f"the spots' private key {private} is gone, {public} is not: put it back, or delete {public} for a new "
+                "pair and give every deployment its context again"
+            )
+        directory.furnish(own_redis=False, spot_key=private)

@@ -14,6 +14,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from faaspot_api import log
+from faaspot_api.http import gateway
 from faaspot_api.keys import KeyMissingError, public_key
 from faaspot_api.migrate import CANNOT_WORK, migrate
 from faaspot_api.settings import Settings
@@ -70,6 +71,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "forwarded_allow_ips": "",
             "certfile": settings.certfile or None,
             "keyfile": settings.keyfile or settings.certfile or None,
+            "ssl_context": gateway.tls_context,
             "logger_class": "faaspot_api.http.gateway.Log",
             "accesslog": "-" if settings.access_log else None,
             "errorlog": "-",

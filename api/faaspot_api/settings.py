@@ -167,6 +167,16 @@ class Settings:
     redis_sentinel_password: str = field(
         default="", metadata=_row("Password of the Sentinels themselves, behind redis+sentinel://.", secret=True)
     )
+    spots_listen: str = field(
+        default="",
+        metadata=_row(
+            "HOST:PORT where spots on other hosts reach the private Redis, over TLS (default: there can be none)."
+        ),
+    )
+    spots_redis_url: str = field(
+        default="",
+        metadata=_row("URL, without a password, by which they reach the Redis of --redis-url (default: that one)."),
+    )
     redis_fsync: str = field(
         default="everysec",
         metadata=_row("When the private Redis syncs its log to the disk.", choices=("always", "everysec", "no")),

@@ -13,7 +13,7 @@ from fas.hints import ALIASES
 COMMANDS = {
     "deployments": "Named function packages: create, run, update, roll back. Also called functions.",
     "executions": "The record of every run and build: read, wait, cancel, run again, logs.",
-    "spots": "Worker hosts: list, add, remove. Also called nodes.",
+    "spots": "Worker hosts: list, add, join, drain, remove. Also called nodes.",
     "runtimes": "Where code runs on a spot: define, bring up and down.",
     "tokens": "Who may do what: create, list, revoke.",
     "profiles": "Which platform these commands talk to, and as whom.",

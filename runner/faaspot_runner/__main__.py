@@ -1,4 +1,6 @@
-"""`python -m faaspot_runner spot ...` runs a spot; `python -m faaspot_runner doctor [--json]` examines the machine."""
+"""`python -m faaspot_runner spot ...` runs a spot, `join URL ...` one of a platform on another host; `doctor [--json]`
+examines the machine.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-COMMANDS = {"spot": "run a spot: sandboxes and workers", "doctor": "look whether this machine can keep the promises"}
+COMMANDS = {
+    "spot": "run a spot: sandboxes and workers",
+    "join": "make this host a spot of a platform elsewhere",
+    "doctor": "look whether this machine can keep the promises",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,6 +27,10 @@ def main(argv: Sequence[str]) -> int:
         from faaspot_runner import doctor
 
         return doctor.main(argv[1:])
+    if chosen == "join":
+        from faaspot_runner.spot import join
+
+        return join.main(argv[1:])
     from faaspot_runner import spot
 
     return spot.main(argv[1:])

@@ -1,15 +1,30 @@
-"""What the API wrote for the spots, by digest: code, locks, sealed contexts. Read and verified, never written."""
+"""What the API has for the spots, by digest: code, locks, sealed contexts, packed environments. Verified at each read.
+
+A spot beside the API reads its directory. One on another host has a directory of its own, into which it fetches what is
+missing; it appears there whole or not at all.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
+import shutil
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO
 
+from faaspot_runner.remote import Api, RemoteError
 from faaspot_runner.seal import open_sealed
+from faaspot_runner.settings import Settings
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -19,22 +34,107 @@ class BlobError(Exception):
 
 
 class Blobs:
-    """The blob directory `D/blobs`."""
+    """The blob directory `D/blobs`. `api`: where to fetch what is not in it, and bring what is new; None: it is there.
 
-    def __init__(self, root: Path) -> None:
+    Thread-safe, and safe between processes.
+    """
+
+    def __init__(self, root: Path, api: Callable[[], Api] | None = None) -> None:
         self._root = root
+        self._api = api
+
+    @classmethod
+    def of(cls, settings: Settings) -> Blobs:
+        """The blobs of a spot with these settings."""
+        return cls(settings.blob_directory, partial(Api.of, settings) if settings.api else None)
 
     def read(self, digest: str) -> bytes:
         """The blob's bytes. Raises BlobError."""
-        if not _DIGEST.fullmatch(digest):
-            raise BlobError(f"{digest[:80]!r} is not a blob's digest")
         try:
-            data = (self._root / digest[:2] / digest).read_bytes()
+            data = self.path(digest).read_bytes()
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise BlobError(f"the blob {digest} is damaged: its content has another digest")
         return data
+
+    def path(self, digest: str) -> Path:
+        """The blob's file, fetched if it is not here: then its content is what its name says. Raises BlobError."""
+        if not _DIGEST.fullmatch(digest):
+            raise BlobError(f"{digest[:80]!r} is not a blob's digest")
+        path = self._root / digest[:2] / digest
+        if self._api is not None:
+            self._have(path, digest, self._api)
+        return path
+
+    def _have(self, path: Path, digest: str, api: Callable[[], Api]) -> None:
+        """Fetch it unless it is here, which is noted for `sweep`. Raises BlobError."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            try:
+                with self._new(path) as file:
+                    api().fetch(digest, file)
+            except (RemoteError, OSError) as error:
+                raise BlobError(f"the blob {digest} could not be fetched: {error}") from error
+        except OSError as error:
+            raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
+
+    def sweep(self, seconds: float) -> None:
+        """Of what was fetched remove all that nobody asked for in so many seconds, half-written files too."""
+        if self._api is None:
+            return
+        oldest = time.time() - seconds
+        for path in self._root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def checked(self, digest: str) -> Path:
+        """The same with its content compared, wherever it came from. Raises BlobError."""
+        path = self.path(digest)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
+        if found != digest:
+            raise BlobError(f"the blob {digest} is damaged: its content has another digest")
+        return path
+
+    def keep(self, file: IO[bytes], digest: str) -> None:
+        """Have the platform keep what is in a file, from its beginning. Raises BlobError."""
+        size = os.fstat(file.fileno()).st_size
+        file.seek(0)
+        try:
+            if self._api is not None:
+                self._api().bring(digest, file, size)
+                return
+            path = self._root / digest[:2] / digest
+            if not path.exists():
+                with self._new(path) as copy:
+                    shutil.copyfileobj(file, copy)
+        except (RemoteError, OSError) as error:
+            raise BlobError(f"the blob {digest} could not be kept: {error}") from error
+
+    @contextmanager
+    def _new(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file that gets its name when the block ends well. It belongs to whom the directory belongs, the API."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = self._root.stat()
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+            try:
+                for each in (path.parent, Path(file.name)):
+                    if each.stat().st_uid != owner.st_uid:
+                        os.chown(each, owner.st_uid, owner.st_gid)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
 
 
 class Contexts:

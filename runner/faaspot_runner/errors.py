@@ -6,6 +6,7 @@
      +-- DeploymentDefinitionError   a runtime's definition cannot be: unknown type, circular wraps, other config
      +-- DeploymentError             a runtime did not come up, is in use, or is gone
      +-- SandboxError                a sandbox could not be started; carries the reason of the wire and the error
+          +-- NotOffered             this spot does not offer what the run needs; another one may
           +-- FeatureMissing         the kernel or machine lacks something; names it and says what to do
           +-- EngineError            the container engine refused something
           |    +-- EngineAway        it does not answer at all
@@ -54,6 +55,13 @@ class SandboxError(RunnerError):
         self.reason = reason
         self.error = error or Error(type=type(self).__name__, message=message)
         self.log = log
+
+
+class NotOffered(SandboxError):
+    """This spot does not offer what the run needs; another one may."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="no_spot")
 
 
 class FeatureMissing(SandboxError):

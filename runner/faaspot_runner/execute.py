@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 
+from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import BlobError, Blobs, Contexts
 from faaspot_runner.contract import (
     BuildOutcome,
@@ -27,13 +28,14 @@ from faaspot_runner.contract import (
     Reason,
     RunEnded,
     RunRequest,
+    SandboxSpec,
     Status,
     Timings,
     Usage,
 )
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
-from faaspot_runner.errors import SandboxError
+from faaspot_runner.errors import NotOffered, SandboxError
 from faaspot_runner.lease import Lease, RedisClock, Request
 from faaspot_runner.report import BuildLog, LiveLog
 from faaspot_runner.runtimes.channels import Channels, StoppedError, Warm
@@ -85,6 +87,7 @@ class Means:
     blobs: Blobs
     contexts: Contexts
     environments: Environments
+    archives: Archives
     cold_start_timeout: float
 
 
@@ -261,26 +264,31 @@ class _Run(_Story):
 
     def _warm(self, avoid: str | None) -> Warm:
         end = time.monotonic() + self._means.cold_start_timeout
-        self._ensure_environment(end)
+        spec = self._with_environment(end)
         return self._means.channels.acquire(
-            self._spec, max(0.0, end - time.monotonic()), avoid=avoid, on_stop=self._lease.on_stop
+            spec, max(0.0, end - time.monotonic()), avoid=avoid, on_stop=self._lease.on_stop
         )
 
-    def _ensure_environment(self, end: float) -> None:
-        """Have the version's packages on this spot; a check of one directory when they are there."""
+    def _with_environment(self, end: float) -> SandboxSpec:
+        """The spec once the version's packages are on this spot; a check of one directory when they are there.
+
+        With another interpreter than where they were built they have another name here.
+        """
         name, lock = self._spec.environment, self._spec.lock
         if name is None or lock is None or self._means.environments.path(name).is_dir():
-            return
+            return self._spec
         text = self._means.blobs.read(lock).decode()
         try:
             target = self.asked(self._means.client.interpreter(self._spec.runtime, self._spec.python), end).interpreter
-            self._means.environments.ensure(text, self._spec.python, end, target)
+            packed = self._means.archives.of(self._spec)
+            path = self._means.environments.ensure(text, self._spec.python, end, target, packed)
         except BuildError as error:
             raise PlatformFailure(f"the environment could not be installed here: {quoted(error.message)}") from error
+        return replace(self._spec, environment=path.name)
 
     def _not_started(self, failure: SandboxError) -> RunEnded:
         """The end of a run whose sandbox did not come up by the user's own doing."""
-        if failure.reason is None:
+        if failure.reason is None or (self._run.elsewhere and failure.error.type == NotOffered.__name__):
             raise PlatformFailure(f"no sandbox: {quoted(failure)}") from failure
         return self.end(
             "Failure", failure.reason, error=failure.error, log=failure.log, timings=self.timings(cold=True)
@@ -380,6 +388,8 @@ class _Build(_Story):
             build, self._log.line, lambda: self._lease.ending is not None, end, target
         )
         self._said(self.asked(spot.keep(build.runtime, build.python, outcome.environment), end))
+        if build.archive and outcome.environment is not None:
+            outcome = replace(outcome, archive=self._means.archives.keep(outcome.environment))
         return outcome
 
     def _said(self, prepared: Prepared) -> Prepared:

@@ -30,6 +30,7 @@ from faaspot_runner.contract import (
     lease_key,
     load,
 )
+from faaspot_runner.contract.spots import own_line
 from faaspot_runner.line import Lines, Script
 
 log = logging.getLogger(__name__)
@@ -43,31 +44,36 @@ HOLD_SECONDS = LEASE_SECONDS - 5.0
 # The lease's value names this delivery alone, so a claim that is sent again because its answer was lost finds its own;
 # a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that is out of
 # memory refuses at SET, the first write that needs any, and nothing has changed.
+#
+# The user of a spot on another host may only read cancels and only add reports (`queue/users.py`). A script must be
+# allowed everything with its KEYS, so these two come as arguments: each is judged by the command that uses it.
 _CLAIM = """
 local token, data = ARGV[1], false
 if token == '' then
-  data, token = unpack(redis.call('HMGET', KEYS[5], 'data', 'token'))
+  data, token = unpack(redis.call('HMGET', KEYS[4], 'data', 'token'))
   if data and not token then return {2, data} end
 end
 if token then
   local value = token .. ' ' .. ARGV[4]
   if redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == value then
-    redis.call('LREM', KEYS[3], 1, ARGV[3])
-    redis.call('ZADD', KEYS[4], '+inf', ARGV[4])
-    redis.call('HSET', KEYS[5], 'status', 'started', 'worker_name', ARGV[7])
-    redis.call('HSET', KEYS[6], 'state', 'busy', 'current_job', ARGV[3])
-    local cancelled = redis.call('EXISTS', KEYS[2])
-    if cancelled == 0 then redis.call('XADD', KEYS[7], '*', 'event', ARGV[5] .. token .. ARGV[6]) end
+    redis.call('LREM', KEYS[2], 1, ARGV[3])
+    redis.call('LREM', KEYS[6], 1, ARGV[3])
+    redis.call('ZADD', KEYS[3], '+inf', ARGV[4])
+    redis.call('HSET', KEYS[4], 'status', 'started', 'worker_name', ARGV[7])
+    redis.call('HSET', KEYS[5], 'state', 'busy', 'current_job', ARGV[3])
+    local cancelled = redis.call('EXISTS', ARGV[8])
+    if cancelled == 0 then redis.call('XADD', ARGV[9], '*', 'event', ARGV[5] .. token .. ARGV[6]) end
     return {1, cancelled, data}
   end
 end
-redis.call('LREM', KEYS[3], 1, ARGV[3])
+redis.call('LREM', KEYS[2], 1, ARGV[3])
+redis.call('LREM', KEYS[6], 1, ARGV[3])
 return {0}
 """
 _RENEW = """
 local kept = 0
 if redis.call('GET', KEYS[1]) == ARGV[1] then kept = redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return {kept, redis.call('EXISTS', KEYS[2])}
+return {kept, redis.call('EXISTS', ARGV[3])}
 """
 
 _TOKEN = "@token@"  # noqa: S105 (stands where the script puts the token)
@@ -79,18 +85,22 @@ Ending = Literal["cancelled", "lost", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """RQ's keys around one worker's queue."""
+    """RQ's keys around one worker's queue: its common line, and the one that is only for the spot at `spot`."""
 
     queue: str
     worker: str
+    spot: str
 
     @property
-    def waiting(self) -> str:
-        return f"rq:queue:{self.queue}"
+    def lines(self) -> tuple[str, str]:
+        """The lists that wake-ups wait in: the common one, the spot's own."""
+        return f"rq:queue:{self.queue}", f"rq:queue:{own_line(self.queue, self.spot)}"
 
     @property
-    def intermediate(self) -> str:
-        return f"rq:queue:{self.queue}:intermediate"
+    def intermediates(self) -> tuple[str, str]:
+        """For each line the list of what was taken out of it and is not claimed yet."""
+        common, own = self.lines
+        return f"{common}:intermediate", f"{own}:intermediate"
 
     @property
     def started(self) -> str:
@@ -219,14 +229,23 @@ class Leases:
             self._claim(
                 keys=[
                     lease_key(execution_id, attempt),
-                    cancel_key(execution_id),
-                    place.intermediate,
+                    place.intermediates[0],
                     place.started,
                     job_key(job),
                     place.worker_key,
+                    place.intermediates[1],
+                ],
+                args=[
+                    token,
+                    int(LEASE_SECONDS * 1000),
+                    job,
+                    member,
+                    before,
+                    after,
+                    place.worker,
+                    cancel_key(execution_id),
                     REPORTS,
                 ],
-                args=[token, int(LEASE_SECONDS * 1000), job, member, before, after, place.worker],
             ),
         )
 
@@ -240,7 +259,8 @@ class Leases:
     def _discard(self, job: str, member: str) -> None:
         """Take a wake-up away that is none of ours, and whatever was noted of it."""
         with self._redis.pipeline() as pipe:
-            pipe.lrem(self._place.intermediate, 1, job)
+            for taken in self._place.intermediates:
+                pipe.lrem(taken, 1, job)
             pipe.zrem(self._place.started, member)
             pipe.delete(job_key(job), lease_key(*_attempt_of(job)))
             pipe.execute()
@@ -270,8 +290,9 @@ class Leases:
         with self._redis.pipeline(transaction=False) as pipe:
             for lease in held:
                 request = lease.request
-                keys = [lease_key(request.execution_id, request.attempt), cancel_key(request.execution_id)]
-                self._renew(keys=keys, args=[lease.value, int(LEASE_SECONDS * 1000)], client=pipe)
+                keys = [lease_key(request.execution_id, request.attempt)]
+                args: list[str | int] = [lease.value, int(LEASE_SECONDS * 1000), cancel_key(request.execution_id)]
+                self._renew(keys=keys, args=args, client=pipe)
             answers = cast(list[tuple[int, int]], pipe.execute())
         for lease, (kept, cancelled) in zip(held, answers, strict=True):
             if cancelled:
@@ -321,14 +342,17 @@ def recover(client: redis.Redis, place: Place, seen: frozenset[str]) -> frozense
     `seen`: the answer of the round before. A live worker claims within milliseconds, so what stands in the
     intermediate list two rounds long is an orphan; a wrong guess only makes a duplicate, which loses the lease.
     """
-    standing = frozenset(_text(item) for item in cast(list[bytes], client.lrange(place.intermediate, 0, -1)))
-    for identifier in standing & seen:
-        with client.pipeline() as pipe:
-            pipe.lrem(place.intermediate, 1, identifier)
-            pipe.lpush(place.waiting, identifier)
-            pipe.execute()
-        log.warning("the wake-up %s was taken by a worker that died; it is queued again", identifier)
-    return standing - seen
+    found: set[str] = set()
+    for waiting, taken in zip(place.lines, place.intermediates, strict=True):
+        standing = frozenset(_text(item) for item in cast(list[bytes], client.lrange(taken, 0, -1)))
+        for identifier in standing & seen:
+            with client.pipeline() as pipe:
+                pipe.lrem(taken, 1, identifier)
+                pipe.lpush(waiting, identifier)
+                pipe.execute()
+            log.warning("the wake-up %s was taken by a worker that died; it is queued again", identifier)
+        found |= standing - seen
+    return frozenset(found)
 
 
 def sweep_started(client: redis.Redis, place: Place) -> None:

@@ -36,17 +36,17 @@ if ARGV[2] ~= '' then
   redis.call('RPUSH', KEYS[1], ARGV[1])
   redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
-redis.call('XADD', KEYS[2], '*', 'event', ARGV[1])
-redis.call('SET', KEYS[3], ARGV[3], 'EX', ARGV[4])
-if ARGV[5] ~= '' then redis.call('EXPIRE', KEYS[4], ARGV[5]) end
-redis.call('ZREM', KEYS[5], ARGV[6])
-redis.call('DEL', KEYS[6])
+redis.call('XADD', ARGV[10], '*', 'event', ARGV[1])
+redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+if ARGV[5] ~= '' then redis.call('EXPIRE', KEYS[3], ARGV[5]) end
+redis.call('ZREM', KEYS[4], ARGV[6])
+redis.call('DEL', KEYS[5])
 if ARGV[7] == '' then
-  redis.call('HSET', KEYS[7], 'state', 'idle')
-  redis.call('HDEL', KEYS[7], 'current_job')
+  redis.call('HSET', KEYS[6], 'state', 'idle')
+  redis.call('HDEL', KEYS[6], 'current_job')
 end
-redis.call('HINCRBY', KEYS[7], ARGV[8], 1)
-redis.call('HINCRBYFLOAT', KEYS[7], 'total_working_time', ARGV[9])
+redis.call('HINCRBY', KEYS[6], ARGV[8], 1)
+redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[9])
 """
 # A lease that another worker has taken meanwhile is its, and so is the job. Without any lease the job is nobody's.
 _LEAVE = """
@@ -104,7 +104,6 @@ class Reporter:
         self._end(
             keys=[
                 reply_key(event.execution_id),
-                REPORTS,
                 lease_key(event.execution_id, event.attempt),
                 log_key(event.execution_id),
                 self._place.started,
@@ -121,6 +120,7 @@ class Reporter:
                 "busy" if busy else "",
                 "successful_job_count" if event.status == "Success" else "failed_job_count",
                 round(time.monotonic() - lease.taken, 6),
+                REPORTS,
             ],
         )
 

@@ -59,6 +59,11 @@ class Settings:
     blobs: str = field(
         default="", metadata=_row("Directory of the blobs, which the API writes; without: blobs in --data-dir.")
     )
+    api: str = field(
+        default="",
+        metadata=_row("URL of the API, for a spot on another host: it has blobs from there, and brings them there."),
+    )
+    api_ca: str = field(default="", metadata=_row("PEM file of who vouches for its certificate; the machine's own."))
     redis_url: str = field(
         default="redis://127.0.0.1:6379/0",
         metadata=_row(
@@ -103,7 +108,7 @@ class Settings:
         default=True, metadata=_row("Offer the runtime `docker` where a Docker engine answers: yes or no.")
     )
     docker_host: str = field(
-        default="", metadata=_row("Address of the Docker engine; DOCKER_HOST or its usual socket.")
+        default="", metadata=_row("Socket of the Docker engine (unix://PATH); DOCKER_HOST or its usual one.")
     )
     docker_image: str = field(
         default=DOCKER_IMAGE,
@@ -132,6 +137,11 @@ class Settings:
     def blob_directory(self) -> Path:
         """Where the API's blobs are, to be read only."""
         return Path(self.blobs).expanduser().absolute() if self.blobs else self.data_dir / "blobs"
+
+    @property
+    def token_file(self) -> Path:
+        """Where a spot on another host keeps its token for the API."""
+        return self.data_dir / "keys" / "spot-token"
 
     @property
     def home(self) -> Path:

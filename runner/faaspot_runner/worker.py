@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import redis
@@ -30,6 +31,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from faaspot_runner import log as log_module
 from faaspot_runner import settings as settings_module
+from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.connections import connect
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, RunRequest
@@ -70,15 +72,22 @@ class SpotWorker(BaseWorker):
         self._runs = runs
         self._threads = threads
         self._lines = Lines(connection)
-        self._turn = threading.Lock()
+        self._posts: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        for post in zip(self._place.lines, self._place.intermediates, strict=True):
+            self._posts.put(post)
         self._taken = 0
         self._stopping = False
         self._suspended = False
+        self._paused = False
 
     @property
     def connection_timeout(self) -> int:
         """RQ raises the socket's timeout to this; ours waits in short turns and keeps the short one."""
         return 0
+
+    def _set_ip_address(self, connection: redis.Redis) -> None:
+        """RQ would ask the server for a list of everybody's connections, which is not for a spot to see."""
+        self.ip_address = "unknown"
 
     # ------------------------------------------------------------ taking
 
@@ -103,31 +112,55 @@ class SpotWorker(BaseWorker):
     def _stand(self) -> None:
         """One thread: one after the other waits for a wake-up, and who gets one runs it itself.
 
-        To hand it to another thread would cost two changes of context in the middle of each run's way.
+        To hand it to another thread would cost two changes of context in the middle of each run's way. At each line
+        stands one; who has waited for a while in vain takes its turn at the other, in case that nobody else is free.
         """
-        while True:
-            with self._turn:
-                while (identifier := None if self._suspended else self._take()) is None:
-                    if self._stopping:
-                        return
-                    if self._suspended:
-                        time.sleep(DEQUEUE_SECONDS)
+        while not self._stopping:
+            post = self._posts.get()
+            try:
+                identifier = self._wait_at(post)
+            finally:
+                self._posts.put(post)
+            if identifier is not None:
                 self._taken += 1
-            self._serve(identifier)
+                self._serve(identifier)
 
-    def _take(self) -> str | None:
+    def _wait_at(self, post: tuple[str, str]) -> str | None:
+        """The next wake-up of a line, None after a while."""
+        if self._suspended or self._paused:
+            time.sleep(DEQUEUE_SECONDS)
+            return None
+        return self._take(*post)
+
+    def pause(self, paused: bool) -> None:
+        """Take nothing while the spot drains; what runs goes on."""
+        self._paused = paused
+
+    def _take(self, waiting: str, intermediate: str) -> str | None:
         """The id of the next job, moved to the intermediate list until it is claimed; None after a while."""
         if self._stopping:
             return None
         try:
-            moved = self._lines.ask(
-                "BLMOVE", self._place.waiting, self._place.intermediate, "LEFT", "RIGHT", DEQUEUE_SECONDS
-            )
+            moved = self._lines.ask("BLMOVE", waiting, intermediate, "LEFT", "RIGHT", DEQUEUE_SECONDS)
         except redis.RedisError as error:
             log.warning("Redis is away, trying again: %s", error)
             time.sleep(DEQUEUE_SECONDS)
             return None
-        return moved.decode() if isinstance(moved, bytes) else moved
+        identifier = moved.decode() if isinstance(moved, bytes) else moved
+        if identifier is not None and self._paused:
+            self._give_back(identifier, waiting, intermediate)
+            return None
+        return identifier
+
+    def _give_back(self, identifier: str, waiting: str, intermediate: str) -> None:
+        """Put a wake-up back to the front of its line: it came when nothing was to be taken any more."""
+        try:
+            with self.connection.pipeline() as pipe:
+                pipe.lrem(intermediate, 1, identifier)
+                pipe.lpush(waiting, identifier)
+                pipe.execute()
+        except redis.RedisError as error:
+            log.warning("the wake-up %s waits until it is found: %s", identifier, error)
 
     def _serve(self, identifier: str) -> None:
         """One wake-up, in a thread."""
@@ -182,7 +215,7 @@ class SpotWorker(BaseWorker):
             pipe.hset(self.key, mapping={**self.serialize(), "state": state.value})
             pipe.expire(self.key, self.worker_ttl + 60)
             worker_registration.register(self, pipe)
-            pipe.sadd(Queue.redis_queues_keys, self._place.waiting)
+            pipe.sadd(Queue.redis_queues_keys, *self._place.lines)
             pipe.execute()
 
     def clean(self, client: redis.Redis) -> None:
@@ -262,7 +295,7 @@ def main(argv: Sequence[str]) -> int:
 def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     """Put the parts together and work."""
     client, keeper_client = connect(settings, REDIS_SECONDS), connect(settings, KEEPER_SECONDS)
-    place = Place(queue=queue, worker=name)
+    place = Place(queue=queue, worker=name, spot=settings.ip)
     clock = RedisClock()
     leases = Leases(client, place, settings.ip, clock)
     cgroups = Cgroups.described(spot.cgroups) if spot.cgroups else None
@@ -270,7 +303,8 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
     channels = Channels(spot, slots=slots)
     hurry = threading.Event()
     live = LiveLogs(client)
-    blobs = Blobs(settings.blob_directory)
+    blobs = Blobs.of(settings)
+    known = environments(settings, spot.interpreters, cgroups)
     executor = Executor(
         Means(
             spot=settings.ip,
@@ -280,7 +314,8 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
             slots=slots,
             blobs=blobs,
             contexts=Contexts(blobs, settings.data_dir / "keys" / "spot.key"),
-            environments=environments(settings, spot.interpreters, cgroups),
+            environments=known,
+            archives=Archives(blobs, known),
             cold_start_timeout=settings.cold_start_timeout,
         )
     )
@@ -301,7 +336,9 @@ def _serve(settings: Settings, name: str, queue: str, spot: SpotClient) -> None:
         leases.stop(why)
 
     hurried, orphaned = functools.partial(hasten, "stopped"), functools.partial(hasten, "lost")
-    spot.listen(Heard(cancel=leases.cancel, look=keeper.look, gone=gone, hurry=hurried, ended=orphaned))
+    spot.listen(
+        Heard(cancel=leases.cancel, look=keeper.look, gone=gone, hurry=hurried, ended=orphaned, pause=worker.pause)
+    )
     keeper.start()
     worker.work()
     keeper.stop()

@@ -36,10 +36,14 @@ def _remove(ip: str | None) -> Request:
     return _calls.send("DELETE", _path(ip))
 
 
-def _update(min_workers: int | None, max_workers: int | None) -> Conversation[Any]:
+def _update(min_workers: int | None, max_workers: int | None, ip: str | None) -> Conversation[Any]:
     given = {"min_workers": min_workers, "max_workers": max_workers}
     body = {name: value for name, value in given.items() if value is not None}
-    return (yield from _calls.ask(_calls.send("PATCH", "spots/", body)))
+    return (yield from _calls.ask(_calls.send("PATCH", _path(ip), body)))
+
+
+def _drain(ip: str, draining: bool) -> Conversation[Spot]:
+    return Spot((yield from _calls.ask(_calls.send("PATCH", _path(ip), {"draining": draining}))))
 
 
 def _refresh(ip: str) -> Request:
@@ -73,9 +77,13 @@ class Spots:
         """Drain and remove a spot, without `ip` any one. The execution id, or with `wait` its record."""
         return self._session.hold(_task(_remove(ip), wait))
 
-    def update(self, min: int | None = None, max: int | None = None) -> Any:  # noqa: A002 - the published clients' names
-        """Ask for numbers of workers. They are fixed at the platform's start: the answer says `applied: false`."""
-        return self._session.hold(_update(min, max))
+    def update(self, min: int | None = None, max: int | None = None, *, ip: str | None = None) -> Any:  # noqa: A002 - as old clients
+        """Set between how many worker processes each spot follows its queues; with `ip` that spot alone."""
+        return self._session.hold(_update(min, max, ip))
+
+    def drain(self, ip: str, draining: bool = True) -> Spot:
+        """Have a spot take nothing new, or take work again. What runs there goes on."""
+        return self._session.hold(_drain(ip, draining))
 
     def refresh_ip(self, ip: str = "all", wait: bool = False) -> str | Execution:
         """Give a spot, or all, a new address. The execution id, or with `wait` its record."""
@@ -108,9 +116,13 @@ class AsyncSpots:
         """Drain and remove a spot, without `ip` any one. The execution id, or with `wait` its record."""
         return await self._session.hold(_task(_remove(ip), wait))
 
-    async def update(self, min: int | None = None, max: int | None = None) -> Any:  # noqa: A002 - as in `Spots`
-        """Ask for numbers of workers. They are fixed at the platform's start: the answer says `applied: false`."""
-        return await self._session.hold(_update(min, max))
+    async def update(self, min: int | None = None, max: int | None = None, *, ip: str | None = None) -> Any:  # noqa: A002 - as in `Spots`
+        """Set between how many worker processes each spot follows its queues; with `ip` that spot alone."""
+        return await self._session.hold(_update(min, max, ip))
+
+    async def drain(self, ip: str, draining: bool = True) -> Spot:
+        """Have a spot take nothing new, or take work again. What runs there goes on."""
+        return await self._session.hold(_drain(ip, draining))
 
     async def refresh_ip(self, ip: str = "all", wait: bool = False) -> str | Execution:
         """Give a spot, or all, a new address. The execution id, or with `wait` its record."""

@@ -17,7 +17,7 @@ Status: TypeAlias = Literal["Pending", "Started", "Success", "Failure", "Cancell
 Kind: TypeAlias = Literal["run", "build", "spot", "delete"]
 BuildStatus: TypeAlias = Literal["pending", "in-progress", "success", "failed"]
 RuntimeStatus: TypeAlias = Literal["undeployed", "deploying", "deployed", "undeploying", "failed"]
-Role: TypeAlias = Literal["admin", "deployer", "invoker", "monitor"]
+Role: TypeAlias = Literal["admin", "deployer", "invoker", "monitor", "join", "spot"]
 
 ENDED: frozenset[str] = frozenset({"Success", "Failure", "Cancelled"})
 """The statuses that never change again."""
@@ -231,7 +231,11 @@ class Version(Record):
 
 
 class Spot(Record):
-    """A worker host. `pythons`: minor version to full version; `limits`: the grade, "cgroup" or "rlimit"."""
+    """A worker host. `pythons`: minor version to full version; `limits`: the grade, "cgroup" or "rlimit".
+
+    `remote`: on another host than the API; `capacity`: runs that its workers take at once; `load`: of a minute, for
+    each processor; `min_workers`, `max_workers`: between which it follows its queues, None as it was started.
+    """
 
     ip = Field[str]()
     created = Field[str]()
@@ -245,6 +249,12 @@ class Spot(Record):
     running = Field[int]()
     sandboxes = Field[int]()
     problems = Field[list[str]]()
+    remote = Field[bool]()
+    capacity = Field[int]()
+    load = Field[float]()
+    egress = Field[bool]()
+    min_workers = Field[int | None]()
+    max_workers = Field[int | None]()
 
 
 class Runtime(Record):

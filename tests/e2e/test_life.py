@@ -29,6 +29,7 @@ def home(setup: str) -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.alone
 def test_the_machine_is_as_before_when_the_platform_has_stopped(setup: str) -> None:
     user_python()
     before = Traces.now()

@@ -126,6 +126,7 @@ def drawn(seed: int, count: int) -> list[str]:
     return chosen.choices(names, [SELDOM.get(name, 10) for name in names], k=count)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_thousand_hostile_runs_leave_the_machine_and_our_memory_as_they_were(arena: Arena) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from faaspot_runner.contract import Kind, Network, Reason, Status
 from faaspot_runner.contract.runtimes import RuntimeStatus
 
-Role = Literal["admin", "deployer", "invoker", "monitor"]
+Role = Literal["admin", "deployer", "invoker", "monitor", "join", "spot"]
 BuildStatus = Literal["pending", "in-progress", "success", "failed"]
 
 
@@ -69,8 +69,9 @@ class DeploymentChange:
 class Version:
     """An immutable revision. `settings` has every value filled in; `requirements` is the text as it was sent.
 
-    `code`, `lock` and `context` (sealed for the spots) are blob digests; `context_for` is the id of the version that
-    brought the context; `packages` are the canonical requirement lines, what a build is asked for.
+    `code`, `lock`, `archive` (the packed environment) and `context` (sealed for the spots) are blob digests;
+    `context_for` is the id of the version that brought the context; `packages` are the canonical requirement lines,
+    what a build is asked for.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Version:
     packages: str = ""
     context: str | None = None
     context_for: str | None = None
+    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +235,12 @@ class Spot:
     running: int
     sandboxes: int
     problems: tuple[str, ...]
+    remote: bool
+    capacity: int
+    load: float
+    egress: bool
+    min_workers: int | None
+    max_workers: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

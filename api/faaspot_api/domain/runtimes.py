@@ -43,6 +43,9 @@ def _config_problems(definition: RuntimeDefinition, kind: RuntimeType) -> Iterat
             yield FieldError(field=field, message=message)
         elif not definition.external and key in (kind.external or ()):
             yield FieldError(field=field, message="is only for an external runtime")
+        elif definition.external and not kind.config[key].external:
+            text = "has no effect on an external runtime: its container already has its own"
+            yield FieldError(field=field, message=text)
     if not definition.external:
         return
     if kind.external is None:

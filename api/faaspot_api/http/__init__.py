@@ -6,6 +6,7 @@ from flask import Flask, Response
 from werkzeug.routing import BaseConverter
 
 from faaspot_api.http import (
+    blobs,
     callbacks,
     deployments,
     errors,
@@ -32,6 +33,7 @@ NOUNS = (
     reruns.routes,
     callbacks.routes,
     spots.routes,
+    blobs.routes,
     runtimes.routes,
     tokens.routes,
     health.routes,

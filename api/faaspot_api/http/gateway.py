@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -90,12 +92,39 @@ class Departure:
 departure = Departure()
 
 
+class TlsSocket(ssl.SSLSocket):
+    """Waits for nobody longer than `NEXT_BYTE_SECONDS`. The kernel's own limit does not do: OpenSSL asks it again."""
+
+    def settimeout(self, value: float | None) -> None:
+        super().settimeout(NEXT_BYTE_SECONDS if value is None else value)
+
+    def setblocking(self, flag: bool) -> None:
+        self.settimeout(None if flag else 0.0)
+
+
+def tls_context(_config: object, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Called by gunicorn for the context of its TLS connections."""
+    context = default()
+    context.sslsocket_class = TlsSocket
+    return context
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether gunicorn tells of more than a caller who was too slow: anybody can be, as often as they like."""
+    return not (record.exc_info and isinstance(record.exc_info[1], (BlockingIOError, TimeoutError)))
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """A worker whose own errors have the one shape, and whose threads wait for nobody long.
 
     A caller who asks again at once is answered by the same thread: to hand the connection to the main thread and back
     costs more than to look whether it is readable. After an error the connection closes.
     """
+
+    def init_process(self) -> None:
+        """Called by gunicorn in each web process."""
+        logging.getLogger("gunicorn.error").addFilter(_is_news)
+        super().init_process()
 
     def handle(self, conn: Any) -> Any:
         """Called by gunicorn in a thread, for a connection that may have a request."""

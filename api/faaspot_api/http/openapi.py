@@ -40,6 +40,7 @@ _PARAMETERS = {
     "name": {"type": "string", "pattern": schemas.NAME},
     "uuid": {"type": "string", "pattern": schemas.UUID},
     "ip": {"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+    "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "number": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
 }
 

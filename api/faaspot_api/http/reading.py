@@ -6,6 +6,7 @@ closes after such an answer, since where the next request would start is unknown
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -57,6 +58,26 @@ def read(request: Request, limit: int) -> bytes:
     if length is not None and len(data) < length:
         strict.refuse("ended before its Content-Length")
     return data
+
+
+def pieces(request: Request, limit: int) -> Iterator[bytes]:
+    """The body piece by piece, for what is too large for the memory. Raises as `read`."""
+    length = request.content_length
+    if length is None:
+        strict.refuse("needs a Content-Length")
+    if length > limit:
+        gateway.discard(request.environ)
+        raise too_large("body", limit)
+    stream = request.environ["wsgi.input"]
+    while length > 0:
+        try:
+            piece: bytes = stream.read(min(length, MB))
+        except gateway.BROKEN_BODY as error:
+            raise Invalid.fields(FieldError(field="body", message=f"could not be read: {error}")) from error
+        if not piece:
+            strict.refuse("ended before its Content-Length")
+        length -= len(piece)
+        yield piece
 
 
 def too_large(field: str, limit: int) -> TooLarge:

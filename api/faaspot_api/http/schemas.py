@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from faaspot_api.domain import callbacks, limits, names
 from faaspot_api.domain.model import Role
@@ -115,36 +115,6 @@ class Rollback(Request):
     version: int = Field(ge=1, le=2**31 - 1)
 
 
-class AddSpot(Request):
-    """W27: what old clients say about a place. Every spot is on a machine of yours, so it is taken and not used."""
-
-    availability_zone: str | None = None
-    region: str | None = None
-    provider: str | None = None
-
-
-def _number_of_text(value: Any) -> Any:
-    """W29: the old command sends numbers as text."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10 else value
-
-
-Workers = Annotated[
-    int,
-    BeforeValidator(_number_of_text, json_schema_input_type=int | Annotated[str, Field(pattern="^[0-9]{1,9}$")]),
-    Field(ge=0),
-]
-
-
-class UpdateSpots(Request):
-    """Numbers of workers (which are fixed at the platform's start: the answer says `applied: false`), or an address to
-    refresh (`all` for each).
-    """
-
-    min_workers: Workers = left_out("Fewest workers of a spot; not applied yet.")
-    max_workers: Workers = left_out("Most workers of a spot; not applied yet.")
-    refresh_ip: str = left_out("`all` or one spot's address.")
-
-
 class CreateRuntime(Request):
     """A new runtime; its definition never changes."""
 
@@ -160,7 +130,7 @@ class CreateToken(Request):
     """A new token. It cannot be limited to some `spots` yet: any but an empty list is refused."""
 
     name: Name
-    role: Role
+    role: Literal["admin", "deployer", "invoker", "monitor", "join"]
     spots: list[str] = left_out(max_length=254)
 
 
@@ -298,23 +268,6 @@ class DeploymentSummary(VersionSummary):
 class Deployment(DeploymentSummary):
     code: str = Field(description="Percent-encoded.")
     lock: str | None
-
-
-class Spot(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    ip: str
-    created: Time
-    last_seen: Time
-    status: Literal["online", "draining", "offline"]
-    runtimes: list[str]
-    pythons: dict[str, str]
-    networks: list[str]
-    limits: str
-    workers: dict[str, int]
-    running: int
-    sandboxes: int
-    problems: list[str]
 
 
 class Runtime(BaseModel):

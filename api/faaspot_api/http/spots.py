@@ -1,31 +1,33 @@
-"""Spots: the worker hosts."""
+"""Spots: the worker hosts, and what those on other hosts ask for."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from flask import Response
 
 from faaspot_api.errors import Invalid, NotFound
-from faaspot_api.http import answers, schemas, wire
+from faaspot_api.http import answers, schemas, spot_schemas, wire
 from faaspot_api.http.routes import Call, Routes, is_address
 
 routes = Routes("spots")
 
 
-@routes.route("GET", "/spots/", list[schemas.Spot])
+@routes.route("GET", "/spots/", list[spot_schemas.Spot])
 def list_spots(call: Call) -> Response:
     """All spots that the token may see."""
     return answers.value([answers.spot(spot) for spot in call.services.spots.list(call.who)])
 
 
-@routes.route("PUT", "/spots/", schemas.ExecutionId, body=schemas.AddSpot, errors=(409,))
-def add_spot(call: Call, body: schemas.AddSpot) -> Response:
+@routes.route("PUT", "/spots/", schemas.ExecutionId, body=spot_schemas.AddSpot, errors=(409,))
+def add_spot(call: Call, body: spot_schemas.AddSpot) -> Response:
     """Add a spot on this machine; the answer is the id of the execution that does it."""
     return answers.value(call.services.spots.add(call.who))
 
 
-@routes.route("PATCH", "/spots/", {200: dict | schemas.ExecutionId}, body=schemas.UpdateSpots, errors=(404, 409))
-def update_spots(call: Call, body: schemas.UpdateSpots) -> Response:
-    """Refresh addresses (the answer is an execution id). Numbers of workers are checked and change nothing yet."""
+@routes.route("PATCH", "/spots/", {200: dict | schemas.ExecutionId}, body=spot_schemas.UpdateSpots, errors=(404, 409))
+def update_spots(call: Call, body: spot_schemas.UpdateSpots) -> Response:
+    """Refresh addresses (the answer is an execution id), or set the numbers of workers for all without their own."""
     spots = call.services.spots
     said = body.model_fields_set
     if said == {"refresh_ip"}:
@@ -43,7 +45,26 @@ def remove_any_spot(call: Call) -> Response:
     return answers.value(call.services.spots.remove(call.who, None))
 
 
-@routes.route("GET", "/spots/<ip>", schemas.Spot, errors=(404,))
+@routes.route("PUT", "/join", spot_schemas.Admission, body=spot_schemas.JoinSpot, errors=(409,))
+def join_spot(call: Call, body: spot_schemas.JoinSpot) -> Response:
+    """Let a spot on another host in. Its credentials are sealed to the key that it sends."""
+    return answers.value(asdict(call.services.joining.join(call.who, body.ip, body.key)))
+
+
+@routes.route("PATCH", "/spots/<ip>", spot_schemas.Spot, body=spot_schemas.UpdateSpot, errors=(404, 409))
+def update_spot(call: Call, ip: str, body: spot_schemas.UpdateSpot) -> Response:
+    """Drain one spot, have it take work again, or set its numbers of workers."""
+    if not is_address(ip):
+        raise NotFound("There is no spot with this address.")
+    spots = call.services.spots
+    if body.min_workers is not None or body.max_workers is not None:
+        spots.update(call.who, body.min_workers, body.max_workers, ip)
+    if body.draining is not None:
+        spots.drain(call.who, ip, body.draining)
+    return answers.value(answers.spot(spots.get(call.who, ip)))
+
+
+@routes.route("GET", "/spots/<ip>", spot_schemas.Spot, errors=(404,))
 def get_spot(call: Call, ip: str) -> Response:
     """One spot."""
     if is_address(ip):

@@ -15,12 +15,22 @@ Laws, for every method:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from faaspot_runner.contract import BuildRequest, Kind, Release, RunEnded, RunRequest, SpotInfo, SpotRequest
+from faaspot_runner.contract import (
+    SPOT_OFFLINE_SECONDS,
+    BuildRequest,
+    Kind,
+    Release,
+    RunEnded,
+    RunRequest,
+    SpotInfo,
+    SpotRequest,
+)
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.spots import Wish
 
 LeaseState = Literal["held", "done", "none"]
 """held: a worker runs the attempt; done: it has reported the end (for `LEASE_DONE_SECONDS`); none: no worker has it."""
@@ -45,6 +55,11 @@ class SpotSeen:
     info: SpotInfo
     age: float
 
+    @property
+    def is_online(self) -> bool:
+        """Whether the spot takes work: it was heard of lately, and does not drain."""
+        return self.age <= SPOT_OFFLINE_SECONDS and self.info.status == "online"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPart:
@@ -58,7 +73,7 @@ class Queue(Protocol):
     """Wake-ups, replies and leases; see the module for the laws."""
 
     def enqueue_run(self, request: RunRequest, queue: str) -> None:
-        """Wake one worker of `queue` (one of `contract.QUEUES`) for this attempt."""
+        """Wake one worker of `queue` (one of `contract.QUEUES`) for this attempt, on which spot `placement` says."""
 
     def enqueue_runs(self, requests: Sequence[RunRequest], queue: str) -> None:
         """The same for many, in order, in one pipeline (chunks where there are thousands)."""
@@ -122,6 +137,15 @@ class Queue(Protocol):
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """Every spot that has ever told of itself and was not removed, by address."""
+
+    def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:
+        """Tell the spots, by address or `contract.spots.EVERY`, what is wanted of them, and nothing of any other.
+
+        `joined`: the addresses of those on other hosts; nobody else is listened to there.
+        """
+
+    def strand(self) -> frozenset[str]:
+        """Take back the wake-ups that only a spot was to take which is not online; the ids of their executions."""
 
     def beat(self, problem: str) -> None:
         """The recorder lives: say so, and why it cannot record for now ("" if it can). Forgotten within seconds."""

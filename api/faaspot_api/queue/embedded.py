@@ -41,6 +41,10 @@ class Embedded:
         return self.directory / "redis.conf"
 
     @property
+    def users(self) -> Path:
+        return self.directory / "users.acl"
+
+    @property
     def command(self) -> list[str]:
         """What to run, as the uid that owns `directory`."""
         return [str(self.binary), str(self.configuration)]
@@ -62,9 +66,10 @@ def prepare(
     server = Embedded(binary=find_binary(), directory=directory, socket=_socket(directory, uid))
     directory.mkdir(mode=0o700, exist_ok=True)
     server.socket.unlink(missing_ok=True)
-    _write_private(server.configuration, _configuration(server, password, fsync, memory or default_memory()))
+    _write_private(server.configuration, _configuration(server, fsync, memory or default_memory()))
+    _write_private(server.users, _users(server, password))
     if uid is not None:
-        for path in (directory, server.configuration):
+        for path in (directory, server.configuration, server.users):
             os.chown(path, uid, uid)
     return server
 
@@ -155,13 +160,20 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _configuration(server: Embedded, password: str, fsync: str, memory: int) -> str:
+def _users(server: Embedded, password: str) -> str:
+    """The platform's own user with this password, and the spots' as the server last kept them."""
+    kept = server.users.read_text().splitlines() if server.users.exists() else []
+    others = [line for line in kept if line.startswith("user spot-")]
+    return "\n".join([f"user default on >{password} ~* &* +@all", *others]) + "\n"
+
+
+def _configuration(server: Embedded, fsync: str, memory: int) -> str:
     lines = [
         "port 0",
         f"unixsocket {_quoted(server.socket)}",
         "unixsocketperm 700",
         f"dir {_quoted(server.directory)}",
-        f"requirepass {password}",
+        f"aclfile {_quoted(server.users)}",
         "daemonize no",
         "set-proc-title no",
         "supervised no",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from threading import Condition
 
 from faaspot_api.errors import Unavailable
@@ -26,6 +26,7 @@ from faaspot_runner.contract import (
     SpotRequest,
 )
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.spots import Wish
 
 Request = RunRequest | BuildRequest | SpotRequest
 
@@ -40,6 +41,8 @@ class InlineQueue:
         self.released: list[Release] = []
         self.wanted: Runtimes | None = None
         self.needed: tuple[str, ...] | None = None
+        self.wishes: dict[str, Wish] = {}
+        self.joined: frozenset[str] = frozenset()
         self._recorder: str | None = None
         self._changed = Condition()
         self._waiting: dict[str, dict[Attempt, Request]] = defaultdict(dict)
@@ -155,6 +158,16 @@ class InlineQueue:
         with self._changed:
             return tuple(SpotSeen(info=info, age=now - seen) for _, (info, seen) in sorted(self._spots.items()))
 
+    def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:
+        """See `Queue.wish`."""
+        self._check()
+        self.wishes, self.joined = dict(wishes), frozenset(joined)
+
+    def strand(self) -> frozenset[str]:
+        """See `Queue.strand`. Here every spot takes everything."""
+        self._check()
+        return frozenset()
+
     def beat(self, problem: str) -> None:
         """See `Queue.beat`. This one forgets it with everything else only."""
         self._check()
@@ -204,6 +217,12 @@ class InlineQueue:
             if isinstance(request, RunRequest) and request.reply:
                 self._replies[request.execution_id].append(ended)
             self._leases[_attempt(request)] = (request.token, "done")
+            self._changed.notify_all()
+
+    def reply(self, ended: RunEnded) -> None:
+        """Tell an end to who waits for it, as the supervisor does."""
+        with self._changed:
+            self._replies[ended.execution_id].append(ended)
             self._changed.notify_all()
 
     def write_log(self, execution_id: str, text: str) -> None:

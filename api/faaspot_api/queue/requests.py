@@ -16,6 +16,7 @@ from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     LEASE_DONE,
     LEASE_DONE_SECONDS,
+    REPLY_SECONDS,
     REPORTS,
     SPOTS,
     SUPERVISOR,
@@ -26,6 +27,7 @@ from faaspot_runner.contract import (
     lease_key,
     load,
     load_spot,
+    reply_key,
 )
 
 Event = RunStarted | RunEnded
@@ -74,6 +76,13 @@ class SpotRequests:
                 pipe.xadd(REPORTS, {"event": dump(event)})
             pipe.set(lease_key(request.execution_id, request.attempt), LEASE_DONE, ex=LEASE_DONE_SECONDS)
             pipe.lrem(TAKEN, 0, dump(request))
+            pipe.execute()
+
+    def reply(self, request: SpotRequest, ended: RunEnded) -> None:
+        """Tell the end to who waits for it. Raises Unavailable."""
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.rpush(reply_key(request.execution_id), dump(ended))
+            pipe.expire(reply_key(request.execution_id), REPLY_SECONDS)
             pipe.execute()
 
     def report(self, event: Event) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import redis
 import structlog
 from rq import Queue as RqQueue
 from rq.job import Job, JobStatus
-from rq.serializers import JSONSerializer
 from rq.utils import now as utcnow
 from rq.utils import utcformat
 
@@ -32,7 +32,9 @@ from faaspot_api.queue.clients import (
     slices,
     translated,
 )
+from faaspot_api.queue.lines import FOREVER, Lines
 from faaspot_api.queue.memory import CROWDED, ROOM, Memory
+from faaspot_api.queue.placement import Placement
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -41,10 +43,7 @@ from faaspot_runner.contract import (
     ENVIRONMENTS_SECONDS,
     JOB_FUNCTION,
     LEASE_DONE,
-    QUEUE_BACKGROUND,
     QUEUE_BUILDS,
-    QUEUE_SYNC,
-    QUEUES,
     REPORTS,
     RUNTIMES,
     SPOTS,
@@ -67,18 +66,14 @@ from faaspot_runner.contract import (
     reply_key,
 )
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key
 
 CHUNK = 1000
 """Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
 SMALL = 4096
 """Bytes of a job's data that are not compressed."""
 CHUNK_BYTES = 16 * 1024 * 1024
-SHED = 100
-"""Wake-ups taken out at a time."""
-SCAN = 10_000
-"""Ids of a queue's list that are read at once."""
 HEALTH_KEY = "faaspot:health"
-_FOREVER = -1
 _log = structlog.get_logger(__name__)
 
 
@@ -88,10 +83,8 @@ class RedisQueue:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._memory = Memory(client)
-        self._lines = {
-            name: RqQueue(name, connection=client, serializer=JSONSerializer, default_timeout=_FOREVER)
-            for name in QUEUES
-        }
+        self._lines = Lines(client)
+        self._placement = Placement(self.spots)
 
     @classmethod
     def open(cls, settings: Settings) -> RedisQueue:
@@ -129,10 +122,8 @@ class RedisQueue:
         with translated():
             if spots:
                 found.update(self._requested(spots))
-            for name in QUEUES:
-                if not jobs:
-                    break
-                for identifier in self._listed(name):
+            for name in self._lines.names() if jobs else ():
+                for identifier in self._lines.listed(name):
                     if identifier in jobs:
                         found.add(jobs.pop(identifier))
         return frozenset(found)
@@ -168,7 +159,9 @@ class RedisQueue:
         """See `Queue.enqueue_and_wait`. Said a second time, step by step, if the connection turns out to be dead."""
         self._refuse_without_room()
         key = reply_key(request.execution_id)
-        commands = [*self._wakeup(request, self._lines[queue]), ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
+        placed = self._placement.place(request, queue)
+        wakeup = self._wakeup(placed.request, self._lines.line(placed.line))
+        commands = [*wakeup, ("BLPOP", key, min(SLICE_SECONDS, max(seconds, 0.001)))]
         with translated():
             try:
                 *_, popped = self._exchange(commands)
@@ -233,7 +226,7 @@ class RedisQueue:
         with translated():
             if self._memory.look() < CROWDED:
                 return 0
-            while self._memory.look() >= ROOM and (part := self._take_newest()):
+            while self._memory.look() >= ROOM and (part := self._lines.take_newest()):
                 taken += part
         if taken:
             _log.warning("queue_shed", wakeups=taken)
@@ -241,22 +234,44 @@ class RedisQueue:
 
     def lengths(self) -> Mapping[str, int]:
         """See `Queue.lengths`."""
-        with translated(), self._redis.pipeline(transaction=False) as pipe:
-            for name in QUEUES:
-                pipe.llen(self._lines[name].key)
-            pipe.xlen(REPORTS)
-            return dict(zip((*QUEUES, "reports"), pipe.execute(), strict=True))
+        with translated():
+            return {**self._lines.lengths(), "reports": self._redis.xlen(REPORTS)}
 
     def spots(self) -> tuple[SpotSeen, ...]:
         """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(SPOTS)
+            pipe.hvals(SPOTS)
+            pipe.smembers(JOINED)
             pipe.time()
-            told, (seconds, micros) = pipe.execute()
+            local, joined, (seconds, micros) = pipe.execute()
+            keys = [spot_key(as_text(ip)) for ip in joined]
+            remote = self._redis.mget(keys) if keys else []
         now = seconds + micros / 1e6
-        infos = [info for text in told.values() if (info := _spot(text))]
+        infos = [info for text in local if (info := _spot(text))]
+        # What a spot of another host says counts for its own address alone.
+        infos += [
+            replace(info, remote=True)
+            for ip, text in zip(joined, remote, strict=True)
+            if text is not None and (info := _spot(text)) and info.ip == as_text(ip)
+        ]
         seen = (SpotSeen(info=info, age=max(0.0, now - info.last_seen)) for info in infos)
         return tuple(sorted(seen, key=lambda spot: spot.info.ip))
+
+    def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:
+        """See `Queue.wish`."""
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.delete(WISHES, JOINED)
+            if wishes:
+                pipe.hset(WISHES, mapping={ip: wish.text() for ip, wish in wishes.items()})
+            if joined:
+                pipe.sadd(JOINED, *joined)
+            pipe.execute()
+
+    def strand(self) -> frozenset[str]:
+        """See `Queue.strand`."""
+        with translated():
+            stranded = self._lines.strand({spot.info.ip for spot in self.spots() if spot.is_online})
+        return frozenset(identifier.rpartition("-")[0] for identifier in stranded)
 
     def beat(self, problem: str) -> None:
         """See `Queue.beat`."""
@@ -276,29 +291,22 @@ class RedisQueue:
 
     # ------------------------------------------------------------ inside
 
-    def _take_newest(self) -> int:
-        """Take some wake-ups from the end of the longest line of runs; how many."""
-        lines = [self._lines[name] for name in (QUEUE_BACKGROUND, QUEUE_SYNC)]
-        longest = max(lines, key=lambda line: self._redis.llen(line.key))
-        taken = cast(list[bytes] | None, self._redis.rpop(longest.key, SHED)) or []
-        if taken:
-            self._redis.unlink(*(Job.key_for(as_text(identifier)) for identifier in taken))
-        return len(taken)
-
     def _enqueue(self, requests: Sequence[RunRequest | BuildRequest], queue: str) -> None:
         """Save and push each job in one pipeline; then take out the wake-ups that turn out to be second ones."""
         self._refuse_without_room()
-        line = self._lines[queue]
+        placed = [self._placement.place(request, queue) for request in requests]
         # No transaction: the job is saved before it is pushed, and one that was only saved is said again.
         with translated():
-            commands = [each for request in requests for each in self._wakeup(request, line)]
+            commands = [each for one in placed for each in self._wakeup(one.request, self._lines.line(one.line))]
             try:
                 saved = self._exchange(commands)[1::3]
             except redis.ConnectionError:  # a connection that a restart of the server broke
                 saved = self._exchange(commands)[1::3]
             # HSET answers how many fields are new: none when the job was there before, so it may stand twice.
-            names = [job_id(request.execution_id, request.attempt) for request in requests]
-            self._single(line, [name for name, new in zip(names, saved, strict=True) if not new])
+            for one, new in zip(placed, saved, strict=True):
+                if not new:
+                    identifier = job_id(one.request.execution_id, one.request.attempt)
+                    self._lines.single(self._lines.line(one.line), [identifier])
 
     def _refuse_without_room(self) -> None:
         if not self.has_room():
@@ -317,7 +325,7 @@ class RedisQueue:
             "enqueued_at": moment,
             "origin": line.name,
             "description": request.kind,
-            "timeout": _FOREVER,
+            "timeout": FOREVER,
             "result_ttl": 0,
             "failure_ttl": 0,
             "status": JobStatus.QUEUED.value,
@@ -346,22 +354,6 @@ class RedisQueue:
         finally:
             pool.release(connection)
         return answers
-
-    def _single(self, line: RqQueue, identifiers: Sequence[str]) -> None:
-        """Of each id that stands twice take out the later; a worker that takes the first meanwhile does no harm."""
-        for identifier in identifiers:
-            if self._redis.lpos(line.key, identifier, rank=2) is not None:
-                self._redis.lrem(line.key, -1, identifier)
-
-    def _listed(self, name: str) -> Iterator[str]:
-        key, start = self._lines[name].key, 0
-        while True:
-            part = self._redis.lrange(key, start, start + SCAN - 1)
-            yield from (as_text(identifier) for identifier in part)
-            if len(part) < SCAN:
-                return
-            # Workers take from the front meanwhile: read on a little before where this part ended.
-            start += SCAN - SCAN // 10
 
     def _requested(self, wanted: dict[str, Attempt]) -> Iterator[Attempt]:
         for text in [*self._redis.lrange(SUPERVISOR, 0, -1), *self._redis.lrange(TAKEN, 0, -1)]:
@@ -403,7 +395,7 @@ def _lease(value: bytes | str | None) -> LeaseState:
     return "done" if as_text(value) == LEASE_DONE else "held"
 
 
-def _spot(text: bytes) -> SpotInfo | None:
+def _spot(text: bytes | str) -> SpotInfo | None:
     try:
         return load_spot(text)
     except ValueError as error:

@@ -36,7 +36,12 @@
 ``spots: SpotService``
     list(who) / get(who, ip) -> Spot                 add(who) -> execution id
     remove(who, ip | None) -> execution id           replace(who, ip) -> execution id
-    update(who, min, max) -> dict                    refresh(who, ip | "all") -> execution id
+    update(who, min, max, ip) -> dict                refresh(who, ip | "all") -> execution id
+    drain(who, ip, draining) -> Spot
+
+``joining: JoinService``
+    join(who, ip, key) -> Admission                  a spot on another host, let in
+    blob(who, digest) -> size, bytes                 keep_blob(who, digest, pieces)
 
 ``runtimes: RuntimeService``
     list(who) / get(who, name) -> Runtime            create(who, definition) -> Runtime
@@ -87,6 +92,7 @@ from faaspot_api.services.doctor import DoctorService
 from faaspot_api.services.executions import ExecutionService
 from faaspot_api.services.figures import FigureService
 from faaspot_api.services.health import HealthService
+from faaspot_api.services.joining import JoinService
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.reconciler import Reconciler
 from faaspot_api.services.recorder import Recorder
@@ -112,6 +118,7 @@ __all__ = [
     "ExecutionService",
     "FigureService",
     "HealthService",
+    "JoinService",
     "Policy",
     "Reconciler",
     "Recorder",
@@ -133,6 +140,7 @@ class Services:
     callbacks: CallbackService
     courier: Courier
     spots: SpotService
+    joining: JoinService
     runtimes: RuntimeService
     tokens: TokenService
     health: HealthService
@@ -162,6 +170,7 @@ class Services:
         acceptance = Acceptance(store, queue, policy, metrics)
         secrets = CallbackSecrets(store)
         health = HealthService(store, queue)
+        spots = SpotService(store, queue)
         clearing = Clearing(store, blobs, Bell(queue), recorder)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
@@ -169,7 +178,8 @@ class Services:
             reruns=RerunService(store, acceptance),
             callbacks=CallbackService(store, secrets),
             courier=Courier(store, secrets, policy),
-            spots=SpotService(store, queue),
+            spots=spots,
+            joining=JoinService(store, blobs, queue, spots),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),
             health=health,

@@ -7,6 +7,8 @@ admin         all                                      all
 deployer      makes; sees, changes and runs its own    those of its own deployments, whoever asked for them
 invoker       runs every one by name, sees none        those that it asked for itself
 monitor       none                                     none; reads the metrics and how the platform is
+join          none                                     none; lets another host in as a spot
+spot          none                                     none; a spot on another host: reads and adds blobs
 ============  =======================================  =======================================================
 
 Tokens, and adding or removing spots, are the admin's. What exists but is not yours answers as if it did not exist; what
@@ -28,13 +30,18 @@ _ROLES: dict[Action, frozenset[Role]] = {
     "run": frozenset({"admin", "deployer", "invoker"}),
     "manage": frozenset({"admin", "deployer"}),
 }
+_CAN: dict[Role, str] = {
+    "invoker": "run deployments, not see or change them",
+    "monitor": "see how the platform is, no more",
+    "join": "let spots in, no more",
+    "spot": "do what its spot needs, no more",
+}
 
 
 def require(who: Principal, action: Action) -> None:
     """Raises Forbidden if the role may never do this, with no deployment at all."""
     if who.role not in _ROLES[action]:
-        can = "run deployments, not see or change them" if who.role == "invoker" else "see how the platform is, no more"
-        raise Forbidden(f"A token of role {who.role} may {can}.")
+        raise Forbidden(f"A token of role {who.role} may {_CAN[who.role]}.")
 
 
 def require_admin(who: Principal) -> None:
@@ -71,7 +78,7 @@ def executions(who: Principal) -> Scope:
             return EVERYTHING
         case "deployer":
             return Scope(deployment_owner=who.name)
-        case "invoker" | "monitor":
+        case "invoker" | "monitor" | "join" | "spot":
             return Scope(owner=who.name)
 
 

@@ -42,7 +42,8 @@ def succeeded(transaction: Transaction, blobs: Blobs, row: Tracked, outcome: Bui
     """The version is ready, and current unless a later decision stands. Call with the blobs held."""
     version_id, deployment_id = _ids(row)
     lock = None if outcome is None or outcome.lock is None else blobs.put(outcome.lock.encode())
-    deployments.set_built(transaction, version_id, lock, None if outcome is None else outcome.environment)
+    built = (None, None) if outcome is None else (outcome.environment, outcome.archive)
+    deployments.set_built(transaction, version_id, lock, *built)
     released = _make_current(transaction, deployment_id, version_id, row.version or 0, at)
     waiting = executions.waiting_for(transaction, row.uuid)
     executions.mark_ready(transaction, row.uuid)

@@ -70,7 +70,7 @@ class Clearing:
             return Release()
         versions = deployments.versions_of(transaction, deployment_id)
         for version in versions:
-            self._delete(transaction, (version.code, version.context, version.lock))
+            self._delete(transaction, (version.code, version.context, version.lock, version.archive))
         environments = {version.environment for version in versions if version.environment}
         deployments.save(transaction, replace(row, cleared=now()))
         return Release(

@@ -205,7 +205,9 @@ class DeploymentService:
             deployments.save(transaction, row)
             task = self._pending(transaction, uuid, who, row, version)
             return uuid, After(wakeups=[wakeups.build(task, row.name, version, self._policy)])
-        shared = {} if built is None else {"lock": built.lock, "environment": built.environment}
+        shared = (
+            {} if built is None else {"lock": built.lock, "environment": built.environment, "archive": built.archive}
+        )
         version = replace(version, status="success", build=uuid, **shared)  # type: ignore[arg-type]
         deployments.add_version(transaction, row.id, version)
         deployments.save(transaction, replace(row, current_id=version.id, floor=version.number, updated=at))

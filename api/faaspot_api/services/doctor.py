@@ -13,7 +13,6 @@ from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Queue, SpotSeen
 from faaspot_api.services import access
 from faaspot_api.services.health import OK, HealthService
-from faaspot_api.services.spots import is_online
 from faaspot_api.store import backlog
 from faaspot_api.store.backlog import Backlog
 from faaspot_api.store.blobs import Blobs
@@ -95,7 +94,7 @@ class DoctorService:
             seen = self._queue.spots()
         except Unavailable:
             return
-        if not any(is_online(spot) for spot in seen):
+        if not any(spot.is_online for spot in seen):
             yield Check(
                 section="spots", name="any", answer="missing", text="no spot is online: nothing runs",
                 what_to_do="fas spots add, or start the spot and look at its log",
@@ -145,7 +144,7 @@ def _part(name: str, state: str, fine: str, to_do: str) -> Check:
 
 def _spot(seen: SpotSeen) -> Check:
     info, name = seen.info, seen.info.ip
-    if not is_online(seen):
+    if not seen.is_online:
         why = "draining" if info.status == "draining" and seen.age < LONG_SECONDS else f"silent for {seen.age:.0f} s"
         return Check(
             section="spots", name=name, answer="weaker", text=why,

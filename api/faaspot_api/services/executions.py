@@ -11,7 +11,7 @@ from faaspot_api.domain.names import is_execution_id, is_name
 from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
 from faaspot_api.queue.base import LOG_START, Queue
-from faaspot_api.services import access, cursors, spots
+from faaspot_api.services import access, cursors
 from faaspot_api.services.acceptance import Acceptance, Accepted, Order
 from faaspot_api.services.answers import Answers
 from faaspot_api.services.policy import Policy
@@ -105,7 +105,7 @@ class ExecutionService:
     def _without_spot(self, uuid: str) -> Execution | None:
         """End a run that has never started, if there is no spot at all; None if it goes on."""
         try:
-            if any(spots.is_online(seen) for seen in self._queue.spots()):
+            if any(seen.is_online for seen in self._queue.spots()):
                 return None
         except Unavailable:
             return None

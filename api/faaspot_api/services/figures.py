@@ -16,7 +16,6 @@ from faaspot_api.queue.base import Queue
 from faaspot_api.services import access
 from faaspot_api.services.health import OK, HealthService
 from faaspot_api.services.policy import Policy
-from faaspot_api.services.spots import is_online
 from faaspot_api.store import backlog
 from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import SECOND, now
@@ -94,7 +93,7 @@ class _Now(Collector):
         for spot in seen:
             states[(spot.info.status if spot.age <= SPOT_OFFLINE_SECONDS else "offline",)] += 1
         yield _gauge("faaspot_spots", "Spots by status.", ("status",), states)
-        online = [spot.info for spot in seen if is_online(spot)]
+        online = [spot.info for spot in seen if spot.is_online]
         running = {(info.ip,): float(info.running) for info in online}
         sandboxes = {(info.ip,): float(info.sandboxes) for info in online}
         stuck = {(info.ip,): float(info.stuck) for info in online}

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Queue
-from faaspot_api.services.spots import is_online
 from faaspot_api.store import options
 from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import now
@@ -51,7 +50,7 @@ class HealthService:
             raise Unavailable(f"The recorder cannot record: {said}")
 
     def _spot_online(self) -> None:
-        if not any(is_online(seen) for seen in self._queue.spots()):
+        if not any(seen.is_online for seen in self._queue.spots()):
             raise Unavailable("no spot is online", code="no_spot")
 
 

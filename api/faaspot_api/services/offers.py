@@ -11,7 +11,6 @@ from faaspot_api.domain.model import Settings
 from faaspot_api.domain.runtimes import stack, types_of
 from faaspot_api.errors import ApiError, FieldError, Invalid
 from faaspot_api.queue.base import SpotSeen
-from faaspot_api.services.spots import is_online
 from faaspot_runner.contract import Network, SpotInfo
 from faaspot_runner.contract.runtimes import BUILT_IN, RUNTIME_TYPES, RuntimeWanted
 
@@ -41,7 +40,7 @@ class Offers:
     @classmethod
     def of(cls, seen: Iterable[SpotSeen], wanted: Iterable[RuntimeWanted]) -> Offers:
         """The offers of those spots that are online. The first one's first Python is the default."""
-        infos = [spot.info for spot in seen if is_online(spot)]
+        infos = [spot.info for spot in seen if spot.is_online]
         return cls(
             online=bool(infos),
             spots=tuple(frozenset(info.runtimes) for info in infos),
@@ -105,7 +104,7 @@ class Offers:
             return
         self.check_types(name)
         if wish.wanted == "down":
-            text = f"{name} is not deployed; an admin brings it up: fas runtimes deploy {name}"
+            text = f"{name} is not in service; an admin puts it there: fas runtimes deploy {name}"
             raise _refusal("runtime", "runtime_unavailable", text)
 
     def _check_python(self, asked: str | None) -> None:

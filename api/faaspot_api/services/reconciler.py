@@ -19,11 +19,11 @@ from faaspot_api.services.clearing import Clearing
 from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
 from faaspot_api.services.wakeups import Bell
-from faaspot_api.store import deployments, executions, keys, pauses, runtimes
+from faaspot_api.store import deployments, executions, keys, pauses, runtimes, spots
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import Tracked
 from faaspot_api.store.moments import SECOND, now
-from faaspot_runner.contract import ENVIRONMENTS_SECONDS, Error
+from faaspot_runner.contract import ENVIRONMENTS_SECONDS, SPOT_OFFLINE_SECONDS, Error
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 LOST = End(status="Failure", reason="worker_lost")
@@ -61,6 +61,7 @@ class Reconciler:
         self._bell = Bell(queue)
         self._doubts: dict[Attempt, float] = {}
         self._said_needed: float | None = None
+        self._wished = True
 
     def pass_(self, at: float) -> None:
         """Look at everything that has not ended. `at`: seconds of a monotonic clock.
@@ -69,14 +70,17 @@ class Reconciler:
         """
         began = time.monotonic()
         self._want_runtimes()
+        self._wish()
         self._count("shed", self._queue.shed())
         self._say_needed(at)
+        stranded = self._queue.strand()
         rows = self._end_expired(self._open_rows())
         self._settle_waiting(rows)
         rows = self._end_pauses(rows)
         self._clearing.clear_all()
         lost = self._lost(rows, at)
-        self._wake([row for row in lost if row.state.status == "Pending"])
+        doubted = {row.uuid for row in lost} | stranded
+        self._wake([row for row in rows if row.uuid in doubted and row.state.status == "Pending"])
         self._give_up([row for row in lost if row.state.status == "Started"])
         self._kill([row for row in rows if row.state.cancelling])
         self._metrics.passed(time.monotonic() - began)
@@ -87,6 +91,22 @@ class Reconciler:
             whole = runtimes.whole(transaction)
         if whole.revision:
             self._bell.want(whole)
+
+    def _wish(self) -> None:
+        """Say what is wanted of spots again, for a queue that lost it; forget those that were to go and have gone."""
+        with self._store.read() as transaction:
+            rows = spots.every(transaction)
+        leaving = [row.ip for row in rows if row.leaving]
+        if leaving:
+            standing = {seen.info.ip for seen in self._queue.spots() if seen.age <= SPOT_OFFLINE_SECONDS}
+            with self._store.write() as transaction:
+                spots.alone(transaction)
+                for ip in leaving:
+                    row = spots.by_ip(transaction, ip)
+                    if row is not None and row.leaving and ip not in standing:
+                        spots.remove(transaction, ip)
+        if self._wished or rows:
+            self._wished = self._bell.wish(self._store)
 
     def _say_needed(self, at: float) -> None:
         """Tell the spots now and then what to keep; not at once: reports of builds may still be in the stream.

@@ -11,7 +11,6 @@ from faaspot_api.errors import Conflict, FieldError, Invalid, NotFound
 from faaspot_api.queue.base import Queue
 from faaspot_api.services import access
 from faaspot_api.services.offers import Offers
-from faaspot_api.services.spots import is_online
 from faaspot_api.services.wakeups import Bell
 from faaspot_api.store import deployments, runtimes
 from faaspot_api.store.engine import Store, Transaction
@@ -56,6 +55,7 @@ class RuntimeService:
     def create(self, who: Principal, definition: RuntimeDefinition) -> Runtime:
         """Define a runtime. Raises Invalid that names every bad field, Conflict (`exists`)."""
         access.require_admin(who)
+        self._online()  # raises before anything is changed
         with self._store.write() as transaction:
             runtimes.alone(transaction)
             if bad := domain.problems(definition, _definitions(runtimes.whole(transaction))):
@@ -79,12 +79,16 @@ class RuntimeService:
         self._bell.want(whole)
 
     def deploy(self, who: Principal, name: str) -> Runtime:
-        """Bring a runtime up on every spot that can; one that failed is tried again.
+        """Bring a runtime up on every spot that can; one that failed is tried again. A built-in one is at hand already.
 
         Raises NotFound, Invalid (`runtime_unavailable`) if no online spot can.
         """
         access.require_admin(who)
         seen = self._queue.spots()
+        if name in BUILT_IN:
+            with self._store.read() as transaction:
+                Offers.of(seen, runtimes.whole(transaction).wanted).check_types(name)
+            return self.get(who, name)
         with self._store.write() as transaction:
             self._held(transaction, name, "deployed")
             Offers.of(seen, runtimes.whole(transaction).wanted).check_types(name)
@@ -99,6 +103,7 @@ class RuntimeService:
         Raises NotFound, Conflict (`busy`) if another runtime in service stands on it.
         """
         access.require_admin(who)
+        self._online()  # raises before anything is changed
         with self._store.write() as transaction:
             self._held(transaction, name, "undeployed")
             if users := _wrappers(runtimes.whole(transaction), name, in_service=True):
@@ -117,7 +122,7 @@ class RuntimeService:
             raise _unknown(name)
 
     def _online(self) -> tuple[SpotInfo, ...]:
-        return tuple(seen.info for seen in self._queue.spots() if is_online(seen))
+        return tuple(seen.info for seen in self._queue.spots() if seen.is_online)
 
 
 def use_runtime(transaction: Transaction, name: str) -> None:

@@ -1,42 +1,39 @@
-"""Spots: seen through what they tell of themselves, changed through the supervisor."""
+"""Spots: seen through what they tell of themselves, changed through the supervisor and by what they are told to be."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from faaspot_api.domain.model import Principal, Spot
 from faaspot_api.domain.names import new_execution_id
-from faaspot_api.errors import FieldError, Forbidden, Invalid, NotFound
+from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from faaspot_api.queue.base import Queue, SpotSeen
 from faaspot_api.services import access, wakeups
 from faaspot_api.services.recorder import new_token
 from faaspot_api.services.wakeups import SUPERVISOR_QUEUE, Bell, Task
-from faaspot_api.store import executions
+from faaspot_api.store import executions, spots, tokens
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import now
+from faaspot_api.store.spots import SpotRow
 from faaspot_runner.contract import SPOT_OFFLINE_SECONDS
+from faaspot_runner.contract.spots import EVERY, spot_user
 
-SpotAction = Literal["add", "remove", "replace", "refresh"]
+SpotAction = Literal["add", "remove", "replace", "refresh", "admit", "dismiss"]
 NAMES: dict[SpotAction, str] = {
     "add": "spots.add",
     "remove": "spots.remove",
     "replace": "spots.replace",
     "refresh": "spots.refresh_ip",
+    "admit": "spots.join",
+    "dismiss": "spots.remove",
 }
 """The `name` of the record of each."""
-WORKERS_FIXED = (
-    "Nothing was changed: every spot has the number of workers that the platform was started with "
-    "(fas up --workers N). Add or remove spots instead."
-)
-MAX_WORKERS = 1000
-
-
-def is_online(seen: SpotSeen) -> bool:
-    """Whether the spot takes work: it was heard of lately, and does not drain."""
-    return seen.age <= SPOT_OFFLINE_SECONDS and seen.info.status == "online"
+MAX_WORKERS = 64
+"""Worker processes of a spot for sync runs, and as many for background runs."""
 
 
 class SpotService:
@@ -52,7 +49,11 @@ class SpotService:
         if who.role not in ("admin", "deployer"):
             raise Forbidden(f"A token of role {who.role} may not see spots.")
         allowed = who.spots if who.role != "admin" else ()
-        return tuple(_spot(seen) for seen in self._queue.spots() if not allowed or seen.info.ip in allowed)
+        with self._store.read() as transaction:
+            wanted = {row.ip: row for row in spots.every(transaction)}
+        common = wanted.get(EVERY, SpotRow(ip=EVERY))
+        seen = [each for each in self._queue.spots() if not allowed or each.info.ip in allowed]
+        return tuple(_spot(each, wanted.get(each.info.ip), common) for each in seen)
 
     def get(self, who: Principal, ip: str) -> Spot:
         """One spot by its address."""
@@ -67,18 +68,44 @@ class SpotService:
         return self._ask(who, "add", None)
 
     def remove(self, who: Principal, ip: str | None) -> str:
-        """Ask for the end of a spot, of any one with None; the execution's id."""
+        """Ask for the end of a spot, of any local one with None; the execution's id.
+
+        One on another host gets nothing more from here on: its token ends at once, its user of Redis when it has
+        drained.
+        """
         access.require_admin(who)
-        if ip is not None:
+        if ip is None:
+            if all(spot.remote for spot in self.list(who)):
+                raise NotFound("There is no spot on this machine to remove; say which one: fas spots remove --ip IP.")
+            return self._ask(who, "remove", None)
+        with self._store.read() as transaction:
+            row = spots.by_ip(transaction, ip)
+        joined = row is not None and row.joined
+        if not joined:  # one that joined perhaps never reached Redis to tell of itself
             self.get(who, ip)
-        elif not self.list(who):
-            raise NotFound("There is no spot to remove.")
-        return self._ask(who, "remove", ip)
+        with self._store.write() as transaction:
+            spots.alone(transaction)
+            if joined:
+                spots.save(transaction, SpotRow(ip=ip, joined=True, draining=True, leaving=True))
+                tokens.remove(transaction, spot_user(ip))
+            else:
+                spots.remove(transaction, ip)  # another spot may get its address, and none of what was wanted of it
+        self._bell.wish(self._store)
+        return self._ask(who, "dismiss" if joined else "remove", ip)
+
+    def drain(self, who: Principal, ip: str, draining: bool) -> Spot:
+        """Have a spot take nothing new, or take work again; as it stands now, which follows within seconds."""
+        access.require_admin(who)
+        self.get(who, ip)
+        self._want(ip, draining=draining)
+        return self.get(who, ip)
 
     def replace(self, who: Principal, ip: str) -> str:
         """Ask for a new spot in place of this one; the execution's id."""
         access.require_admin(who)
-        self.get(who, ip)
+        if self.get(who, ip).remote:
+            text = f"{ip} is on another host: join a new spot there, then remove this one: fas spots remove --ip {ip}."
+            raise Conflict(text)
         return self._ask(who, "replace", ip)
 
     def refresh(self, who: Principal, ip: str) -> str:
@@ -88,17 +115,35 @@ class SpotService:
             self.get(who, ip)
         return self._ask(who, "refresh", None if ip == "all" else ip)
 
-    def update(self, who: Principal, least: int | None, most: int | None) -> dict[str, Any]:
-        """Check what the published clients ask for and repeat it, with `applied` false: nothing changes.
+    def update(self, who: Principal, least: int | None, most: int | None, ip: str | None = None) -> dict[str, Any]:
+        """Set between how many worker processes a spot, or each that has no numbers of its own, follows its queues.
 
-        A spot has as many workers as the platform was started with. Raises Invalid.
+        Repeats what was asked, with `applied`. Raises Invalid, NotFound.
         """
         access.require_admin(who)
+        if ip is not None:
+            self.get(who, ip)
         said = {"min_workers": least, "max_workers": most}
         _check_workers(said)
-        return {**said, "applied": False, "message": WORKERS_FIXED}
+        kept = self._want(ip or EVERY, least=least, most=most)
+        return {"min_workers": kept.least, "max_workers": kept.most, "applied": True}
 
-    def _ask(self, who: Principal, action: SpotAction, ip: str | None) -> str:
+    def _want(self, ip: str, **changes: Any) -> SpotRow:
+        """Keep what is wanted and tell the spots. Numbers that do not go together are refused: Invalid."""
+        with self._store.write() as transaction:
+            spots.alone(transaction)
+            row = spots.by_ip(transaction, ip) or SpotRow(ip=ip)
+            row = replace(row, **{name: value for name, value in changes.items() if value is not None})
+            _check_workers({"min_workers": row.least, "max_workers": row.most})
+            spots.save(transaction, row)
+        self._bell.wish(self._store)
+        return row
+
+    def admit(self, who: Principal, ip: str, key: str) -> str:
+        """Ask the supervisor to let a spot on another host in; the execution's id. `joining` has checked who asks."""
+        return self._ask(who, "admit", ip, key)
+
+    def _ask(self, who: Principal, action: SpotAction, ip: str | None, key: str | None = None) -> str:
         row = NewExecution(
             uuid=new_execution_id(),
             kind="spot",
@@ -107,7 +152,7 @@ class SpotService:
             queue=SUPERVISOR_QUEUE,
             token=new_token(),
             created=now(),
-            args=json.dumps({"action": action, "ip": ip}),
+            args=json.dumps({"action": action, "ip": ip, **({"key": key} if key else {})}),
         )
         with self._store.write() as transaction:
             executions.add(transaction, [row])
@@ -137,8 +182,9 @@ def _unknown(ip: str) -> NotFound:
     return NotFound(f"There is no spot with the address {ip[:100]}.")
 
 
-def _spot(seen: SpotSeen) -> Spot:
+def _spot(seen: SpotSeen, wanted: SpotRow | None, common: SpotRow) -> Spot:
     info = seen.info
+    numbers = wanted if wanted and (wanted.least is not None or wanted.most is not None) else common
     return Spot(
         ip=info.ip,
         created=datetime.fromtimestamp(info.created, UTC),
@@ -152,4 +198,10 @@ def _spot(seen: SpotSeen) -> Spot:
         running=info.running,
         sandboxes=info.sandboxes,
         problems=info.problems,
+        remote=info.remote,
+        capacity=info.capacity,
+        load=info.load,
+        egress=info.egress,
+        min_workers=numbers.least,
+        max_workers=numbers.most,
     )

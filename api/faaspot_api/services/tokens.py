@@ -21,7 +21,8 @@ RANDOM_BYTES = 32
 MAX_TEXT = 1000
 FIRST = "admin"
 """The name of the token that a new platform begins with."""
-ROLES: tuple[Role, ...] = ("admin", "deployer", "invoker", "monitor")
+ROLES: tuple[Role, ...] = ("admin", "deployer", "invoker", "monitor", "join")
+"""Those that people give; a token of role `spot` is made when one joins."""
 
 
 def new_text() -> str:
@@ -39,7 +40,7 @@ class TokenService:
         """Who has this token. Raises Unauthorized, the same whatever is wrong."""
         if not text or len(text) > MAX_TEXT:
             raise Unauthorized
-        wanted = _hash(text)
+        wanted = hashed(text)
         with self._store.read() as transaction:
             found = tokens.by_hash(transaction, wanted)
         if found is None or not hmac.compare_digest(found.hash, wanted):
@@ -68,7 +69,7 @@ class TokenService:
         token = Token(name=name, role=role, spots=(), created=from_micros(now()))
         text = new_text()
         with self._store.write() as transaction:
-            tokens.add(transaction, HashedToken(token=token, hash=_hash(text)))
+            tokens.add(transaction, HashedToken(token=token, hash=hashed(text)))
         return token, text
 
     def revoke(self, who: Principal, name: str) -> None:
@@ -90,15 +91,16 @@ class TokenService:
         """
         with self._store.write() as transaction:
             found = tokens.by_name(transaction, FIRST)
-            if found is not None and (not text or found.hash == _hash(text)):
+            if found is not None and (not text or found.hash == hashed(text)):
                 return text or None
             text = text or new_text()
             tokens.remove(transaction, FIRST)
             created = from_micros(now()) if found is None else found.token.created
             token = Token(name=FIRST, role="admin", spots=(), created=created)
-            tokens.add(transaction, HashedToken(token=token, hash=_hash(text)))
+            tokens.add(transaction, HashedToken(token=token, hash=hashed(text)))
         return text
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
+    """What is kept of a token's text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

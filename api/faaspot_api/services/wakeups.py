@@ -17,8 +17,8 @@ from faaspot_api.domain.model import Version
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services.policy import Policy
-from faaspot_api.store import deployments, executions
-from faaspot_api.store.engine import Transaction
+from faaspot_api.store import deployments, executions, spots
+from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import Given, Tracked
 from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import (
@@ -31,6 +31,7 @@ from faaspot_runner.contract import (
     SpotRequest,
 )
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.spots import Wish
 
 SUPERVISOR_QUEUE = "supervisor"
 """What stands in a record as its queue when the supervisor does the work."""
@@ -77,6 +78,7 @@ def sandbox(name: str, version: Version) -> SandboxSpec:
         context_for=version.context_for,
         lock=version.lock,
         environment=version.environment,
+        archive=version.archive,
         limits=limits.of(version.settings),
         reuse=bool(version.settings.reuse),
     )
@@ -127,7 +129,12 @@ def spot(task: Task) -> Wakeup:
     """The wake-up for a change of the spots; the record's args are what was asked."""
     asked = json.loads(task.args or "{}")
     request = SpotRequest(
-        execution_id=task.uuid, attempt=task.attempt, token=task.token, action=asked["action"], ip=asked["ip"]
+        execution_id=task.uuid,
+        attempt=task.attempt,
+        token=task.token,
+        action=asked["action"],
+        ip=asked["ip"],
+        key=asked.get("key"),
     )
     return Wakeup(request=request, queue=task.queue)
 
@@ -191,6 +198,16 @@ class Bell:
         for release in releases:
             if release.version_ids or release.environments:
                 self._try("release", lambda release=release: self._queue.release(release))  # type: ignore[misc]
+
+    def wish(self, store: Store) -> bool:
+        """Tell the spots what is wanted of them, as it is kept; False if that is nothing."""
+        with store.read() as transaction:
+            rows = spots.every(transaction)
+        wishes = {
+            row.ip: Wish(draining=row.draining, leaving=row.leaving, least=row.least, most=row.most) for row in rows
+        }
+        self._try("wish", lambda: self._queue.wish(wishes, [row.ip for row in rows if row.joined]))
+        return bool(rows)
 
     def want(self, runtimes: Runtimes) -> None:
         """Tell the spots which runtimes shall stand."""

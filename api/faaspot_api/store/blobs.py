@@ -9,11 +9,15 @@ import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 from faaspot_api.errors import ApiError, Unavailable
 
+PIECE = 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -51,6 +55,33 @@ class Blobs:
             raise BrokenBlobError(f"blob {digest} holds other bytes than its name says")
         return content
 
+    def open(self, digest: str) -> tuple[int, Iterator[bytes]]:
+        """The size and the bytes, piece by piece and not compared with the name: who reads them does that.
+
+        Raises BrokenBlobError if they are not there, Unavailable if they cannot be read.
+        """
+        try:
+            file = self._path(digest).open("rb")
+        except FileNotFoundError:
+            raise BrokenBlobError(f"blob {digest} is missing") from None
+        except OSError as error:
+            raise _translate(error) from error
+        return os.fstat(file.fileno()).st_size, _pieces(file)
+
+    def put_all(self, digest: str, pieces: Iterable[bytes]) -> None:
+        """Keep what comes in pieces. Raises BrokenBlobError if it is not what `digest` says, Unavailable."""
+        path, found = self._path(digest), hashlib.sha256()
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with self._new(path) as file:
+                for piece in pieces:
+                    found.update(piece)
+                    file.write(piece)
+                if found.hexdigest() != digest:
+                    raise BrokenBlobError(f"has the digest {found.hexdigest()}, not {digest}")
+        except OSError as error:
+            raise _translate(error) from error
+
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
         return self._path(digest).exists()
@@ -69,9 +100,15 @@ class Blobs:
 
     def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(exist_ok=True)
+        with self._new(path) as file:
+            file.write(content)
+
+    @contextmanager
+    def _new(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file that gets its name when the block ends well, and is gone otherwise."""
         with NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
             try:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(file.name, path)
@@ -79,6 +116,12 @@ class Blobs:
                 os.unlink(file.name)
                 raise
         _sync_directory(path.parent)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def _sync_directory(path: Path) -> None:

@@ -173,9 +173,11 @@ def set_status(transaction: Transaction, version_id: str, status: BuildStatus, r
     transaction.execute(update(versions).where(V.id == version_id).values(status=status, reason=reason))
 
 
-def set_built(transaction: Transaction, version_id: str, lock: str | None, environment: str | None) -> None:
-    """A version is ready, with this environment."""
-    values = {"status": "success", "reason": None, "lock": lock, "environment": environment}
+def set_built(
+    transaction: Transaction, version_id: str, lock: str | None, environment: str | None, archive: str | None = None
+) -> None:
+    """A version is ready, with this environment, which `archive` has packed."""
+    values = {"status": "success", "reason": None, "lock": lock, "environment": environment, "archive": archive}
     transaction.execute(update(versions).where(V.id == version_id).values(values))
 
 
@@ -262,7 +264,9 @@ def alone_with_blobs(transaction: Transaction) -> None:
 
 def unneeded_blobs(transaction: Transaction, digests: Iterable[str]) -> frozenset[str]:
     """Those of `digests` that no version of a living deployment refers to."""
-    return frozenset(digest for digest in digests if not _needed(transaction, digest, V.code, V.context, V.lock))
+    return frozenset(
+        digest for digest in digests if not _needed(transaction, digest, V.code, V.context, V.lock, V.archive)
+    )
 
 
 def unneeded_environments(transaction: Transaction, names: Iterable[str]) -> frozenset[str]:

@@ -69,6 +69,7 @@ versions = Table(
     Column("created", BigInteger, nullable=False),
     Column("packages", Text, nullable=False),
     Column("requirements", Text, nullable=False),
+    Column("archive", String(64), index=True),
     UniqueConstraint("deployment_id", "number"),
 )
 
@@ -217,6 +218,17 @@ runtimes = Table(
     Column("external", Boolean, nullable=False),
     Column("wanted", String(8), nullable=False),
     Column("asked", BigInteger, nullable=False),
+)
+
+spots = Table(
+    "spots",
+    metadata,
+    Column("ip", String(45), primary_key=True),
+    Column("joined", Boolean, nullable=False),
+    Column("draining", Boolean, nullable=False),
+    Column("leaving", Boolean, nullable=False),
+    Column("least", Integer),
+    Column("most", Integer),
 )
 
 options = Table(

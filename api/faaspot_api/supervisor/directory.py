@@ -151,6 +151,8 @@ class DataDirectory:
         `spot_key`: the file for the spots' private key, None: in this directory.
         """
         if not self.marker.exists():
+            if self.uid is not None:
+                os.chown(self.path, 0, 0)  # an engine gives a new volume the owner that the image's directory has
             known = {"format": FORMAT, "id": str(uuid.uuid4())}
             self.write("faaspot.json", (json.dumps(known) + "\n").encode(), 0o644)
         if self.uid is not None:

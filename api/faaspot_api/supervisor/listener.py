@@ -10,14 +10,14 @@ from faaspot_api.supervisor.errors import CannotStartError
 BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one. Raises CannotStartError."""
+def listen(host: str, port: int, flag: str = "--host") -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. `flag`: what said so. Raises CannotStartError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        raise CannotStartError(f"--host {host}: {error.strerror}") from None
+        raise CannotStartError(f"{flag} {host}: {error.strerror}") from None
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -8,18 +8,21 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.embedded import Embedded
 from faaspot_api.supervisor import restart
+from faaspot_api.supervisor.admission import Admissions
 from faaspot_api.supervisor.children import Child, Program
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import ChildLog, say
 from faaspot_api.supervisor.programs import Programs, is_compiled
 from faaspot_api.supervisor.spots import LocalSpots, RequestRefusedError
+from faaspot_api.supervisor.tls import Certificate
 
 if TYPE_CHECKING:
     from faaspot_api.queue.requests import SpotRequests
@@ -34,17 +37,32 @@ QUIET_SECONDS = 0.5
 SPOT_EXTRA, RECORDER_SECONDS, REDIS_SECONDS = 5.0, 10.0, 10.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How spots of other hosts come to the private Redis: the listening socket, and the certificate shown there."""
+
+    sock: socket.socket
+    certificate: Certificate
+
+
 class Platform:
-    """The children of one data directory."""
+    """The children of one data directory. `way`: None if no other host is let to Redis by us."""
 
     def __init__(
-        self, programs: Programs, directory: DataDirectory, server: Embedded | None, sock: socket.socket, lock: int
+        self,
+        programs: Programs,
+        directory: DataDirectory,
+        server: Embedded | None,
+        sock: socket.socket,
+        lock: int,
+        way: Way | None = None,
     ) -> None:
         self._programs = programs
         self._directory = directory
         self._server = server
         self._socket = sock
         self._lock = lock
+        self._way = way
         self._settings = programs.settings
         self._children: dict[str, Child] = {}
         self._spot_children: dict[str, Child] = {}
@@ -99,12 +117,16 @@ class Platform:
             return
         child = self._run("redis", self._programs.redis(self._server, self._lock))
         await _or_failed(_answers(self._server.url, self._settings.redis_secret() or ""), child)
+        if self._way is not None:
+            self._run("door", self._programs.door(self._way.sock.fileno(), self._way.certificate))
 
     async def _start_spots(self) -> LocalSpots:
         from faaspot_api.queue.requests import SpotRequests
+        from faaspot_api.queue.users import SpotUsers
 
         self._requests = SpotRequests.open(self._settings, say)
-        spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self)
+        admissions = Admissions(self._settings, self._directory, SpotUsers.open(self._settings))
+        spots = LocalSpots(self._directory, self._settings.local_spots, self._requests, self, admissions)
         await spots.start()
         return spots
 
@@ -216,6 +238,7 @@ class Platform:
         await self._stop_child("recorder", RECORDER_SECONDS)
         if self._requests is not None:
             await asyncio.to_thread(self._requests.close)
+        await self._stop_child("door", RECORDER_SECONDS)
         await self._stop_child("redis", REDIS_SECONDS)
         await self._stop_child("bytecode", 0)
         passing_on.cancel()

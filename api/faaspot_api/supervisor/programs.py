@@ -28,6 +28,11 @@ PACKAGE = Path(settings_module.__file__).parent
 _IMPORTS = "import faaspot_api.app, faaspot_api.recorder, faaspot_api.server"
 _HOME_VARIABLES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
 
+HEAP = {"MALLOC_ARENA_MAX": "2"}
+"""glibc gives threads that want memory at once an arena each, up to 8 for each core, and keeps what was once large in
+every one: web processes of 160 and 280 MB after large bodies, with two arenas of 105. The interpreter's lock leaves
+little for more of them to win. What the operator has set counts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
@@ -70,6 +75,14 @@ class Programs:
         program = self._service("recorder", "recorder", *telling)
         return program if ready is None else replace(program, descriptors=(ready,))
 
+    def door(self, listener: int, certificate: Certificate) -> Program:
+        """Lets spots of other hosts to the private Redis, through the inherited socket."""
+        settings = replace(self.settings, certfile=str(certificate.certfile), keyfile=str(certificate.keyfile))
+        program = replace(self, settings=settings, certificate=certificate)._service(
+            "door", "door", "--fd", str(listener)
+        )
+        return replace(program, descriptors=(listener,))
+
     def spot(self, ip: str, parent: int) -> Program:
         """A local spot at `ip`: root if we are, since it makes sandboxes."""
         settings = self.settings
@@ -84,7 +97,8 @@ class Programs:
             command += ["--failpoints", settings.failpoints]
         if settings.allow_process_runtime:
             command.append("--allow-process")
-        return Program(name=f"spot {ip}", command=tuple(command), environ={**inherited(), **self._passwords()})
+        environ = {**HEAP, **inherited(), **self._passwords()}
+        return Program(name=f"spot {ip}", command=tuple(command), environ=environ)
 
     def _passwords(self) -> dict[str, str]:
         """Those of a Redis that is not ours; of ours it is in a file."""
@@ -97,7 +111,7 @@ class Programs:
         return {name: text for name, text in found.items() if text}
 
     def _service(self, name: str, *arguments: str) -> Program:
-        environ = {**inherited(), **self.settings.environment(leave_out=("token", "port", "host"))}
+        environ = {**HEAP, **inherited(), **self.settings.environment(leave_out=("token", "port", "host"))}
         if self.directory.uid is not None:
             # Root's home is not theirs, and nothing of it may steer them.
             environ = {key: value for key, value in environ.items() if key not in _HOME_VARIABLES}

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from faaspot_api.errors import Unavailable
+from faaspot_api.supervisor.admission import Admissions, NotAdmittedError
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import say
@@ -113,12 +114,22 @@ class SpotRunner(Protocol):
 class LocalSpots:
     """Carries out spot requests, one after the other."""
 
-    def __init__(self, directory: DataDirectory, first: int, requests: SpotRequests, runner: SpotRunner) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        first: int,
+        requests: SpotRequests,
+        runner: SpotRunner,
+        admissions: Admissions | None = None,
+    ) -> None:
         self._directory = directory
         self._requests = requests
         self._runner = runner
+        self._admissions = admissions
         self._file = SpotFile.load(directory, first)
         self._turn = asyncio.Lock()
+        self._sealed: dict[str, str] = {}
+        """Credentials on their way to who waits for them, by execution."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -191,6 +202,8 @@ class LocalSpots:
         async with self._held(request):
             ended = await self._end_of(request)
         await asyncio.to_thread(self._requests.finish, request, ended)
+        if request.action == "admit":
+            await asyncio.to_thread(self._requests.reply, request, self._answer(request, ended))
 
     @contextlib.asynccontextmanager
     async def _held(self, request: SpotRequest) -> AsyncIterator[None]:
@@ -212,6 +225,11 @@ class LocalSpots:
             done.set()
             await renewing  # not cancelled: a renewal under way must not come after the end
 
+    def _answer(self, request: SpotRequest, ended: RunEnded) -> RunEnded:
+        """The end as who waits for it is told: with the credentials, which no record has."""
+        credentials = self._sealed.pop(request.execution_id, None)
+        return ended if credentials is None else replace(ended, output=json.dumps(credentials))
+
     async def _end_of(self, request: SpotRequest) -> RunEnded:
         """Do what is asked, unless it is done already; the report of it."""
         try:
@@ -231,6 +249,8 @@ class LocalSpots:
             "remove": self._remove,
             "replace": self._replace,
             "refresh": self._refresh,
+            "admit": self._admit,
+            "dismiss": self._dismiss,
         }
         return await actions[request.action](request)
 
@@ -271,6 +291,25 @@ class LocalSpots:
         for ip in wanted:
             await self.registered(ip)
         return ", ".join(wanted)
+
+    async def _admit(self, request: SpotRequest) -> str:
+        """Let a spot of another host in."""
+        if self._file.get(request.ip or "") is not None:
+            raise RequestRefusedError(f"{request.ip} is a spot of this machine: join with another address (--ip).")
+        if self._admissions is None or request.ip is None or request.key is None:
+            raise RequestRefusedError("This platform takes no spots of other hosts.")
+        try:
+            self._sealed[request.execution_id] = await self._admissions.admit(request.ip, request.key)
+        except NotAdmittedError as refusal:
+            raise RequestRefusedError(str(refusal)) from None
+        return request.ip
+
+    async def _dismiss(self, request: SpotRequest) -> str:
+        """End a spot of another host, once it has drained."""
+        if self._admissions is None or request.ip is None:
+            raise RequestRefusedError("This platform has no spots of other hosts.")
+        await self._admissions.dismiss(request.ip)
+        return request.ip
 
     def _named(self, ip: str | None) -> Wanted:
         spot = self._file.get(ip) if ip else next(reversed(self._file.spots), None)

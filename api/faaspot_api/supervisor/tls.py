@@ -41,11 +41,14 @@ def certificate(settings: Settings) -> Certificate | None:
     return pair
 
 
-def handed_over(pair: Certificate, directory: DataDirectory) -> Certificate:
-    """The same pair where the web processes can read it: copied for their uid if they have one of their own."""
+def handed_over(pair: Certificate, directory: DataDirectory, name: str = "") -> Certificate:
+    """The same pair where the services can read it: copied for their uid if they have one of their own.
+
+    `name`: what the copies' names begin with.
+    """
     if directory.uid is None:
         return pair
-    directory.write("run/certificate.pem", pair.certfile.read_bytes(), 0o400, directory.uid)
-    directory.write("run/key.pem", pair.keyfile.read_bytes(), 0o400, directory.uid)
-    run = directory.path / "run"
-    return Certificate(certfile=run / "certificate.pem", keyfile=run / "key.pem")
+    certfile, keyfile = f"run/{name}certificate.pem", f"run/{name}key.pem"
+    directory.write(certfile, pair.certfile.read_bytes(), 0o400, directory.uid)
+    directory.write(keyfile, pair.keyfile.read_bytes(), 0o400, directory.uid)
+    return Certificate(certfile=directory.path / certfile, keyfile=directory.path / keyfile)

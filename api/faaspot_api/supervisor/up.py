@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 from faaspot_api.queue import embedded
 from faaspot_api.queue.embedded import ServerMissingError
 from faaspot_api.settings import Settings
-from faaspot_api.supervisor import listener, restart, tls
+from faaspot_api.supervisor import door, listener, restart, tls
 from faaspot_api.supervisor.directory import DataDirectory, data_directory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import say
-from faaspot_api.supervisor.platform import Platform
+from faaspot_api.supervisor.platform import Platform, Way
 from faaspot_api.supervisor.privileges import NotPreparedError, Plan, die_with_parent
 from faaspot_api.supervisor.programs import Programs
 from faaspot_api.supervisor.rights import check_rights
@@ -90,6 +90,7 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     directory = data_directory(settings)
     certificate = tls.certificate(settings)
     _check_redis(settings)
+    _check_door(settings)
     _check_token(settings)
     _check_otel(settings)
     directory.inspect()
@@ -103,7 +104,7 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
         certificate = tls.handed_over(certificate, directory)
         held.callback(directory.clear_run)
         settings = replace(settings, certfile=str(certificate.certfile), keyfile=str(certificate.keyfile))
-    server = None
+    server, way = None, None
     if settings.own_redis:
         password = directory.password.read_text().strip()
         server = embedded.prepare(
@@ -115,11 +116,16 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
         )
         held.callback(embedded.forget, server)
         settings = replace(settings, redis_socket=str(server.socket))
+        if settings.spots_listen:
+            way = Way(
+                sock=held.enter_context(listener.listen(*door.place(settings.spots_listen), "--spots-listen")),
+                certificate=tls.handed_over(door.certificate(directory), directory, "redis-"),
+            )
     token, first = _token(settings, directory)
     url = listener.url(sock, settings.host, tls=certificate is not None)
     programs = Programs(settings=settings, directory=directory, certificate=certificate)
     return _Prepared(
-        platform=Platform(programs, directory, server, sock, lock),
+        platform=Platform(programs, directory, server, sock, lock, way),
         ready=Ready(url=url, token=token, first_token=first, data_dir=str(directory.path)),
         warning=_exposure(settings, sock),
     )
@@ -206,6 +212,13 @@ def _check_redis(settings: Settings) -> None:
         _ = urlsplit(settings.redis_url).port
     except ValueError:
         raise CannotStartError("--redis-url has a port that is no number: redis://HOST:PORT/DATABASE") from None
+
+
+def _check_door(settings: Settings) -> None:
+    if settings.spots_listen and not settings.own_redis:
+        raise CannotStartError("--spots-listen is for the private Redis; beside --redis-url say --spots-redis-url")
+    if settings.spots_listen:
+        door.place(settings.spots_listen)
 
 
 def _check_otel(settings: Settings) -> None:

@@ -57,7 +57,8 @@ def settings_options(command: F) -> F:
                 multiple=True,
                 metavar="HOST:PORT",
                 callback=lambda _context, _option, said: list(said) or None,
-                help="The only places that a run may reach; may be said again. '*' lifts an earlier list.",
+                help="The only places that a run may reach: a name or network, and a port or range; may be said again. "
+                "'*' lifts an earlier list.",
             ),
             click.option("--python", metavar="VERSION", help="Which Python, for example 3.12."),
             click.option("--runtime", metavar="NAME", help="Where it runs: `fas runtimes list` shows them."),

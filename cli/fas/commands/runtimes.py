@@ -37,7 +37,13 @@ def get(state: State, /, name: str) -> None:
 @runtimes.command()
 @click.argument("name")
 @click.option("--type", "kind", required=True, metavar="TYPE", help="sandbox, docker or process.")
-@click.option("-c", "--config", multiple=True, metavar="KEY=VALUE", help="What the type takes; may be said again.")
+@click.option(
+    "-c",
+    "--config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What the type takes, see runtimes.md; may be said again.",
+)
 @click.option("--wraps", metavar="NAME", help="The runtime that it stands on.")
 @click.option("--lazy/--no-lazy", default=True, show_default=True, help="Bring it up at its first use.")
 @click.option("--external", is_flag=True, help="Its life is not the platform's: only connect to it.")

@@ -29,10 +29,10 @@ def list_(state: State) -> None:
 @click.argument("name")
 @click.option(
     "--role",
-    type=click.Choice(["admin", "deployer", "invoker", "monitor"]),
+    type=click.Choice(["admin", "deployer", "invoker", "monitor", "join"]),
     default="deployer",
     show_default=True,
-    help="admin: all; deployer: its own deployments; invoker: runs; monitor: metrics.",
+    help="admin: all; deployer: its own deployments; invoker: runs; monitor: metrics; join: new spots.",
 )
 @click.option("--spot", "spots", multiple=True, metavar="IP", help="Limit a deployer to this spot: not supported yet.")
 @pass_state

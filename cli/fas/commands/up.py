@@ -52,6 +52,7 @@ def _token(context: click.Context, option: click.Parameter, value: str | None) -
 @click.option("--keyfile", metavar="FILE", help="The certificate's key (PEM).")
 @click.option("--database-url", metavar="URL", help="PostgreSQL instead of the embedded SQLite.")
 @click.option("--redis-url", metavar="URL", help="A Redis server instead of the embedded one.")
+@click.option("--spots-listen", metavar="HOST:PORT", help="Where other hosts reach the embedded Redis, over TLS.")
 @click.option("--allow-process-runtime", is_flag=True, help="Allow runs WITHOUT isolation. Development only.")
 @pass_state
 def up(state: State, /, **options: Any) -> None:

@@ -137,12 +137,12 @@ class Connector(ABC):
         """Have a version's start prepared: an image made of its published environment, say. Raises SandboxError."""
         return
 
-    async def forget(self, environment: str) -> None:
+    async def forget(self, environment: str) -> bool:
         """Let go of what any runtime of this type has kept of an environment that nobody needs any more.
 
-        Raises SandboxError.
+        False if a part is still in use: it goes with a later call. Raises SandboxError.
         """
-        return
+        return True
 
     @property
     def environments(self) -> frozenset[str]:

@@ -29,7 +29,7 @@ from faaspot_runner.docker.place import Place
 from faaspot_runner.errors import EngineError, SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.enclosure import Holdings
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.namespaces import UidPairs
 from faaspot_runner.sandbox.spec import Interpreter, Material
@@ -69,7 +69,7 @@ class DockerConnector(Connector):
         """Find the engine, sweep what an earlier spot left of this runtime. Raises EngineError, FeatureMissing."""
         seccomp.programs(counted=self._cgroups is not None)
         seccomp.run_filter()
-        self._means = await asyncio.to_thread(self._prepared)
+        self._means = await self._engine.background(self._prepared)
 
     def _prepared(self) -> place.Means:
         self._engine.examine()
@@ -85,11 +85,11 @@ class DockerConnector(Connector):
         self._means = None
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._sandboxes)))
         self._sandboxes.clear()
-        for lodging in self._lodgings.values():
-            await asyncio.to_thread(lodging.remove)
-        self._lodgings.clear()
+        lodgings, self._lodgings = self._lodgings, {}
+        for lodging in lodgings.values():
+            await self._engine.removal(lodging.remove)
         try:
-            await asyncio.to_thread(self._engine.sweep, self._owner, self.config.name)
+            await self._engine.removal(self._engine.sweep, self._owner, self.config.name)
         except EngineError as error:
             log.warning("containers of the runtime %s may be left: %s", self.config.name, error)
 
@@ -102,21 +102,21 @@ class DockerConnector(Connector):
         """Build the image of the environment. Raises SandboxError."""
         base = await self._base(python, log)
         if environment is not None and not self.config.external:
-            await asyncio.to_thread(self._images.of_environment, base, environment, log)
+            await self._engine.background(self._images.of_environment, base, environment, log)
 
-    async def forget(self, environment: str) -> None:
-        await asyncio.to_thread(self._images.forget, environment)
+    async def forget(self, environment: str) -> bool:
+        return await self._engine.removal(self._images.forget, environment)
 
     async def _base(self, python: Interpreter, log: Log) -> Base:
         if self.config.external:
-            guest = await asyncio.to_thread(self._guest)
-            return await asyncio.to_thread(self._images.of_guest, guest, python)
-        return await asyncio.to_thread(self._images.base, python, log)
+            guest = await self._engine.background(self._guest)
+            return await self._engine.background(self._images.of_guest, guest, python)
+        return await self._engine.background(self._images.base, python, log)
 
     # ------------------------------------------------------------ sandboxes
 
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
-        started = time.monotonic()
+        started, means = time.monotonic(), self._ready()
         if self.config.external:
             there, holdings = await self.lodging(spec, material), Holdings()
         else:
@@ -126,6 +126,9 @@ class DockerConnector(Connector):
         sandbox.guard(self._config.runs)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
+        if self._means is not means:
+            await sandbox.stop()
+            raise self._undeployed()
         await sandbox.ready(deadline, started)
         return sandbox
 
@@ -139,13 +142,13 @@ class DockerConnector(Connector):
         base = await self._base(material.python, log.info)
         image = base.id
         if material.environment is not None:
-            image = await asyncio.to_thread(self._images.of_environment, base, material.environment, log.info)
+            image = await self._engine.background(self._images.of_environment, base, material.environment, log.info)
         times = 1 if self._cgroups else self._config.runs
         memory = self._config.memory or spec.limits.memory * times + ZYGOTE_MEMORY_MB
         pids = self._config.pids or spec.limits.pids * times + ZYGOTE_PIDS
         wanted = self._wanted(image, holdings, memory, pids)
         try:
-            return await place.start(means, wanted, base, spec.limits)
+            return await self._standing(means, await place.start(means, wanted, base, spec.limits))
         except BaseException:
             holdings.free()
             raise
@@ -171,6 +174,19 @@ class DockerConnector(Connector):
             raise SandboxError(f"the runtime {self.config.name} is not deployed")
         return self._means
 
+    async def _standing(self, means: place.Means, there: Place) -> Place:
+        """A place that has just come up. Raises SandboxError, and it is gone, if the runtime was undeployed meanwhile.
+
+        An `undeploy` does not wait for starts: one may fetch an image for half an hour.
+        """
+        if self._means is means:
+            return there
+        await self._engine.removal(there.remove)
+        raise self._undeployed()
+
+    def _undeployed(self) -> SandboxError:
+        return SandboxError(f"the runtime {self.config.name} was undeployed while a sandbox of it was started")
+
     # ------------------------------------------------------------ places for many
 
     async def lodging(self, spec: SandboxSpec, material: Material) -> Place:
@@ -185,8 +201,8 @@ class DockerConnector(Connector):
             return await self._lodge(means, material.python, spec.limits)
         async with self._lodging:
             there = self._lodgings.get(material.python.version)
-            if there is not None and not there.container.alive():
-                await asyncio.to_thread(there.remove)
+            if there is not None and (there.launcher.closed or not there.container.alive()):
+                await self._engine.removal(there.remove)
                 there = None
             if there is None:
                 there = await self._lodge(means, material.python)
@@ -198,12 +214,14 @@ class DockerConnector(Connector):
         """A place for one version alone, if its `limits` are given, else for many."""
         base = await self._base(python, log.info)
         if self.config.external:
-            return await place.join(means, await asyncio.to_thread(self._guest), base)
+            guest = await self._engine.background(self._guest)
+            return await self._standing(means, await place.join(means, guest, base))
         memory, pids = self._config.memory or LODGING_MEMORY_MB, self._config.pids or LODGING_PIDS
         holdings = Holdings()
         wanted = self._wanted(base.id, holdings, memory, pids)
         try:
-            there = await place.start(means, wanted, base, limits, self._given["environments"])
+            made = await place.start(means, wanted, base, limits, self._given["environments"])
+            there = await self._standing(means, made)
         except BaseException:
             holdings.free()
             raise

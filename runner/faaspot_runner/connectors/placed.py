@@ -8,7 +8,8 @@ from faaspot_runner.connectors.limits import start_message, zygote_rlimits
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.docker.place import Place
-from faaspot_runner.sandbox.enclosure import Holdings, enclose
+from faaspot_runner.sandbox.enclosure import enclose
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.launchers import memory_file
 from faaspot_runner.sandbox.limits import Grade
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
@@ -18,15 +19,16 @@ async def open_in(
     place: Place, spec: SandboxSpec, material: Material, holdings: Holdings, grade: Grade
 ) -> ZygoteSandbox:
     """Launch a sandbox there, which then imports the user's module. Raises SandboxError, and has freed `holdings`."""
-    plan = place.plan(
-        environ=BASE_ENVIRON,
-        rlimits=zygote_rlimits(spec.limits, grade),
-        tmp_mb=spec.limits.tmp,
-        counted=grade == "cgroup",
-        environment=material.environment.name if material.environment else None,
-        internet=spec.limits.network == "internet",
-    )
-    with memory_file(material.source()) as code:
-        fds = {"file:/code/main.py": code}
-        enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec, grade, uids=1))
+    async with holdings.kept():
+        plan = place.plan(
+            environ=BASE_ENVIRON,
+            rlimits=zygote_rlimits(spec.limits, grade),
+            tmp_mb=spec.limits.tmp,
+            counted=grade == "cgroup",
+            environment=material.environment.name if material.environment else None,
+            internet=spec.limits.network == "internet",
+        )
+        with memory_file(material.source()) as code:
+            fds = {"file:/code/main.py": code}
+            enclosure = await enclose(place.launcher, plan, fds, holdings, start_message(spec, grade, uids=1))
     return ZygoteSandbox(uuid.uuid4().hex, spec, enclosure, counted=grade == "cgroup")

@@ -23,7 +23,8 @@ from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import SandboxError
-from faaspot_runner.sandbox.enclosure import Enclosure, Holdings, boot
+from faaspot_runner.sandbox.enclosure import Enclosure, boot
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.launchers import AGENT
 from faaspot_runner.sandbox.log import open_pipe
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material

@@ -20,13 +20,8 @@ from faaspot_runner.contract.egress import egress_rules
 from faaspot_runner.errors import DeploymentDefinitionError, SandboxError
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroups import Cgroups
-from faaspot_runner.sandbox.enclosure import (
-    BOOT_AGENT,
-    Holdings,
-    base_of,
-    enclose,
-    plan_for,
-)
+from faaspot_runner.sandbox.enclosure import BOOT_AGENT, base_of, enclose, plan_for
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.launchers import LauncherProcess, memory_file
 from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.namespaces import UidPairs
@@ -136,8 +131,9 @@ class SandboxConnector(Connector):
         if self.inner is None:
             await asyncio.to_thread(self._launcher(python).begin)
 
-    async def forget(self, environment: str) -> None:
+    async def forget(self, environment: str) -> bool:
         await self.blanks.forget(environment)
+        return True
 
     @property
     def environments(self) -> frozenset[str]:
@@ -160,31 +156,33 @@ class SandboxConnector(Connector):
         """A sandbox on this machine's own system; `waiting` for its code. Raises SandboxError."""
         name, grade = uuid.uuid4().hex, self._grade
         launcher = self._launcher(material.python)
-        if not launcher.running:
+        if launcher.closed:
             await asyncio.to_thread(launcher.begin)
         holdings = await asyncio.to_thread(self._hold, name, spec.limits)
-        plan = plan_for(
-            material.python,
-            program=None if launcher.based else BOOT_AGENT,
-            pair=holdings.pair,
-            environ=BASE_ENVIRON,
-            rlimits=zygote_rlimits(spec.limits, grade),
-            tmp_mb=spec.limits.tmp,
-            counted=grade == "cgroup",
-            environment=material.environment,
-            more=["mounts"],
-            resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
-        )
-        with memory_file(material.source()) as code:
-            fds = {"code": waiting.code} if waiting else {"file:/code/main.py": code}
-            start = start_message(
-                spec,
-                grade,
-                uids=2 if holdings.pair else 1,
-                packages=f"/env/{material.python.site_packages}" if launcher.based and material.environment else None,
-                modules=waiting.modules if waiting else None,
+        async with holdings.kept():
+            plan = plan_for(
+                material.python,
+                program=None if launcher.based else BOOT_AGENT,
+                pair=holdings.pair,
+                environ=BASE_ENVIRON,
+                rlimits=zygote_rlimits(spec.limits, grade),
+                tmp_mb=spec.limits.tmp,
+                counted=grade == "cgroup",
+                environment=material.environment,
+                more=["mounts"],
+                resolv_conf=holdings.lease.resolv_conf if holdings.lease else None,
             )
-            enclosure = await enclose(launcher, plan, fds, holdings, start)
+            packages = f"/env/{material.python.site_packages}" if launcher.based and material.environment else None
+            with memory_file(material.source()) as code:
+                fds = {"code": waiting.code} if waiting else {"file:/code/main.py": code}
+                start = start_message(
+                    spec,
+                    grade,
+                    uids=2 if holdings.pair else 1,
+                    packages=packages,
+                    modules=waiting.modules if waiting else None,
+                )
+                enclosure = await enclose(launcher, plan, fds, holdings, start)
         return ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup")
 
     def _hold(self, name: str, limits: Limits) -> Holdings:

@@ -146,6 +146,7 @@ class SandboxSpec:
     `context_for` is the version id that the context was sealed for: the version that brought it. A later version that
     keeps its context keeps the sealed blob too, because the API cannot open it to seal it anew. None: `version_id`.
     `reuse`: a process whose run has ended well serves the next one, with all that the run has left in it.
+    `archive`: blob digest of the packed environment, for spots that have it not; None: they install it from `lock`.
     """
 
     version_id: str
@@ -160,6 +161,7 @@ class SandboxSpec:
     environment: str | None = None
     limits: Limits = field(default_factory=Limits)
     reuse: bool = False
+    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +170,8 @@ class RunRequest:
 
     `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
     `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
-    `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`.
+    `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`. `elsewhere`: a spot can run it,
+    so one that cannot leaves it to another attempt instead of ending it as `no_spot`.
     """
 
     execution_id: str
@@ -182,6 +185,7 @@ class RunRequest:
     queued: float = 0.0
     expires: float | None = None
     traceparent: str | None = None
+    elsewhere: bool = False
     kind: Literal["run"] = "run"
 
 
@@ -189,7 +193,8 @@ class RunRequest:
 class BuildRequest:
     """Resolve and install the environment of a version. `requirements`: canonical PEP 508 lines, one a line.
 
-    `runtime`: that of the version, for whose system the packages are chosen.
+    `runtime`: that of the version, for whose system the packages are chosen. `archive`: pack the environment for spots
+    on other hosts.
     """
 
     execution_id: str
@@ -205,18 +210,23 @@ class BuildRequest:
     network: Network = "none"
     accepted: float = 0.0
     timeout: float = 900.0
+    archive: bool = False
     kind: Literal["build"] = "build"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpotRequest:
-    """Add or remove a local spot. `ip` None: any."""
+    """Add or remove a local spot, or let one of another host in and out (`admit`, `dismiss`). `ip` None: any.
+
+    `key`: to which the credentials of an admitted spot are sealed, X25519 in base64 (`contract.spots.Credentials`).
+    """
 
     execution_id: str
     attempt: int
     token: str
-    action: Literal["add", "remove", "replace", "refresh"]
+    action: Literal["add", "remove", "replace", "refresh", "admit", "dismiss"]
     ip: str | None = None
+    key: str | None = None
     kind: Literal["spot"] = "spot"
 
 
@@ -265,12 +275,16 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOutcome:
-    """`lock`: the lock's full text, which the API stores; `environment`: its name; `packages`: "name==version"."""
+    """`lock`: the lock's full text, which the API stores; `environment`: its name; `packages`: "name==version".
+
+    `archive`: blob digest of the packed environment, if it was packed.
+    """
 
     lock: str | None
     environment: str | None
     packages: tuple[str, ...] = ()
     reused: bool = False
+    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +317,8 @@ class SpotInfo:
     `networks`: offered values; `limits`: "cgroup" or "rlimit"; `status`: online | draining.
     `running`: executions in flight; `stuck`: processes whose death did not come in time. `states`: how each runtime
     stands, the built-in ones that are offered and those that people defined. `egress`: an allow-list is enforced here.
+    `remote`: on another host than the API; `capacity`: runs that its workers take at once; `warm`: ids of the versions
+    that have a sandbox; `load`: the machine's load average of a minute for each processor.
     """
 
     ip: str
@@ -321,6 +337,10 @@ class SpotInfo:
     """Why something is not offered, for people: "network internet: iptables was not found"."""
     states: dict[str, RuntimeState] = field(default_factory=dict)
     egress: bool = False
+    remote: bool = False
+    capacity: int = 0
+    warm: tuple[str, ...] = ()
+    load: float = 0.0
 
 
 # ---------------------------------------------------------------- JSON
@@ -374,8 +394,8 @@ def load_spot(text: str | bytes) -> SpotInfo:
     """The `SpotInfo` that a spot wrote. Raises ValueError if it is not one."""
     data = json.loads(text)
     try:
-        for name in ("runtimes", "networks", "problems"):
-            data[name] = tuple(data[name])
+        for name in ("runtimes", "networks", "problems", "warm"):
+            data[name] = tuple(data.get(name, ()))
         states = {name: RuntimeState(**state) for name, state in data.get("states", {}).items()}
         return SpotInfo(**{**data, "states": states})
     except (TypeError, KeyError, AttributeError) as error:

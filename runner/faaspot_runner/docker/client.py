@@ -13,6 +13,7 @@ import requests
 from docker import APIClient
 from docker.errors import APIError, DockerException
 from docker.utils import kwargs_from_env, parse_repository_tag
+from urllib3.exceptions import HTTPError
 
 from faaspot_runner.errors import EngineAway, EngineError
 
@@ -23,12 +24,21 @@ T = TypeVar("T")
 _EXPLANATION_CHARACTERS = 2000
 
 
+class _Client(APIClient):
+    """One that waits for no answer, and no part of one, for ever, which the library would do for a pull."""
+
+    def send(self, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        if more.get("timeout") is None:
+            more["timeout"] = self.timeout
+        return super().send(request, **more)
+
+
 def connect(url: str, environ: Mapping[str, str], seconds: int) -> APIClient:
     """A client of the engine at `url`, which must answer. `seconds`: how long each answer may take."""
     arguments: dict[str, Any] = {**kwargs_from_env(environment=dict(environ))}
     if url:
         arguments["base_url"] = url
-    return APIClient(**arguments, version="auto", timeout=seconds)
+    return _Client(**arguments, version="auto", timeout=seconds)
 
 
 def translated(what: str, call: Callable[[], T], away: Callable[[str], EngineAway]) -> T:
@@ -38,7 +48,7 @@ def translated(what: str, call: Callable[[], T], away: Callable[[str], EngineAwa
     except APIError as error:
         status = error.response.status_code if error.response is not None else 0
         raise EngineError(f"The Docker engine refused to {what}: {_said(error)}", status=status) from error
-    except (requests.exceptions.RequestException, DockerException) as error:
+    except (requests.exceptions.RequestException, HTTPError, DockerException) as error:
         raise away(_cause(error)) from error
 
 

@@ -42,7 +42,6 @@ class DockerConfig:
             if problem := RUNTIME_TYPES["docker"].config_problem(key, value):
                 raise _wrong(name, key, problem)
         config = cls(**{key: _KINDS.get(key, str)(value) for key, value in said.items()})
-        _check(name, config)
         if external != bool(config.container):
             text = "is required" if external else "is only for an external runtime"
             raise _wrong(name, "container", text)
@@ -51,14 +50,6 @@ class DockerConfig:
     def image_for(self, python: str) -> str:
         """The base image for a minor version."""
         return self.image.replace("{python}", python)
-
-
-def _check(name: str, config: DockerConfig) -> None:
-    bounds = {"cpus": (0, 4096), "memory": (64, 1 << 24), "pids": (16, 1 << 22), "runs": (1, 4096)}
-    for key, (least, most) in bounds.items():
-        value = getattr(config, key)
-        if not (least <= value <= most or (value == 0 and key != "runs")):
-            raise _wrong(name, key, f"must be between {least} and {most}")
 
 
 def _wrong(name: str, key: str, text: str) -> DeploymentDefinitionError:

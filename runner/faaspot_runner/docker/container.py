@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,16 @@ log = logging.getLogger(__name__)
 STOPPED_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _LOG_BYTES = 4000
+_SMALL = "size=1m,nr_inodes=64,mode=755"
 MEGABYTE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A container to be. `binds`: host directory -> place inside, read-only. `gid` None: as `uid`."""
+    """A container to be. `binds`: host directory -> place inside, read-only. `gid` None: as `uid`.
+
+    `volumes`: where its image asks for volumes; the engine's would be writable without a limit.
+    """
 
     image: str
     uid: int
@@ -43,6 +48,7 @@ class Wanted:
     command: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     binds: Mapping[Path, str] = field(default_factory=dict)
+    volumes: Sequence[str] = ()
 
 
 def host_config(wanted: Wanted) -> dict[str, Any]:
@@ -77,13 +83,19 @@ def host_config(wanted: Wanted) -> dict[str, Any]:
         "NetworkMode": "none",
         "IpcMode": "private",
         "CgroupnsMode": "private",
-        "Tmpfs": {"/tmp": "size=1m,nr_inodes=64,mode=755"},  # noqa: S108 (only there to be covered)
+        "Tmpfs": dict.fromkeys(["/tmp", *_covered(wanted)], _SMALL),  # noqa: S108 (only there to be covered)
         "Mounts": [
             {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": True}
             for source, target in wanted.binds.items()
         ],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "64k", "max-file": "1"}},
     }
+
+
+def _covered(wanted: Wanted) -> list[str]:
+    """The image's volumes, as far as nothing of ours is there."""
+    paths = (os.path.normpath(path) for path in wanted.volumes)
+    return [path for path in paths if path not in wanted.binds.values()]
 
 
 class Container:
@@ -94,6 +106,11 @@ class Container:
         self.id = id
         self.pid = pid
         self.lease: NetworkLease | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """Whose container it is."""
+        return self._engine
 
     def alive(self) -> bool:
         """Whether its launcher's process is there; without asking the engine."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from faaspot_runner.docker.threads import Threads
 from faaspot_runner.errors import EngineAway, EngineError
 
 if TYPE_CHECKING:
     from faaspot_runner.docker.client import APIClient
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PLATFORM, SPOT, RUNTIME, ENVIRONMENT = (
@@ -25,6 +29,14 @@ PLATFORM, SPOT, RUNTIME, ENVIRONMENT = (
 DEFAULT_URL = "unix:///var/run/docker.sock"
 ANSWER_SECONDS = 120
 PING_SECONDS = 3
+TURN_SECONDS = 120.0
+"""How long a call waits for a thread before the engine counts as one that does not answer."""
+_ASKING, _REMOVING = 8, 4
+"""Threads: what takes away has its own, so that it does not wait for what is being made."""
+_ELSEWHERE = (
+    "The Docker engine at {url} is not asked: only one on this machine can be, by its socket, because the spot knows a "
+    "container by its processes. Say FAASPOT_SPOT_DOCKER_HOST=unix:///var/run/docker.sock, or where the socket is."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +52,19 @@ class Owner:
 
 
 class Engine:
-    """An engine by its address; "" is the one of `environ` (DOCKER_HOST), else this machine's. Threads may share it."""
+    """An engine by its address; "" is the one of `environ` (DOCKER_HOST), else this machine's. Threads may share it.
+
+    What asks it may block for minutes. So on an event loop it is asked in threads of its own alone (`background`,
+    `removal`), and an engine that hangs holds up what is in containers and nothing else.
+    """
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         self._said = url
         self._environ = environ
         self._lock = threading.Lock()
         self._client: APIClient | None = None
+        self._asking = Threads(_ASKING, "docker")
+        self._removing = Threads(_REMOVING, "docker removal")
 
     @property
     def url(self) -> str:
@@ -58,10 +76,36 @@ class Engine:
 
         return client.translated(what, lambda: call(self._connected()), lambda why: away(self.url, why))
 
+    async def background(self, call: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        """What a call gives that asks the engine, in a thread. Raises what it raises.
+
+        One that gets no thread within `TURN_SECONDS` is not made: EngineAway. One whose caller is cancelled is not made
+        either, if it has not begun; else it goes on to its end.
+        """
+        future = self._asking.submit(functools.partial(call, *args, **more))
+        made: asyncio.Future[T] = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait([made], timeout=TURN_SECONDS)
+            if not made.done() and future.cancel():
+                raise away(self.url, f"{_ASKING} questions wait for an answer already")
+            return await made
+        finally:
+            made.cancel()
+
+    async def removal(self, call: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        """The same for what takes things away: it has its turn, however long that takes, also if the caller goes."""
+        made: asyncio.Future[T] = asyncio.wrap_future(self._removing.submit(functools.partial(call, *args, **more)))
+        return await asyncio.shield(made)
+
     def examine(self) -> dict[str, Any]:
-        """What it says of itself (`docker info` and `docker version` as one). Raises EngineError; quick."""
+        """What it says of itself (`docker info` and `docker version` as one). Quick.
+
+        Raises EngineError if there is none that can be used.
+        """
         path = self.url.removeprefix("unix://")
-        if path.startswith("/") and not os.path.exists(path):
+        if path == self.url:
+            raise EngineError(_ELSEWHERE.format(url=self.url))
+        if not os.path.exists(path):
             raise away(self.url, "it is not there")
         from faaspot_runner.docker import client
 
@@ -101,9 +145,14 @@ class Engine:
     def _connected(self) -> APIClient:
         from faaspot_runner.docker import client
 
-        with self._lock:
+        if (known := self._client) is not None:
+            return known
+        made = client.connect(self._said, self._environ, ANSWER_SECONDS)
+        with self._lock:  # not around the connecting: an engine that hangs would hold it
             if self._client is None:
-                self._client = client.connect(self._said, self._environ, ANSWER_SECONDS)
+                self._client = made
+            else:
+                made.close()
             return self._client
 
 

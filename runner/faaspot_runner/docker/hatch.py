@@ -70,13 +70,13 @@ class Hatch:
         try:
             while not accepting.done() and asyncio.get_running_loop().time() < deadline:
                 await asyncio.wait([accepting], timeout=LOOK_SECONDS)
-                if not accepting.done() and not (await asyncio.to_thread(container.state))["Running"]:
+                if not accepting.done() and not (await container.engine.background(container.state))["Running"]:
                     break
             if accepting.done():
                 return accepting.result()
         finally:
             accepting.cancel()
-        words = await asyncio.to_thread(container.last_words) or "It wrote nothing."
+        words = await container.engine.background(container.last_words) or "It wrote nothing."
         raise SandboxError(f"The container's launcher did not report: {words}", reason="no_spot")
 
     async def _accept(self, container: Container) -> socket.socket:

@@ -13,6 +13,7 @@ import re
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 FORMAT = "1"
 REPOSITORY = "faaspot-environment"
 PROBE_SECONDS = 60
+PULL_SECONDS = BUILD_SECONDS = 1800
+"""What an image may take to come or to be made, from one end to the other."""
 PROBE_UID = 65_534
 _PROBE_BYTES = 65_536
+_POLL_SECONDS = 0.05
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 Log = Callable[[str], None]
@@ -41,12 +45,16 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A base image that functions of one Python can run in. `id`: the engine's; `prefix`: of its interpreter."""
+    """A base image that functions of one Python can run in. `id`: the engine's; `prefix`: of its interpreter.
+
+    `volumes`: directories for which the image asks for volumes.
+    """
 
     id: str
     name: str
     prefix: str
     target: Interpreter
+    volumes: tuple[str, ...] = ()
 
 
 class Images:
@@ -57,18 +65,18 @@ class Images:
         self._owner = owner
         self._config = config
         self._runtime = runtime
-        self._lock = threading.Lock()
+        self._probing, self._building = threading.Lock(), threading.Lock()
         self._facts: dict[tuple[str, str], Facts] = {}
 
     def base(self, python: Interpreter, log: Log) -> Base:
         """The base image for that Python, fetched if it is not there. Raises ImageError, EngineError."""
         name = self._config.image_for(python.version)
-        identity = self._identity(name, log)
-        with self._lock:
+        identity, volumes = _usable(name, self._told(name, log))
+        with self._probing:
             known = self._facts.get((identity, python.version))
             if known is None:
-                known = self._facts[identity, python.version] = self._probe(name, identity, python.version)
-        return _base(identity, name, known, python)
+                known = self._facts[identity, python.version] = self._probe(name, identity, volumes, python.version)
+        return _base(identity, name, known, python, volumes)
 
     def of_guest(self, guest: Guest, python: Interpreter) -> Base:
         """The same of a container that the user runs. Raises ImageError, EngineError."""
@@ -83,16 +91,17 @@ class Images:
     def of_environment(self, base: Base, environment: Path, log: Log) -> str:
         """The name of the image of a published environment, built if it is not there. Raises as `base`."""
         name = self.name(base, environment.name)
-        with self._lock:
-            if self._is_there(name):
-                log(f"Image {name} was already there, reused")
-                return name
-            self._build(base, environment, name, log)
+        if not self._is_there(name):
+            with self._building:
+                if not self._is_there(name):
+                    self._build(base, environment, name, log)
+                    return name
+        log(f"Image {name} was already there, reused")
         return name
 
-    def forget(self, environment: str) -> None:
-        """Remove every image of an environment; one that a container still uses goes with a later call."""
-        remove_images(self._engine, self._owner, lambda label: label == environment)
+    def forget(self, environment: str) -> bool:
+        """Remove every image of an environment; False if a container still uses one, which goes with a later call."""
+        return remove_images(self._engine, self._owner, lambda label: label == environment)
 
     @staticmethod
     def name(base: Base, environment: str) -> str:
@@ -101,7 +110,8 @@ class Images:
 
     # ------------------------------------------------------------ base
 
-    def _identity(self, name: str, log: Log) -> str:
+    def _told(self, name: str, log: Log) -> dict[str, Any]:
+        """What the engine knows of a base image, fetched if it is not there."""
         try:
             return self._inspect(name)
         except EngineError as error:
@@ -121,12 +131,12 @@ class Images:
                 f"another one (config key image, or FAASPOT_SPOT_DOCKER_IMAGE). {error}"
             ) from error
 
-    def _inspect(self, name: str) -> str:
-        told = self._engine.ask(
+    def _inspect(self, name: str) -> dict[str, Any]:
+        told: dict[str, Any] = self._engine.ask(
             f"look at the image {name}",
             lambda api: api.inspect_image(name),  # type: ignore[no-untyped-call]
         )
-        return str(told["Id"])
+        return told
 
     def _is_there(self, name: str) -> bool:
         try:
@@ -137,12 +147,13 @@ class Images:
             raise
         return True
 
-    def _probe(self, name: str, identity: str, python: str) -> Facts:
+    def _probe(self, name: str, identity: str, volumes: tuple[str, ...], python: str) -> Facts:
         """Start the image's interpreter, in a container as narrow as those of functions, to ask what it is."""
-        said = ""
+        said, wanted = "", self._wanted(identity, volumes)
         for program in (f"python{python}", "python3", "python"):
+            command = (program, "-I", "-S", "-B", "-c", PROGRAM)
             try:
-                said = self._output(identity, program)
+                said = self._output(name, dataclasses.replace(wanted, command=command))
             except EngineError as error:
                 # The engine has no better word for a program that is not in the image.
                 if not any(text in str(error) for text in ("executable file not found", "no such file")):
@@ -151,20 +162,22 @@ class Images:
             break
         return facts(name, said, python)
 
-    def _output(self, identity: str, program: str) -> str:
-        """What the probe prints in a throw-away container, bounded."""
-        wanted = Wanted(
+    def _wanted(self, identity: str, volumes: tuple[str, ...]) -> Wanted:
+        return Wanted(
             image=identity,
             uid=PROBE_UID,
             memory_mb=256,
             pids=32,
             oci_runtime=self._config.oci_runtime,
-            command=(program, "-I", "-S", "-B", "-c", PROGRAM),
             labels=self._owner.labels(self._runtime),
+            volumes=volumes,
         )
+
+    def _output(self, name: str, wanted: Wanted) -> str:
+        """What the probe prints in a throw-away container, bounded. Raises ImageError if it does not end."""
         container = Container.start(self._engine, wanted)
         try:
-            self._engine.ask("wait for a container", lambda api: api.wait(container.id, timeout=PROBE_SECONDS))
+            _wait(container, name)
             said = self._engine.ask("read a container's output", lambda api: api.logs(container.id, stderr=False))
             return bytes(said)[:_PROBE_BYTES].decode(errors="replace")
         finally:
@@ -187,9 +200,27 @@ class Images:
         log(f"Built the image {name}")
 
 
-def _base(identity: str, name: str, known: Facts, python: Interpreter) -> Base:
+def _wait(container: Container, name: str) -> None:
+    """Return when the probe has ended. The engine answers meanwhile: a python that hangs is the image's own fault."""
+    deadline = time.monotonic() + PROBE_SECONDS
+    while container.state()["Running"]:
+        if time.monotonic() > deadline:
+            raise ImageError(f"The python of the image {name} did not tell of itself within {PROBE_SECONDS} seconds.")
+        time.sleep(_POLL_SECONDS)
+
+
+def _usable(name: str, told: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The id of a base image that runs nothing at a build, and its volumes. Raises ImageError."""
+    config = told.get("Config") or {}
+    if config.get("OnBuild"):
+        # They would be root's, in a container with the engine's walls alone.
+        raise ImageError(f"The image {name} has ONBUILD instructions, which every build would run. Name one without.")
+    return str(told["Id"]), tuple(sorted(config.get("Volumes") or ()))
+
+
+def _base(identity: str, name: str, known: Facts, python: Interpreter, volumes: tuple[str, ...] = ()) -> Base:
     target = dataclasses.replace(python, full_version=known.full_version, abi=known.abi, platform=known.platform)
-    return Base(id=identity, name=name, prefix=known.prefix, target=target)
+    return Base(id=identity, name=name, prefix=known.prefix, target=target, volumes=volumes)
 
 
 def sweep_images(engine: Engine, owner: Owner, kept: Callable[[str], bool]) -> None:
@@ -197,30 +228,39 @@ def sweep_images(engine: Engine, owner: Owner, kept: Callable[[str], bool]) -> N
     remove_images(engine, owner, lambda environment: not kept(environment))
 
 
-def remove_images(engine: Engine, owner: Owner, unwanted: Callable[[str], bool]) -> None:
-    """Remove those images of the platform whose environment is unwanted, but none that is in use."""
+def remove_images(engine: Engine, owner: Owner, unwanted: Callable[[str], bool]) -> bool:
+    """Remove those images of the platform whose environment is unwanted, but none that is in use: False if one is.
+
+    By the names that we give: an image that somebody made from one of ours has its labels, too.
+    """
     labels = [f"{PLATFORM}={owner.platform}"]
+    removed = True
     for image in engine.ask("list images", lambda api: api.images(filters={"label": labels})):
         environment = (image.get("Labels") or {}).get(ENVIRONMENT, "")
         if not _DIGEST.fullmatch(environment) or not unwanted(environment):
             continue
-        for name in image.get("RepoTags") or [image["Id"]]:
-            _remove(engine, name)
+        for name in image.get("RepoTags") or ():
+            if name.startswith(f"{REPOSITORY}:"):
+                removed &= _remove(engine, name)
+    return removed
 
 
-def _remove(engine: Engine, name: str) -> None:
+def _remove(engine: Engine, name: str) -> bool:
     try:
         engine.ask("remove an image", lambda api: api.remove_image(name))
     except EngineError as error:
         if error.status not in (404, 409):  # gone, or a container needs it
             raise
+        return error.status == 404
+    return True
 
 
 def _pull(api: APIClient, name: str) -> None:
     from faaspot_runner.docker.client import parse_repository_tag
 
     repository, tag = parse_repository_tag(name)
-    for line in api.pull(repository, tag=tag or "latest", stream=True, decode=True):
+    lines = api.pull(repository, tag=tag or "latest", stream=True, decode=True)
+    for line in _within(PULL_SECONDS, lines, f"The image {name} cannot be fetched"):
         if "error" in line:
             raise ImageError(f"The image {name} cannot be fetched: {line['error']}")
 
@@ -254,9 +294,25 @@ def _roots(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _lines(api: APIClient, context: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
     lines: Iterator[dict[str, Any]] = api.build(
-        fileobj=context, custom_context=True, tag=name, rm=True, forcerm=True, decode=True, network_mode="none"
+        fileobj=context,
+        custom_context=True,
+        tag=name,
+        rm=True,
+        forcerm=True,
+        decode=True,
+        network_mode="none",
+        timeout=BUILD_SECONDS,  # an engine says nothing while it copies
     )
-    return lines
+    return _within(BUILD_SECONDS, lines, f"The image {name} cannot be built")
+
+
+def _within(seconds: float, lines: Iterator[dict[str, Any]], failure: str) -> Iterator[dict[str, Any]]:
+    """What the engine says, as long as it has not said for longer than that how far it is. Raises ImageError."""
+    deadline = time.monotonic() + seconds
+    for line in lines:
+        if time.monotonic() > deadline:
+            raise ImageError(f"{failure}: it took more than {seconds:g} seconds.")
+        yield line
 
 
 def _raise_failed(lines: Iterator[dict[str, Any]], log: Log) -> None:

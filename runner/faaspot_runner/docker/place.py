@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.enclosure import BOOT_AGENT
 from faaspot_runner.sandbox.launcher import Plan
 from faaspot_runner.sandbox.launchers import AGENT, Launcher
+from faaspot_runner.sandbox.mounts import IMAGES_ETC
 from faaspot_runner.sandbox.namespaces import UidPair
 from faaspot_runner.sandbox.network import Egress, NetworkLease
 
@@ -42,6 +44,9 @@ class Place:
 
     def oom_kills(self) -> int:
         return self.container.oom_kills()
+
+    async def removal(self, call: Callable[[bool], None], dead: bool) -> None:
+        await self.container.engine.removal(call, dead)
 
     def remove(self) -> bool:
         """End the launcher, and take the container away."""
@@ -81,6 +86,8 @@ class Place:
         lease = self.container.lease
         if internet and lease is not None:
             files["/etc/resolv.conf"] = lease.resolv_conf
+        elif internet:  # a guest's own network, with the name servers that its engine gave it
+            links["/etc/resolv.conf"] = f"{IMAGES_ETC}/resolv.conf"
         return Plan(
             uid_map=None,
             binds=binds,
@@ -115,21 +122,25 @@ async def start(
 
     `limits`: of the version that it is for alone, whose way out it gets; one for many has none.
     """
-    with _hatch(means, means.directory) as hatch, contextlib.ExitStack() as failing:
-        binds = {hatch.path: INSIDE, **({environments: ENVIRONMENTS} if environments else {})}
-        container = await _started(means.engine, replace(wanted, command=_command(base, INSIDE), binds=binds))
-        failing.callback(container.remove)
-        if limits is not None and limits.network == "internet":
-            container.lease = await asyncio.to_thread(_connect, means.egress, container, egress_rules(limits.egress))
-        channel = await hatch.connected(container, CONNECT_SECONDS)
-        failing.pop_all()
+    with _hatch(means, means.directory) as hatch:
+        async with contextlib.AsyncExitStack() as failing:
+            binds = {hatch.path: INSIDE, **({environments: ENVIRONMENTS} if environments else {})}
+            made = replace(wanted, command=_command(base, INSIDE), binds=binds, volumes=base.volumes)
+            container = await _started(means.engine, made)
+            failing.push_async_callback(means.engine.removal, container.remove)
+            channel = await hatch.connected(container, CONNECT_SECONDS)  # whose peer proves the engine's word of a pid
+            failing.callback(channel.close)
+            if limits is not None and limits.network == "internet":
+                rules = egress_rules(limits.egress)
+                container.lease = await asyncio.to_thread(_connect, means.egress, container, rules)
+            failing.pop_all()
     return Place(container=container, launcher=Launcher(channel), base=base, environments=environments is not None)
 
 
 async def join(means: Means, guest: Guest, base: Base) -> Place:
     """A place in a container that the user runs: a launcher of ours is started in it. Raises SandboxError."""
     with _hatch(means, guest.shared) as hatch:
-        await asyncio.to_thread(guest.execute, _command(base, f"{INSIDE}/{hatch.path.name}"))
+        await means.engine.background(guest.execute, _command(base, f"{INSIDE}/{hatch.path.name}"))
         channel = await hatch.connected(guest, CONNECT_SECONDS)
     return Place(container=guest, launcher=Launcher(channel), base=base, environments=guest.environments)
 
@@ -152,22 +163,27 @@ def _hatch(means: Means, directory: Path) -> Iterator[Hatch]:
 
 async def _started(engine: Engine, wanted: Wanted) -> Container:
     """Start it in a thread; a caller who is cancelled meanwhile leaves no container."""
-    starting = asyncio.create_task(asyncio.to_thread(Container.start, engine, wanted))
+    starting = asyncio.create_task(engine.background(Container.start, engine, wanted))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
         container = (await asyncio.gather(starting, return_exceptions=True))[0]
         if isinstance(container, Container):
-            await asyncio.to_thread(container.remove)
+            await engine.removal(container.remove)
         raise
 
 
 def _connect(egress: Egress | None, container: Container, rules: Sequence[EgressRule] | None) -> NetworkLease:
-    """Give the container's empty network a way out to public addresses, or what `rules` list. Raises SandboxError."""
+    """Give the container's empty network a way out to public addresses, or what `rules` list. Raises SandboxError.
+
+    Its pid must be proven: as root this changes whatever network that process has.
+    """
     if egress is None:
         raise SandboxError("This spot does not offer network internet; `fas doctor` says why.", reason="no_spot")
     try:
-        with open(f"/proc/{container.pid}/ns/net") as namespace:
+        with open(f"/proc/{container.pid}/ns/net") as namespace, open("/proc/self/ns/net") as ours:
+            if os.path.samestat(os.fstat(namespace.fileno()), os.fstat(ours.fileno())):
+                raise SandboxError("the container has this machine's own network", reason="no_spot")
             return egress.lease_in(namespace.fileno(), rules)
     except OSError as error:
         raise SandboxError(f"the container got no way out: {error}") from error

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from faaspot_runner.errors import ImageError
+from faaspot_runner.sandbox.mounts import NOT_AN_IMAGES, OURS
 
 PROGRAM = """
 import json, os, platform, sys, sysconfig
@@ -45,12 +46,14 @@ def facts(image: str, said: str, python: str) -> Facts:
         major, minor, micro = (int(part) for part in told["version"])
         prefix, abi, machine = str(told["prefix"]), str(told["abi"]), str(told["machine"])
         libc = str(told["libc"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise ImageError(f"The image {image} has no CPython {python}: no python starts in it.") from None
     if told.get("implementation") != "cpython" or f"{major}.{minor}" != python:
         raise ImageError(f"The image {image} has Python {major}.{minor}, and the function is for {python}.")
     if not told.get("named") or not _PREFIX.fullmatch(prefix) or not _ABI.fullmatch(abi):
         raise ImageError(f"The CPython of the image {image} is not at bin/python{python} of its prefix.")
+    if (top := prefix.split("/")[1]) in NOT_AN_IMAGES | OURS:
+        raise ImageError(f"The CPython of the image {image} is in /{top}, which functions do not see. Use /opt, say.")
     return Facts(
         full_version=f"{major}.{minor}.{micro}",
         prefix=prefix,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from faaspot_runner.contract import ENVIRONMENT_YOUNG_SECONDS, BuildOutcome, BuildRequest
 from faaspot_runner.environments import lock, staging
+from faaspot_runner.environments.archive import Packed, unpacked
 from faaspot_runner.environments.assemble import assemble, manifest
 from faaspot_runner.environments.cache import FORMAT, Cache, flush, publish
 from faaspot_runner.environments.errors import BuildError, LockError
@@ -93,10 +94,18 @@ class Environments:
         packages = tuple(map(str, locked.packages))
         return BuildOutcome(lock=locked.render(), environment=name, packages=packages, reused=reused)
 
-    def ensure(self, lock_text: str, python: str, deadline: float, target: Interpreter | None = None) -> Path:
+    def ensure(
+        self,
+        lock_text: str,
+        python: str,
+        deadline: float,
+        target: Interpreter | None = None,
+        packed: Packed | None = None,
+    ) -> Path:
         """The published directory of this lock, installed anew from the lock alone if this spot does not have it.
 
-        Raises BuildError, also for a text that is not a lock.
+        `packed`: the same built elsewhere; it is unpacked instead if it was made for an interpreter like ours. Raises
+        BuildError, also for a text that is not a lock.
         """
         try:
             locked = lock.parse(lock_text)
@@ -106,7 +115,7 @@ class Environments:
             ) from error
         with _translated():
             interpreter = target or self._interpreter(python)
-            name, _ = self._installed(locked, interpreter, Patience(deadline=deadline), _no_log)
+            name, _ = self._installed(locked, interpreter, Patience(deadline=deadline), _no_log, packed)
         return self.path(name)
 
     def path(self, name: str) -> Path:
@@ -180,7 +189,14 @@ class Environments:
         log(f"Resolved {_count(locked)} in {time.monotonic() - started:.1f} s: {' '.join(map(str, locked.packages))}")
         return locked
 
-    def _installed(self, locked: lock.Lock, interpreter: Interpreter, patience: Patience, log: Log) -> tuple[str, bool]:
+    def _installed(
+        self,
+        locked: lock.Lock,
+        interpreter: Interpreter,
+        patience: Patience,
+        log: Log,
+        packed: Packed | None = None,
+    ) -> tuple[str, bool]:
         """The name of the lock's environment, and whether it was there before."""
         name = locked.environment_name(f"{FORMAT} {interpreter.identity}")
         path = self._root / name
@@ -190,9 +206,20 @@ class Environments:
                 log(f"Environment {name} was already there, reused")
                 return name, True
             started = time.monotonic()
+            if packed is not None and packed.name == name:
+                self._unpack(packed, locked, interpreter, path)
+                return name, False
             self._install(locked, interpreter, path, patience, log)
             log(f"Installed {_count(locked)} in {time.monotonic() - started:.1f} s as environment {name}")
             return name, False
+
+    def _unpack(self, packed: Packed, locked: lock.Lock, interpreter: Interpreter, path: Path) -> None:
+        skeleton = self._cache.skeleton(interpreter)
+        with staging.staged(self._root) as packages, staging.staged(self._root) as new:
+            unpacked(packed, packages)
+            flush(self._root)
+            assemble(new, (skeleton, packages), manifest(locked, interpreter))
+            publish(new, path)
 
     def _install(self, locked: lock.Lock, interpreter: Interpreter, path: Path, patience: Patience, log: Log) -> None:
         skeleton = self._cache.skeleton(interpreter)

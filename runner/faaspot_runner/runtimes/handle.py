@@ -45,8 +45,8 @@ class Handle(Connector):
     async def keep(self, python: Interpreter, environment: Path | None, log: Log) -> None:
         await (await self._use()).keep(python, environment, log)
 
-    async def forget(self, environment: str) -> None:
-        await (await self._use()).forget(environment)
+    async def forget(self, environment: str) -> bool:
+        return await (await self._use()).forget(environment)
 
     @property
     def environments(self) -> frozenset[str]:

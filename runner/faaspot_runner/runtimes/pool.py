@@ -95,6 +95,11 @@ class SandboxPool:
         specs = [*self._warm, *(entry.spec for entry in self._leaving.values())]
         return frozenset(spec.environment for spec in specs if spec.environment)
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Ids of the versions that have a sandbox ready here."""
+        return tuple({spec.version_id for spec, entry in self._warm.items() if entry.sandbox is not None})
+
     # ------------------------------------------------------------ asking
 
     async def acquire(self, spec: SandboxSpec, deadline: float, avoid: str | None = None) -> Acquired:

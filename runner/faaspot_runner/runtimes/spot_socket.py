@@ -20,6 +20,7 @@
                     {"op": "cancel", "execution_id": id}
                     {"op": "look"}                                          messages may have been missed: read the keys
                     {"op": "hurry"}                                         the grace is over: stop what runs
+                    {"op": "pause", "paused"}                               take nothing new, or take again
 
 Both ends are ours; a message that cannot be read is a defect and ends the worker.
 """
@@ -135,6 +136,7 @@ class Heard:
     gone: Callable[[str], None]
     hurry: Callable[[], None]
     ended: Callable[[], None]
+    pause: Callable[[bool], None]
 
 
 class SpotClient:
@@ -223,6 +225,8 @@ class SpotClient:
                 heard.look()
             case "hurry":
                 heard.hurry()
+            case "pause":
+                heard.pause(message["paused"])
 
     def _answer(self, message: dict[str, Any], fds: list[int]) -> None:
         with self._lock:

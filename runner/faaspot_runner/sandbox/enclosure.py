@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import os
 import select
-import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from faaspot_runner.agent import wire
 from faaspot_runner.errors import SandboxError
@@ -19,11 +18,12 @@ from faaspot_runner.sandbox import base as bases
 from faaspot_runner.sandbox import seccomp
 from faaspot_runner.sandbox.cgroup_tree import Group
 from faaspot_runner.sandbox.channel import DEATH_SECONDS
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.launcher import Plan
 from faaspot_runner.sandbox.launchers import AGENT, Launcher, failure, memory_file
 from faaspot_runner.sandbox.log import open_pipe
 from faaspot_runner.sandbox.namespaces import UidPair
-from faaspot_runner.sandbox.network import NetworkLease
+from faaspot_runner.sandbox.pidfd import kill, readable
 from faaspot_runner.sandbox.spec import Interpreter
 
 
@@ -34,43 +34,6 @@ def boot(directory: str, module: str) -> str:
 
 BOOT_AGENT = boot("/agent", "agent.__main__")
 BOOT_COMMAND = boot("/agent", "agent.command")
-
-
-class Housing(Protocol):
-    """What stands around a sandbox and goes with it: its container."""
-
-    def oom_kills(self) -> int:
-        """Processes in it that the kernel killed for memory so far."""
-
-    def remove(self) -> bool:
-        """Kill what is left in it and take it away; False if something does not die. May block; harmless repeated."""
-
-
-@dataclass(kw_only=True)
-class Holdings:
-    """What a sandbox holds beside its processes, to be freed after their death."""
-
-    pair: UidPair | None = None
-    group: Group | None = None
-    lease: NetworkLease | None = None
-    housing: Housing | None = None
-
-    def oom_kills(self) -> int:
-        """Processes of the sandbox that the kernel killed for memory so far, as far as anything counts them."""
-        counting = self.group or self.housing
-        return counting.oom_kills() if counting is not None else 0
-
-    def free(self, dead: bool = True) -> bool:
-        """Give everything back; may block. A uid pair goes to another sandbox only if nothing has it any more."""
-        if self.housing is not None and not self.housing.remove():
-            dead = False
-        if self.group is not None and not self.group.remove():
-            dead = False
-        if self.lease is not None:
-            self.lease.release()
-        if self.pair is not None and dead:
-            self.pair.release()
-        return dead
 
 
 @dataclass(kw_only=True)
@@ -94,8 +57,7 @@ class Enclosure:
 
     def kill(self) -> None:
         """SIGKILL to its holder: the kernel kills everything in its pid namespace."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        kill(self.pidfd)
 
     async def stop(self) -> None:
         """Kill, wait for the death, free everything. Harmless when repeated; all callers return at the end."""
@@ -106,7 +68,7 @@ class Enclosure:
     async def _stop(self) -> None:
         self.kill()
         dead = await readable(self.pidfd, DEATH_SECONDS)
-        await asyncio.to_thread(self.holdings.free, dead)
+        await self.holdings.release(dead)
         self.control.close()
         os.close(self.log)
         os.close(self.pidfd)
@@ -117,28 +79,24 @@ async def enclose(
 ) -> Enclosure:
     """Launch a sandbox, put it into its cgroup, tell its program how to begin.
 
-    Raises SandboxError, and has freed `holdings` then.
+    Raises SandboxError, OSError; nothing of it lives then. For use while the holdings are `kept`.
     """
-    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    log, log_write = open_pipe()
-    control.setblocking(False)
-    own = {"control": theirs.fileno(), "log": log_write}
-    if holdings.lease is not None:
-        own["net"] = holdings.lease.fd
-    enclosure = Enclosure(pid=-1, pidfd=-1, control=control, log=log, holdings=holdings)
-    try:
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as passed:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.callback(control.close)
+        passed.callback(theirs.close)
+        control.setblocking(False)
+        log, log_write = open_pipe()
+        ours.callback(os.close, log)
+        passed.callback(os.close, log_write)
         wire.send(control, {"op": "start", **start})
-        with _filters(plan.counted) as filters, _ways_into(holdings.group) as ways:
-            enclosure.pid, enclosure.pidfd = await launcher.launch(plan, {**own, **filters, **ways, **fds})
-    except (OSError, SandboxError) as error:
-        await _give_up(enclosure)
-        raise (
-            error if isinstance(error, SandboxError) else SandboxError(f"the sandbox did not start: {error}")
-        ) from error
-    finally:
-        theirs.close()
-        os.close(log_write)
-    return enclosure
+        own = {"control": theirs.fileno(), "log": log_write}
+        if holdings.lease is not None:
+            own["net"] = holdings.lease.fd
+        own |= passed.enter_context(_filters(plan.counted)) | passed.enter_context(_ways_into(holdings.group))
+        pid, pidfd = await launcher.launch(plan, {**own, **fds})
+        ours.pop_all()
+        return Enclosure(pid=pid, pidfd=pidfd, control=control, log=log, holdings=holdings)
 
 
 @contextlib.contextmanager
@@ -162,15 +120,6 @@ def _ways_into(group: Group | None) -> Iterator[dict[str, int]]:
         yield found
     finally:
         wire.close(list(found.values()))
-
-
-async def _give_up(enclosure: Enclosure) -> None:
-    if enclosure.pidfd >= 0:
-        await enclosure.stop()
-        return
-    enclosure.control.close()
-    os.close(enclosure.log)
-    await asyncio.to_thread(enclosure.holdings.free)
 
 
 def plan_for(
@@ -267,28 +216,6 @@ def failed(message: Mapping[str, Any], log: str) -> SandboxError:
     error = failure(stage, code, text)
     error.log = log
     return error
-
-
-async def readable(fd: int, seconds: float) -> bool:
-    """Whether the descriptor becomes readable within that time; without a thread."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    # A descriptor of our own: the caller may watch the same one already.
-    watched = os.dup(fd)
-    loop.add_reader(watched, _set, ready)
-    try:
-        await asyncio.wait_for(ready, max(0.0, seconds))
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(watched)
-        os.close(watched)
-    return True
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _readable_now(fd: int) -> bool:

@@ -237,6 +237,8 @@ class Gate:
                     self._confine()
                 except (OSError, FirewallError) as error:
                     log.error("addresses that a listed name had once can still be reached: %s", error)
+                    for known, address in late:  # they are in the filter still: once more
+                        known.kept[address] = now + RETRY
 
     def _free(self) -> None:
         with self._lock:

@@ -19,12 +19,12 @@ from faaspot_runner.sandbox.cgroups import Cgroups
 from faaspot_runner.sandbox.enclosure import (
     BOOT_COMMAND,
     Enclosure,
-    Holdings,
     enclose,
     failed,
     plan_for,
 )
 from faaspot_runner.sandbox.end import signal_name
+from faaspot_runner.sandbox.holdings import Holdings
 from faaspot_runner.sandbox.launchers import LauncherProcess
 from faaspot_runner.sandbox.limits import rlimits
 from faaspot_runner.sandbox.log import RunLog
@@ -95,22 +95,23 @@ async def run_command(
     sink, sink_write = os.pipe2(os.O_CLOEXEC)
     try:
         holdings = await asyncio.to_thread(_hold, launcher, limits, cgroups)
-        plan = plan_for(
-            python,
-            program=BOOT_COMMAND,
-            pair=holdings.pair,
-            environ=everything,
-            rlimits=[],
-            tmp_mb=limits.tmp,
-            counted=cgroups is not None,
-            environment=environment,
-            binds=[(str(bind.source), bind.target) for bind in binds],
-            more=["output", "relay"] if relay else ["output"],
-        )
-        fds = {"output": sink_write}
-        if relay:
-            fds["relay"] = relay[1].fileno()
-        enclosure = await enclose(launcher, plan, fds, holdings, start)
+        async with holdings.kept():
+            plan = plan_for(
+                python,
+                program=BOOT_COMMAND,
+                pair=holdings.pair,
+                environ=everything,
+                rlimits=[],
+                tmp_mb=limits.tmp,
+                counted=cgroups is not None,
+                environment=environment,
+                binds=[(str(bind.source), bind.target) for bind in binds],
+                more=["output", "relay"] if relay else ["output"],
+            )
+            fds = {"output": sink_write}
+            if relay:
+                fds["relay"] = relay[1].fileno()
+            enclosure = await enclose(launcher, plan, fds, holdings, start)
         os.close(sink_write)
         sink_write = -1
         command = _Command(enclosure, sink, output, output_limit, log_limit)

@@ -353,7 +353,7 @@ def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
         stage = "seccomp filter"
         for program in filters:
             kernel.load_filter(program)
-        if not plan.argv and is_base:
+        if not plan.argv:
             _become_zygote()
         stage = f"start of {plan.executable}"
         os.execve(plan.executable, plan.argv, plan.environ)  # noqa: S606 (no shell: that is the point)
@@ -364,7 +364,12 @@ def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
 
 
 def _become_zygote() -> NoReturn:
-    """Go on as the agent: this is its interpreter already, started with a zygote's arguments and environment."""
+    """Go on as the agent: this is its interpreter already, started with a zygote's arguments and environment.
+
+    Raises OSError if it is not: a base died, and what came in its place is none.
+    """
+    if not is_base:
+        raise OSError(errno.ENOEXEC, "interpreters cannot be forked any more, and are started from now on")
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     agent.main()
     os._exit(0)

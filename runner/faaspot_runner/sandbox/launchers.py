@@ -20,8 +20,11 @@ import faaspot_runner
 from faaspot_runner.agent import wire
 from faaspot_runner.errors import FeatureMissing, SandboxError
 from faaspot_runner.sandbox import base as bases
+from faaspot_runner.sandbox.channel import DEATH_SECONDS
 from faaspot_runner.sandbox.launcher import Plan
+from faaspot_runner.sandbox.messages import Broken, SetUpFailed, of_launch
 from faaspot_runner.sandbox.namespaces import UidPairs
+from faaspot_runner.sandbox.pidfd import kill, pid_of, readable
 
 log = logging.getLogger(__name__)
 
@@ -49,28 +52,69 @@ class Launcher:
         if sock is not None:
             sock.settimeout(_LAUNCH_SECONDS)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was ended: it makes no sandbox any more, and those that it made are dead."""
+        return self._socket is None
+
     async def launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
-        """Pid and pidfd of the holder of a new sandbox, which waits for its go. Raises SandboxError."""
+        """Pid and pidfd of the holder of a new sandbox, which waits for its go. Raises SandboxError, OSError.
+
+        Cancelled, it still waits for the answer: that is nobody else's, and the descriptors are in use so long.
+        """
         async with self._lock:
-            return await asyncio.to_thread(self._launch, plan, fds)
+            launching = asyncio.ensure_future(asyncio.to_thread(self._launch, plan, fds))
+            try:
+                return await asyncio.shield(launching)
+            except asyncio.CancelledError:
+                await _undone(launching)
+                raise
 
     def close(self) -> None:
         """End it, and every sandbox that it made. Harmless when repeated."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
 
     def _launch(self, plan: Plan, fds: Mapping[str, int]) -> tuple[int, int]:
         with memory_file(json.dumps(asdict(plan)).encode()) as text:
             named = {"plan": text, **fds}
-            got = self._ask({"op": "launch", "fds": list(named)}, list(named.values()))
-        if got is None:
-            raise SandboxError("the launcher process died; the spot's log says why")
-        message, received = got
-        if message["op"] != "launched" or not received:
+            message, received = self._answer({"op": "launch", "fds": list(named)}, list(named.values()))
+        try:
+            return self._holder(message, received)
+        except BaseException:
             wire.close(received)
-            raise failure("user namespace", message["errno"], f"user namespace: {message['message']}")
-        return _pid_of(received[0]), received[0]
+            raise
+
+    def _holder(self, message: Mapping[str, Any], received: Sequence[int]) -> tuple[int, int]:
+        """Pid and pidfd out of an answer. Raises SandboxError; a launcher that breaks the wire is ended then."""
+        try:
+            said = of_launch(message)
+        except Broken as error:
+            self.close()
+            raise SandboxError(f"the launcher process does not keep to its wire: {error}") from error
+        if isinstance(said, SetUpFailed):
+            raise failure(said.stage, said.errno, f"{said.stage}: {said.message}")
+        # Of a deeper pid namespace than ours, or dead: a sandbox is killed by it, and that must never be us.
+        pid = pid_of(received[0]) if received else None
+        if not pid:
+            raise SandboxError("the launcher process sent what is no process of a sandbox")
+        return pid, received[0]
+
+    def _answer(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+        """What it says to that. Answers have no number: if one is late, all that follow would be another's.
+
+        So no answer is the end of this launcher. Raises SandboxError.
+        """
+        try:
+            got = self._ask(message, fds)
+        except (OSError, wire.WireError) as error:
+            self.close()
+            raise SandboxError(f"the launcher process gave no answer: {error}") from error
+        if got is None:
+            self.close()
+            raise SandboxError("the launcher process died; the spot's log says why")
+        return got
 
     def _ask(self, message: dict[str, Any], fds: Sequence[int]) -> tuple[dict[str, Any], list[int]] | None:
         if self._socket is None:
@@ -91,11 +135,6 @@ class LauncherProcess(Launcher):
         self._base = base
         self._starting = threading.Lock()
         self.pairs = pairs or UidPairs()
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started, as far as was seen."""
-        return self._socket is not None
 
     @property
     def based(self) -> bool:
@@ -122,6 +161,7 @@ class LauncherProcess(Launcher):
     def close(self) -> None:
         super().close()
         if self._process is not None:
+            self._process.kill()  # one that hangs would not see that its socket is closed
             self._process.wait()
             self._process = None
 
@@ -168,10 +208,14 @@ def _not_begun(base: socket.socket) -> str | None:
     return None if got[0]["op"] == "begun" else str(got[0].get("message"))
 
 
-def _pid_of(pidfd: int) -> int:
-    """Who it is for us: a launcher in a container knows another number. -1 if it is dead already."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+async def _undone(launching: asyncio.Future[tuple[int, int]]) -> None:
+    """Let no sandbox come of a launch that nobody waits for any more."""
+    got = (await asyncio.gather(launching, return_exceptions=True))[0]
+    if not isinstance(got, BaseException):
+        _, pidfd = got
+        kill(pidfd)
+        await readable(pidfd, DEATH_SECONDS)
+        os.close(pidfd)
 
 
 def failure(stage: str, code: int, text: str) -> SandboxError:

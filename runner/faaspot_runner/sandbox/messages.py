@@ -1,4 +1,7 @@
-"""What a zygote says, judged strictly: it is as untrusted as its deployment, whose import may have written it."""
+"""What a zygote says, judged strictly: it is as untrusted as its deployment, whose import may have written it.
+
+So is what a launcher says: in a container it runs by the interpreter of an image, which can be anything.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,25 @@ def of_run(message: Mapping[str, Any]) -> Forked | Exited | Refused:
                 message=_text(message, "message")[:MESSAGE_CHARS],
             )
     raise Broken(f"{message['op'][:50]!r} is no word about a run")
+
+
+# ---------------------------------------------------------------- of a launch
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The sandbox has a holder, whose pidfd comes with it."""
+
+
+def of_launch(message: Mapping[str, Any]) -> Launched | SetUpFailed:
+    """The launcher's answer. Raises Broken."""
+    match message["op"]:
+        case "launched":
+            return Launched()
+        case "failed":
+            text = bounded_error(message).message[:MESSAGE_CHARS]
+            return SetUpFailed(stage="user namespace", errno=_integer(message, "errno", MOST_ERRNO), message=text)
+    raise Broken(f"{message['op'][:50]!r} is no word about a launch")
 
 
 # ---------------------------------------------------------------- of the start

@@ -15,18 +15,31 @@ import json
 import sys
 from typing import Any
 
-from faaspot_runner.sandbox.seccomp import ALLOWED, MEMORY_IN_A_CGROUP, REFUSED
+from faaspot_runner.sandbox.seccomp import (
+    AF_INET,
+    AF_INET6,
+    AF_NETLINK,
+    AF_UNIX,
+    ALLOWED,
+    IPPROTO_IPV6,
+    MEMORY_IN_A_CGROUP,
+    REFUSED,
+    SO_PASSPIDFD,
+)
 
 OF_THE_MAKER = frozenset(
     (
         *("clone", "unshare", "setns", "mount", "umount2", "pivot_root", "sethostname"),
         *("open_tree", "move_mount", "mount_setattr"),
-        *("socket", "socketpair", "getsockopt", "setsockopt", "ioctl"),
+        "ioctl",
         *("inotify_init1", "inotify_add_watch"),  # of `init`, not of its runs
         *("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
     )
 )
 """What making sandboxes takes, and what a run gets with conditions on its arguments or not at all."""
+
+FAMILIES = (AF_UNIX, AF_INET, AF_INET6, AF_NETLINK)
+"""Of sockets. Most of the others are old code in the kernel, loaded for whoever names them."""
 
 
 def profile() -> dict[str, Any]:
@@ -41,8 +54,31 @@ def profile() -> dict[str, Any]:
             {"names": sorted(set(REFUSED) - allowed), "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM},
             # Its flags lie in memory, where no filter sees them; glibc falls back to clone.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
+            *(_allowed(["socket", "socketpair"], _equal(0, family)) for family in FAMILIES),
+            *_socket_options(),
         ],
     }
+
+
+def _socket_options() -> list[dict[str, Any]]:
+    """Not SO_PASSPIDFD and SO_PEERPIDFD: with a pidfd of the spot, at the other end, the spot can be made kill itself.
+
+    Each rule that holds allows the call. IPv6 alone has options of its own with such numbers.
+    """
+    names = ["getsockopt", "setsockopt"]
+    return [
+        _allowed(names, {"index": 2, "value": SO_PASSPIDFD, "op": "SCMP_CMP_LT"}),
+        _allowed(names, _equal(1, IPPROTO_IPV6)),
+    ]
+
+
+def _allowed(names: list[str], condition: dict[str, Any]) -> dict[str, Any]:
+    return {"names": names, "action": "SCMP_ACT_ALLOW", "args": [condition]}
+
+
+def _equal(argument: int, value: int) -> dict[str, Any]:
+    """Compare only the bits that the kernel looks at: a register's upper half is the caller's to fill."""
+    return {"index": argument, "value": 0xFFFFFFFF, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 import redis
@@ -12,7 +14,8 @@ import redis
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Log, Sandbox
 from faaspot_runner.contract import Release, SandboxSpec, SpotInfo
-from faaspot_runner.errors import DeploymentError, SandboxError
+from faaspot_runner.contract.spots import Wish
+from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError
 from faaspot_runner.runtimes.pool import SandboxPool
 from faaspot_runner.runtimes.spot_socket import welcome
 from faaspot_runner.sandbox.pressure import free_share
@@ -24,10 +27,13 @@ from faaspot_runner.spot.ground import Ground
 from faaspot_runner.spot.offer import fate, offer, prepare
 from faaspot_runner.spot.pulse import Control, Heartbeat, Needs
 from faaspot_runner.spot.runtimes import SpotRuntimes
+from faaspot_runner.spot.wishes import RUN_QUEUES, Scale, Wishes
 
 log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 2.0
+BLOB_SECONDS = 7 * 86_400.0
+"""A spot on another host lets go of a blob that it did not need for this long."""
 
 
 class Broker:
@@ -36,7 +42,7 @@ class Broker:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._settings = settings = ground.settings
-        self._blobs = Blobs(settings.blob_directory)
+        self._blobs = Blobs.of(settings)
         self._pool = SandboxPool(
             self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone, free=free_share
         )
@@ -46,7 +52,10 @@ class Broker:
             changed=lambda: self._heartbeat.beat(),
         )
         client = self._client = pulse.connect(settings)
-        self._heartbeat = Heartbeat(client, settings.ip, settings.home / "spot.json", self._info)
+        self._heartbeat = Heartbeat(client, settings, self._info)
+        self._wishes = Wishes(client, settings.ip, self._follow)
+        self._scale = Scale(settings.worker_counts, settings.threads)
+        self._draining = False
         self._control = Control(
             client, self._cancel, self._release, self._runtimes.want, lambda: self._crew.tell({"op": "look"})
         )
@@ -60,6 +69,7 @@ class Broker:
         )
         self._stuck = 0
         self._doomed: set[str] = set()
+        self._kept: set[str] = set()
         self._removal = asyncio.Lock()
         self._stop, self._hasten = asyncio.Event(), asyncio.Event()
 
@@ -70,7 +80,8 @@ class Broker:
         try:
             await self._runtimes.begin()
             self._crew.start(self._settings.worker_counts)
-            work = [self._heartbeat.run(), self._control.run(), self._needs.run(), self._tidy()]
+            work = [self._heartbeat.run(), self._control.run(), self._needs.run(), self._wishes.run()]
+            work += [self._tidy(), self._forget()]
             work += [self._ground.watch.run()] if self._ground.watch else []
             chores = [asyncio.create_task(chore) for chore in work]
             await self._until_stopped(chores)
@@ -79,6 +90,8 @@ class Broker:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            if self._wishes.leaving:
+                await self._heartbeat.leave()
         finally:
             await self._pool.close()
             await self._runtimes.close()
@@ -101,7 +114,7 @@ class Broker:
             ip=self._settings.ip,
             created=created,
             last_seen=now,
-            status="draining" if self._stop.is_set() else "online",
+            status="draining" if self._stop.is_set() or self._draining else "online",
             runtimes=self._runtimes.names,
             pythons={version: each.full_version for version, each in self._ground.interpreters.items()},
             networks=self._ground.networks,
@@ -113,6 +126,10 @@ class Broker:
             problems=self._ground.told,
             states=self._runtimes.states(),
             egress=self._ground.lists,
+            remote=bool(self._settings.api),
+            capacity=self._settings.threads * sum(map(self._crew.wanted, RUN_QUEUES)),
+            warm=self._pool.versions,
+            load=round(os.getloadavg()[0] / (os.cpu_count() or 1), 2),
         )
 
     # ------------------------------------------------------------ workers
@@ -172,10 +189,10 @@ class Broker:
     async def _open(self, spec: SandboxSpec, deadline: float) -> Sandbox:
         """Start the sandbox of a spec. Raises SandboxError."""
         if spec.limits.network not in self._ground.networks:
-            raise SandboxError(f"This spot does not offer network {spec.limits.network}.", reason="no_spot")
+            raise NotOffered(f"This spot does not offer network {spec.limits.network}.")
         connector = await self._connector(spec.runtime)
         if spec.limits.egress is not None and not (self._ground.lists and self._runtimes.lists(spec.runtime)):
-            raise SandboxError("This spot cannot hold this runtime to an allow-list (egress).", reason="no_spot")
+            raise NotOffered("This spot cannot hold this runtime to an allow-list (egress).")
         async with self._removal:  # the environment is here whole, or gone: the pool knows already that it is needed
             self._doomed.discard(spec.environment or "")
             material = await asyncio.to_thread(self._material, spec)
@@ -187,7 +204,7 @@ class Broker:
     def _python(self, version: str) -> Interpreter:
         python = self._ground.interpreters.get(version)
         if python is None:
-            raise SandboxError(f"This spot has no Python {version}.", reason="no_spot")
+            raise NotOffered(f"This spot has no Python {version}.")
         return python
 
     async def _connector(self, name: str) -> Connector:
@@ -221,8 +238,16 @@ class Broker:
                         continue
                     self._doomed.discard(name)
                     await asyncio.to_thread(self._remove_environment, name)
-                # An engine may take long for it, and what it takes from a version that comes now is made again.
-                await self._runtimes.forget(name)
+                self._kept.add(name)
+
+    async def _forget(self) -> None:
+        """Have the runtimes let go of what they made of environments that are gone, for ever; it may take long."""
+        while True:
+            await asyncio.sleep(EVICT_SECONDS)
+            for name in tuple(self._kept):
+                # What it takes from a version that comes now is made again.
+                if self._ground.environments.path(name).is_dir() or await self._runtimes.forget(name):
+                    self._kept.discard(name)
 
     def _remove_environment(self, name: str) -> None:
         try:
@@ -232,6 +257,18 @@ class Broker:
 
     # ------------------------------------------------------------ control
 
+    def _follow(self, wish: Wish, waiting: Mapping[str, int]) -> None:
+        """Do what people want of this spot; `waiting`: wake-ups that it could take, by queue."""
+        if wish.leaving:
+            self._stop.set()
+        if wish.draining != self._draining:
+            self._draining = wish.draining
+            self._crew.pause(wish.draining)
+            self._heartbeat.beat()
+        for queue in RUN_QUEUES:
+            running = self._crew.running_of(queue)
+            self._crew.scale(queue, self._scale.of(queue, self._crew.wanted(queue), wish, waiting[queue], running))
+
     def _cancel(self, execution_id: str) -> None:
         self._crew.tell({"op": "cancel", "execution_id": execution_id})
 
@@ -240,6 +277,7 @@ class Broker:
         self._doomed |= set(release.environments)
 
     async def _keep_only(self, needed: frozenset[str]) -> None:
+        await asyncio.to_thread(self._blobs.sweep, BLOB_SECONDS)
         self._doomed |= await asyncio.to_thread(self._ground.environments.unneeded, needed)
 
 
@@ -256,6 +294,8 @@ def worker_arguments(settings: Settings) -> list[str]:
         "ip",
         "data_dir",
         "blobs",
+        "api",
+        "api_ca",
         "redis_url",
         "threads",
         "build_threads",

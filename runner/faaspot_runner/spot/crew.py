@@ -30,6 +30,21 @@ KILL_SECONDS = 5.0
 """How long a worker that was told to hurry may take before it is killed."""
 
 
+class Slot:
+    """A place for one worker after the other, until it is retired."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.retired = False
+        self.member: Member | None = None
+
+    def retire(self) -> None:
+        """Nobody comes after the present one, which takes nothing more and ends with its last run."""
+        self.retired = True
+        if self.member is not None and self.member.process.returncode is None:
+            self.member.process.terminate()
+
+
 class Member:
     """One worker process. `sandboxes`: those alive that it has channels to; `running`: its executions in flight.
 
@@ -67,13 +82,23 @@ class Crew:
         self._hear = hear
         self._bury = bury
         self._members: set[Member] = set()
-        self._keeping: list[asyncio.Task[None]] = []
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._slots: dict[str, list[Slot]] = {}
+        self._paused = False
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
 
     @property
     def running(self) -> int:
         return sum(member.running for member in self._members)
+
+    def running_of(self, queue: str) -> int:
+        """Executions in flight that came from this queue."""
+        return sum(member.running for member in self._members if member.queue == queue)
+
+    def wanted(self, queue: str) -> int:
+        """How many workers this queue shall have."""
+        return len(self._slots.get(queue, ()))
 
     def counts(self) -> dict[str, int]:
         """Living workers by queue."""
@@ -86,8 +111,23 @@ class Crew:
         """Keep that many workers of each queue running."""
         self._watching = asyncio.create_task(self._watch(), name="silent workers")
         for queue, count in wanted.items():
-            for number in range(1, count + 1):
-                self._keeping.append(asyncio.create_task(self._keep(queue, number), name=f"worker {queue} {number}"))
+            self.scale(queue, count)
+
+    def scale(self, queue: str, count: int) -> None:
+        """Keep that many from now on. Who goes takes nothing more, and ends with its last run."""
+        slots = self._slots.setdefault(queue, [])
+        while len(slots) > count:
+            slots.pop().retire()
+        while len(slots) < count and not self._stopping:
+            slots.append(slot := Slot(len(slots) + 1))
+            task = asyncio.create_task(self._keep(queue, slot), name=f"worker {queue} {slot.number}")
+            self._keeping.add(task)
+            task.add_done_callback(self._keeping.discard)
+
+    def pause(self, paused: bool) -> None:
+        """Have every worker take nothing new, or take again."""
+        self._paused = paused
+        self.tell({"op": "pause", "paused": paused})
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send a message to every worker."""
@@ -145,21 +185,21 @@ class Crew:
 
     # ------------------------------------------------------------ one worker
 
-    async def _keep(self, queue: str, number: int) -> None:
+    async def _keep(self, queue: str, slot: Slot) -> None:
         pause = FIRST_PAUSE
-        while not self._stopping:
+        while not self._stopping and not slot.retired:
             born = time.monotonic()
             try:
-                code = str(await self._live(f"{self._name}.{queue}.{number}.{uuid4().hex[:8]}", queue))
+                code = str(await self._live(f"{self._name}.{queue}.{slot.number}.{uuid4().hex[:8]}", queue, slot))
             except OSError as error:
                 code = f"no process: {error}"  # too many of them, or of descriptors, for the moment
-            if self._stopping:
+            if self._stopping or slot.retired:
                 return
             pause = FIRST_PAUSE if time.monotonic() - born > STEADY_SECONDS else min(pause * 2, LONGEST_PAUSE)
             log.error("a %s worker ended with %s, another one starts in %.1f s", queue, code, pause)
             await asyncio.sleep(pause)
 
-    async def _live(self, name: str, queue: str) -> int:
+    async def _live(self, name: str, queue: str, slot: Slot) -> int:
         """One worker's life, from its start until all that it left is cleaned up; how it ended."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as failing:
@@ -175,8 +215,11 @@ class Crew:
         member = Member(name, queue, process)
         member.line = Line(ours, lambda message: self._heard(member, message))
         self._members.add(member)
+        slot.member = member
         member.line.send(self._welcome)
-        if self._stopping:
+        if self._paused:
+            member.line.send({"op": "pause", "paused": True})
+        if self._stopping or slot.retired:
             process.terminate()
         try:
             return await process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ from faaspot_runner.runtimes.spot_socket import told_of
 from faaspot_runner.sandbox.spec import Interpreter
 
 log = logging.getLogger(__name__)
+
+MOST_LINES, MOST_CHARACTERS = 100, 500
+"""Of a preparation's log: the last lines, and the beginning of each, whatever an engine says."""
 
 
 async def offer(pool: SandboxPool, message: dict[str, Any]) -> tuple[dict[str, Any], socket.socket | None]:
@@ -50,9 +54,9 @@ async def _answer(pool: SandboxPool, message: dict[str, Any]) -> tuple[dict[str,
 
 async def prepare(work: Callable[[Log], Awaitable[Interpreter | None]], call: int) -> dict[str, Any]:
     """The answer once that work is done, with what it logged. Raises nothing, as `offer`."""
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=MOST_LINES)
     try:
-        made_for = await work(lines.append)
+        made_for = await work(lambda line: lines.append(line[:MOST_CHARACTERS]))
     except SandboxError as error:
         return {"call": call} | _failed(error.error, error.reason, error.log)
     except Exception as error:  # noqa: BLE001

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import redis
 import redis.asyncio
@@ -26,6 +25,7 @@ from faaspot_runner.contract import (
     load,
 )
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.spots import spot_key
 from faaspot_runner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,15 +40,19 @@ def connect(settings: Settings) -> redis.asyncio.Redis:
 
 
 class Heartbeat:
-    """Tells every `SPOT_HEARTBEAT_SECONDS` that the spot lives and what it offers. `made` keeps when it was created."""
+    """Tells every `SPOT_HEARTBEAT_SECONDS` that the spot lives and what it offers.
+
+    Its directory keeps when it was created.
+    """
 
     def __init__(
-        self, client: redis.asyncio.Redis, ip: str, made: Path, info: Callable[[float, float], SpotInfo]
+        self, client: redis.asyncio.Redis, settings: Settings, info: Callable[[float, float], SpotInfo]
     ) -> None:
         """`info` makes the message from the time of creation and the present, both by Redis' clock."""
         self._redis = client
-        self._ip = ip
-        self._made = made
+        self._ip = settings.ip
+        self._remote = bool(settings.api)
+        self._made = settings.home / "spot.json"
         self._info = info
         self._now = asyncio.Event()
 
@@ -74,7 +78,18 @@ class Heartbeat:
         """One heartbeat. Raises redis.RedisError."""
         seconds, micros = await self._redis.time()
         now = seconds + micros / 1e6
-        await self._redis.hset(SPOTS, self._ip, dump(self._info(self._created(now), now)))
+        text = dump(self._info(self._created(now), now))
+        if self._remote:
+            await self._redis.set(spot_key(self._ip), text)
+        else:
+            await self._redis.hset(SPOTS, self._ip, text)
+
+    async def leave(self) -> None:
+        """Tell that this spot, on another host, is no more."""
+        try:
+            await self._redis.delete(spot_key(self._ip))
+        except redis.RedisError as error:
+            log.warning("this spot is known until it has been silent for a while: %s", error)
 
     def _created(self, now: float) -> float:
         """When this spot was first seen; kept over restarts."""

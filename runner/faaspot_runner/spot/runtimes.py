@@ -16,7 +16,7 @@ from typing import Any
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig
 from faaspot_runner.contract.runtimes import RUNTIME_TYPES, RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
-from faaspot_runner.errors import DeploymentError, SandboxError
+from faaspot_runner.errors import NotOffered, RunnerError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
 
 log = logging.getLogger(__name__)
@@ -113,13 +113,15 @@ class SpotRuntimes:
     async def connector(self, name: str) -> Connector:
         """The connector of a runtime, which is up; one that did not come up is tried again.
 
-        Raises SandboxError with the reason `no_spot` if this spot cannot offer it.
+        Raises SandboxError with the reason `no_spot` if this spot cannot offer it: at once if it is known to be away.
         """
         task = self._tasks.get(name)
         if task is not None and self._serves(name):
             await asyncio.wait([task])
         if name not in self._built_in and not self._serves(name):
-            raise SandboxError(self._absence(name), reason="no_spot")
+            raise NotOffered(self._absence(name))
+        if away := self._away(name):
+            raise NotOffered(f"The runtime {name} cannot be used on this spot now: {away}")
         try:
             await self._bring_up(self._configs[name])
         except Exception as error:
@@ -136,16 +138,28 @@ class SpotRuntimes:
         stack = [self._configs[each] for each in self._stack(name)]
         return bool(stack) and all(RUNTIME_TYPES[each.type].egress and not each.external for each in stack)
 
-    async def forget(self, environment: str) -> None:
-        """Have every type let go of what was made of an environment; what is kept is swept at the next start."""
-        for name in self._built_in:
-            connector = self._manager.get_connector(name)
-            if connector is None or not self._is_at_hand(name):
-                continue
+    async def forget(self, environment: str) -> bool:
+        """Have every type let go of what was made of an environment. False if one still uses a part: ask again.
+
+        One runtime of each type is asked, if one is up: none comes up for it. What a type keeps of which none is up, or
+        which is away, or fails, is swept at the spot's next start.
+        """
+        gone = True
+        for name in self._one_of_each_type():
             try:
-                await connector.forget(environment)
-            except (SandboxError, DeploymentError) as error:
+                connector = self._manager.get_connector(name)
+                gone &= connector is None or await connector.forget(environment)
+            except (RunnerError, OSError) as error:
                 log.warning("the runtime %s did not let go of environment %s: %s", name, environment, error)
+        return gone
+
+    def _one_of_each_type(self) -> list[str]:
+        """Names of runtimes that are up and can be used now."""
+        found: dict[str, str] = {}
+        for name in (*self._built_in, *self._wanted):
+            if self._manager.state(name).status == "deployed" and self._is_at_hand(name):
+                found.setdefault(self._configs[name].type, name)
+        return list(found.values())
 
     @property
     def environments(self) -> frozenset[str]:
@@ -163,7 +177,12 @@ class SpotRuntimes:
 
     def _is_at_hand(self, name: str) -> bool:
         """Whether every type of its stack can be used now."""
-        return all(self._means[self._configs[each].type].away() is None for each in self._stack(name))
+        return self._away(name) is None
+
+    def _away(self, name: str) -> str | None:
+        """Why a type of its stack cannot be used now."""
+        told = (self._means[self._configs[each].type].away() for each in self._stack(name))
+        return next((why for why in told if why), None)
 
     def _serves(self, name: str) -> bool:
         wanted = self._wanted.get(name)

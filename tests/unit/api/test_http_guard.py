@@ -13,7 +13,7 @@ from tests.http_api import Api
 
 OPEN = {"health.healthz", "health.readyz", "openapi.openapi_json"}
 UUID = "00000000-0000-0000-0000-000000000000"
-VALUES = {"name": "hello", "uuid": UUID, "ip": "127.0.0.1", "number": 1, "application": "x"}
+VALUES = {"name": "hello", "uuid": UUID, "ip": "127.0.0.1", "number": 1, "application": "x", "digest": "0" * 64}
 
 
 def rules() -> Iterator[tuple[str, Rule]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ import pytest
 
 from faaspot_api.http import gateway
 from tests import fake_server
+from tests.certificates import write_pair
 from tests.fake_server import FakePlatform
 
 pytestmark = pytest.mark.slow
@@ -135,6 +137,27 @@ def test_b17_a_request_that_stops_in_its_middle_holds_its_thread_for_seconds(ser
     assert said[0] == b""
     assert said[1].startswith(b"HTTP/1.1 400 ")
     assert gateway.NEXT_BYTE_SECONDS <= time.monotonic() - began < gateway.NEXT_BYTE_SECONDS + 5
+
+
+@pytest.mark.parametrize("stops", ["in the handshake", "in its headers"])
+def test_b17_neither_does_one_over_tls(tmp_path: Path, stops: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with fake_server.running(write_pair(tmp_path)) as server:
+        context = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+        context.check_hostname = False
+        began = time.monotonic()
+        with socket.create_connection((server.host, server.port), timeout=30) as plain:
+            if stops == "in the handshake":
+                plain.sendall(b"\x16")
+                rest = plain.recv(1)
+            else:
+                with context.wrap_socket(plain) as secured:
+                    secured.sendall(head(server))
+                    rest = secured.recv(1)
+        assert rest == b""
+        assert gateway.NEXT_BYTE_SECONDS <= time.monotonic() - began < gateway.NEXT_BYTE_SECONDS + 5
+        with urllib.request.urlopen(f"https://127.0.0.1:{server.port}/healthz", context=context) as answer:
+            assert answer.status == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_chunked_body_is_read(server: FakePlatform) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from faaspot_api.__main__ import main
+from faaspot_api.settings import Settings
+from faaspot_api.supervisor.directory import data_directory
 
 
 @pytest.fixture
@@ -45,6 +47,15 @@ def test_done_again_it_leaves_what_is_there(home: Path) -> None:
     before = (home / "data" / "keys" / "spot.key").read_bytes()
     assert main(["prepare"]) == 0
     assert (home / "data" / "keys" / "spot.key").read_bytes() == before
+
+
+def test_beside_a_platform_of_one_process_tree_it_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare"]) == 0
+    (home / "data" / "keys" / "redis-password").write_text("in use")
+    with data_directory(Settings(data_dir=home / "data")).claimed():
+        assert main(["prepare"]) == 2
+    assert "runs on" in capsys.readouterr().err
+    assert (home / "data" / "keys" / "redis-password").read_text() == "in use"
 
 
 def test_a_private_key_that_is_gone_is_no_reason_for_a_new_pair(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_a_name_that_is_taken_or_built_in_is_refused(plane: Plane) -> None:
     define(plane)
     refused(lambda: define(plane), "exists")
     refused(lambda: define(plane, "docker", "sandbox"), "exists", "built in")
-    for call in (plane.services.runtimes.delete, plane.services.runtimes.deploy, plane.services.runtimes.undeploy):
+    for call in (plane.services.runtimes.delete, plane.services.runtimes.undeploy):
         refused(lambda call=call: call(ADMIN, "sandbox"), "busy", "built in")
         with pytest.raises(NotFound):
             call(ADMIN, "nobody")
@@ -204,14 +204,41 @@ def test_a_queue_that_came_back_empty_is_told_again(plane: Plane) -> None:
     assert wanted(plane) == {"strict": "up"}
 
 
-def test_a_definition_that_the_queue_did_not_hear_is_kept_and_told_later(plane: Plane) -> None:
+def test_while_the_spots_cannot_be_asked_nothing_is_half_done(plane: Plane) -> None:
+    define(plane)
     plane.queue.away = "gone"
-    with pytest.raises(Unavailable):
-        define(plane)
+    for call in (lambda: define(plane, "other"), lambda: plane.services.runtimes.undeploy(ADMIN, "strict")):
+        with pytest.raises(Unavailable):
+            call()
     plane.queue.away = None
-    assert plane.queue.wanted is None
-    plane.passes(1.0)
     assert wanted(plane) == {"strict": "known"}
+    define(plane, "other")
+
+
+def test_a_built_in_one_is_at_hand_when_it_shall_be_deployed(plane: Plane) -> None:
+    refused(lambda: plane.services.runtimes.deploy(ADMIN, "docker"), "runtime_unavailable")
+    plane.queue.heartbeat(a_spot(states={"sandbox": RuntimeState(status="deployed")}))
+    assert plane.services.runtimes.deploy(ADMIN, "sandbox").status == "deployed"
+    assert plane.queue.wanted is None
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"memory": "5"}, "config.memory: must be from 64 to 16777216, or 0"),
+        ({"runs": "0"}, "config.runs: must be from 1 to 4096"),
+        ({"memory": 512}, "config.memory: must be a whole number of MB, as text"),
+        ({"cpus": "5000"}, "config.cpus: must be from 0 to 4096"),
+    ],
+)
+def test_numbers_have_bounds_that_no_spot_passes(plane: Plane, said: dict[str, Any], words: str) -> None:
+    refused(lambda: define(plane, kind="docker", config=said), "invalid", words)
+
+
+def test_an_external_one_takes_no_limit_that_nobody_would_keep(plane: Plane) -> None:
+    said = {"container": "web", "runs": "4", "memory": "512", "oci_runtime": "runsc"}
+    error = refused(lambda: define(plane, kind="docker", config=said, external=True), "invalid")
+    assert sorted(each.field for each in error.errors) == ["config.memory", "config.oci_runtime"]
 
 
 def test_nothing_is_told_while_nobody_has_defined_one(plane: Plane) -> None:

@@ -10,6 +10,7 @@ import pytest
 from faaspot_api.domain.model import Principal
 from faaspot_api.errors import Forbidden, Invalid, NotFound, Unavailable
 from faaspot_runner.contract import SUPERVISOR, SpotRequest
+from faaspot_runner.contract.spots import EVERY, Wish
 from tests.control_plane import ADMIN, ANN, EVE, Plane, a_spot, control_plane, ended, started
 
 
@@ -88,11 +89,12 @@ def test_a_request_that_waits_can_be_cancelled(plane: Plane) -> None:
     assert plane.queue.take(SUPERVISOR) is None
 
 
-def test_numbers_of_workers_are_checked_and_the_answer_says_that_nothing_changes(plane: Plane) -> None:
+def test_numbers_of_workers_are_checked_kept_and_told_to_the_spots(plane: Plane) -> None:
     update = plane.services.spots.update
     said = update(ADMIN, 2, 10)
-    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, False)
-    assert "--workers" in said["message"]
+    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, True)
+    assert plane.queue.wishes == {EVERY: Wish(least=2, most=10)}
+    assert update(ADMIN, None, 5) == {"min_workers": 2, "max_workers": 5, "applied": True}
     for least, most in ((6, 5), (-1, None), (None, 10**9)):
         with pytest.raises(Invalid):
             update(ADMIN, least, most)

@@ -154,6 +154,18 @@ def test_started_as_root_the_services_own_what_they_write_and_nothing_else(home:
 
 
 @needs_root
+def test_a_new_volume_with_another_owner_becomes_ours_and_is_so_at_the_next_start(home: Path) -> None:
+    """As an engine gives it: with the owner that the image's directory has."""
+    (home / "data").mkdir(mode=0o700)
+    os.chown(home / "data", UID, UID)
+    for _ in range(2):
+        data = directory(home / "data", UID)
+        data.inspect()
+        with data.claimed():
+            data.furnish()
+
+
+@needs_root
 def test_files_of_another_service_uid_are_refused_with_what_to_do(home: Path) -> None:
     directory(home / "data", UID).path.mkdir()
     directory(home / "data", UID).furnish()

@@ -390,6 +390,12 @@ def test_the_token_reaches_the_web_processes_by_their_standard_input(up: Supervi
     assert up.ready["token"] not in Path(f"/proc/{web}/environ").read_text()
 
 
+def test_large_bodies_do_not_stay_in_an_arena_for_each_thread(up: Supervised) -> None:
+    up.start()
+    (web,) = up.children("web")
+    assert b"MALLOC_ARENA_MAX=2" in Path(f"/proc/{web}/environ").read_bytes().split(b"\0")
+
+
 def test_an_early_signal_stops_a_start_cleanly(up: Supervised) -> None:
     process = subprocess.Popen(
         [sys.executable, str(RUNNER), "--data-dir", str(up.data), "--port", "0"], stderr=subprocess.DEVNULL

@@ -228,7 +228,7 @@ def test_w24_both_bulk_reads(api: Api) -> None:
 
 def test_w29_numbers_as_text(api: Api) -> None:
     said = api.ok("PATCH", "/api/spots/", {"min_workers": "2", "max_workers": "10"})
-    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, False)
+    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, True)
     for bad in ({"min_workers": "x", "max_workers": "1"}, {"min_workers": -1, "max_workers": "1"}):
         assert api.refused(400, "PATCH", "/api/spots/", bad)["errors"][0]["field"] == "min_workers"
     api.refused(400, "PATCH", "/api/spots/", {"min_workers": "5", "max_workers": "4"})

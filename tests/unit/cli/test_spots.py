@@ -20,7 +20,7 @@ def test_spots_are_listed_shown_added_and_removed(fas: Fas) -> None:
 
 def test_numbers_of_workers_are_compared_as_numbers(fas: Fas) -> None:
     said = fas.json("spots", "update", "--min", "2", "--max", "10")
-    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, False)
+    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, True)
     assert "more than" in fas("spots", "update", "--min", "10", "--max", "2", code=USAGE).stderr
     assert "Nothing to update" in fas("spots", "update", code=USAGE).stderr
     fas("spots", "update", "--min", "x", code=USAGE)

@@ -32,9 +32,9 @@ from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.cgroups import Cgroups, RunSlots
 from faaspot_runner.sandbox.channel import Channel
-from faaspot_runner.sandbox.enclosure import readable
 from faaspot_runner.sandbox.launch import run_command
 from faaspot_runner.sandbox.outcome import Outcome, request_frame
+from faaspot_runner.sandbox.pidfd import readable
 from faaspot_runner.sandbox.run import run_once
 from faaspot_runner.sandbox.spec import Interpreter, Material, run_environ
 

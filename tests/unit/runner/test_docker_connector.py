@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -24,7 +25,7 @@ from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.docker.config import DockerConfig
 from faaspot_runner.errors import DeploymentDefinitionError, EngineError, ImageError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
-from faaspot_runner.sandbox.enclosure import readable
+from faaspot_runner.sandbox.pidfd import readable
 from faaspot_runner.sandbox.profile import profile
 from faaspot_runner.sandbox.spec import Material
 from tests import docker_engine
@@ -111,14 +112,36 @@ def test_packages_come_from_an_image_that_is_made_once_and_forgotten_when_nobody
             lines.clear()
             await connector.keep(interpreter(PYTHON), environment, lines.append)
             assert [line.partition(" was ")[2] for line in lines] == ["already there, reused"]
-            await connector.forget("f" * 32)
+            assert await connector.forget("f" * 32)
             assert len(docker_engine.objects()) == 1
-            await connector.forget(ENVIRONMENT)
+            user = await connector.open(spec("user"), material(SAME, environment), time.monotonic() + 20)
+            assert not await connector.forget(ENVIRONMENT), "a container still uses it"
+            await user.stop()
+            assert await connector.forget(ENVIRONMENT)
             assert docker_engine.objects() == []
         finally:
             await connector.undeploy(False)
 
     asyncio.run(story())
+
+
+def test_an_image_that_somebody_made_from_ours_is_left_to_them(tmp_path: Path, api: docker.APIClient) -> None:
+    async def story() -> list[str]:
+        connector = CONNECTORS["docker"](config(tmp_path))
+        await connector.deploy(False)
+        try:
+            await connector.keep(interpreter(PYTHON), published(tmp_path), lambda _: None)
+            (ours,) = api.images(filters={"label": f"faaspot.platform={docker_engine.PLATFORM}"})
+            with derived(api, "RUN true", on=ours["RepoTags"][0]) as theirs:
+                api.tag(ours["Id"], theirs, "kept")
+                assert await connector.forget(ENVIRONMENT)
+                left = docker_engine.objects()
+                api.remove_image(f"{theirs}:kept")
+            return left
+        finally:
+            await connector.undeploy(False)
+
+    assert asyncio.run(story()) == [f"image ['{docker_engine.NAME}:{tag}']" for tag in ("kept", "latest")]
 
 
 def test_an_image_that_was_removed_behind_our_back_is_made_again(tmp_path: Path, api: docker.APIClient) -> None:
@@ -172,6 +195,58 @@ def test_an_image_without_a_python_is_refused(tmp_path: Path, api: docker.APICli
         asyncio.run(story())
     finally:
         api.remove_image("faaspot-test-empty")
+
+
+@contextlib.contextmanager
+def derived(api: docker.APIClient, *instructions: str, on: str = docker_engine.IMAGE) -> Iterator[str]:
+    """An image on another one, with these instructions."""
+    text = "\n".join([f"FROM {on}", *instructions])
+    for line in api.build(fileobj=io.BytesIO(text.encode()), tag=docker_engine.NAME, decode=True, rm=True):
+        assert "error" not in line, line
+    try:
+        yield docker_engine.NAME
+    finally:
+        api.remove_image(docker_engine.NAME)
+
+
+def test_an_image_that_would_run_something_at_a_build_is_refused(tmp_path: Path, api: docker.APIClient) -> None:
+    async def story(image: str) -> None:
+        connector = CONNECTORS["docker"](config(tmp_path, image=image))
+        await connector.deploy(False)
+        try:
+            with pytest.raises(ImageError, match=f"The image {image} has ONBUILD instructions"):
+                await connector.keep(interpreter(PYTHON), published(tmp_path), lambda _: None)
+        finally:
+            await connector.undeploy(False)
+
+    with derived(api, "ONBUILD RUN touch /by-root") as image:
+        asyncio.run(story(image))
+
+
+def test_the_volumes_of_an_image_are_small_and_nothing_of_them_stays(tmp_path: Path, api: docker.APIClient) -> None:
+    """The engine would make a writable one without a limit for each."""
+
+    async def story(image: str) -> list[dict[str, Any]]:
+        connector = CONNECTORS["docker"](config(tmp_path, image=image))
+        await connector.deploy(False)
+        try:
+            sandbox = await opened(connector)
+            (container,) = api.containers(filters={"label": f"faaspot.platform={docker_engine.PLATFORM}"})
+            told = api.inspect_container(container["Id"])
+            mounts = [
+                line.split()[1:4] for line in Path(f"/proc/{told['State']['Pid']}/mounts").read_text().split("\n")
+            ]
+            await sandbox.stop()
+            assert (
+                await run(connector, "import os\ndef main(args, context):\n    return os.listdir('/srv/data')\n") == []
+            )
+            assert next(mount for mount in mounts if mount[:1] == ["/srv/data"])[1] == "tmpfs"
+            return [mount for mount in told["Mounts"] if mount["Type"] == "volume"]
+        finally:
+            await connector.undeploy(False)
+
+    with derived(api, "VOLUME /srv/data/ /run/faaspot /tmp") as image:
+        assert asyncio.run(story(image)) == []
 
 
 def test_an_oci_runtime_that_the_engine_does_not_know_is_refused_in_its_words(tmp_path: Path) -> None:
@@ -348,7 +423,7 @@ def guest(api: docker.APIClient, tmp_path: Path) -> Iterator[str]:
         cap_drop=["ALL"],
         network_mode="none",
         mounts=[
-            docker.types.Mount("/run/faaspot", str(shared), type="bind"),
+            docker.types.Mount("/run/faaspot", str(shared), type="bind", read_only=True),
             docker.types.Mount("/run/environments", str(tmp_path / "environments"), type="bind", read_only=True),
         ],
     )
@@ -399,14 +474,14 @@ def test_an_external_container_that_is_not_there_is_refused_with_what_to_do(tmp_
     ("said", "text"),
     [
         ({"colour": "red"}, "config.colour: unknown key; this type takes image, pull"),
-        ({"image": "x; rm -rf /"}, "config.image: must be a text of the form"),
-        ({"image": "x{{"}, "config.image: must be a text of the form"),
-        ({"memory": "1"}, "config.memory: must be between 64 and"),
-        ({"memory": 512}, "config.memory: must be a text of the form"),
-        ({"memory": "512.5"}, "config.memory: must be a text of the form"),
-        ({"cpus": "nan"}, "config.cpus: must be a text of the form"),
-        ({"pull": "always"}, "config.pull: must be a text of the form missing|never"),
-        ({"oci_runtime": "../runc"}, "config.oci_runtime: must be a text of the form"),
+        ({"image": "x; rm -rf /"}, "config.image: must be the name of an image"),
+        ({"image": "x{{"}, "config.image: must be the name of an image"),
+        ({"memory": "1"}, "config.memory: must be from 64 to"),
+        ({"memory": 512}, "config.memory: must be a whole number of MB, as text"),
+        ({"memory": "512.5"}, "config.memory: must be a whole number of MB, as text"),
+        ({"cpus": "nan"}, "config.cpus: must be a number of processors, as text"),
+        ({"pull": "always"}, "config.pull: must be missing or never"),
+        ({"oci_runtime": "../runc"}, "config.oci_runtime: must be the name of an OCI runtime"),
         ({"container": "mine"}, "config.container: is only for an external runtime"),
     ],
 )

@@ -52,6 +52,10 @@ def test_wheels_are_chosen_for_the_images_c_library(changed: dict[str, object], 
         (said(implementation="pypy"), "the function is for 3.11"),
         (said(prefix="/usr/../etc"), "is not at bin/python3.11"),
         (said(prefix="/usr'; x"), "is not at bin/python3.11"),
+        (said(version=[3, 11, 0]).replace("0]", "1e999]"), "has no CPython 3.11"),
+        ("[" * 100_000, "has no CPython 3.11"),
+        (said(prefix="/home/user/.pyenv"), "is in /home, which functions do not see"),
+        (said(prefix="/python"), "is in /python, which functions do not see"),
         (said(named=False), "is not at bin/python3.11"),
         (said(libc="glibc 2.5"), "C library"),
         (said(machine="riscv64"), "is for riscv64"),
@@ -65,4 +69,5 @@ def test_an_image_that_functions_cannot_run_in_is_refused(text: str, refusal: st
 def test_the_probe_says_what_is_read() -> None:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     output = subprocess.check_output([sys.executable, "-I", "-S", "-c", PROGRAM], text=True)
-    assert facts("this machine", output, version).full_version == sys.version.split()[0]
+    said = json.dumps({**json.loads(output), "prefix": "/usr/local"})  # wherever that of the tests is
+    assert facts("this machine", said, version).full_version == sys.version.split()[0]

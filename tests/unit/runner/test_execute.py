@@ -15,8 +15,10 @@ from uuid import uuid4
 
 import pytest
 
+from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.contract import BuildOutcome, BuildRequest, Error, RunEnded, RunRequest, SandboxSpec
+from faaspot_runner.environments.archive import Packed
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.errors import SandboxError
@@ -106,7 +108,14 @@ class FakeEnvironments:
     def path(self, name: str) -> Path:
         return self.root / name
 
-    def ensure(self, lock_text: str, python: str, deadline: float, target: Interpreter | None) -> Path:
+    def ensure(
+        self,
+        lock_text: str,
+        python: str,
+        deadline: float,
+        target: Interpreter | None,
+        packed: Packed | None,
+    ) -> Path:
         self.ensured.append(lock_text)
         self.targets.append(target)
         if self.failure:
@@ -147,6 +156,7 @@ class Desk:
                 blobs=blobs,
                 contexts=Contexts(blobs, data / "key"),
                 environments=cast(Environments, self.environments),
+                archives=Archives(blobs, cast(Environments, self.environments)),
                 cold_start_timeout=10.0,
             )
         )

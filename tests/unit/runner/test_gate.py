@@ -254,6 +254,29 @@ def test_an_address_that_a_name_lost_leaves_and_a_standing_connection_goes_on(
             assert connection.recv(20) == b"still here"
 
 
+def test_an_address_that_could_not_be_made_to_leave_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, world: World, names: Names, opened: Opened
+) -> None:
+    monkeypatch.setattr(gate, "LINGER", 0.5)
+    monkeypatch.setattr(gate, "RETRY", 0.2)
+    names.known["api.example.com"] = ["9.9.9.9"]
+    lease = opened(f"api.example.com:{PORT}")
+    ask(lease, "api.example.com")
+    failures, confine = [firewall.FirewallError("busy")], gate.Gate._confine
+
+    def fail_once(self: gate.Gate) -> None:
+        if failures:
+            raise failures.pop()
+        confine(self)
+
+    monkeypatch.setattr(gate.Gate, "_confine", fail_once)
+    deadline = time.monotonic() + 5
+    while not is_cut_off(lease.fd, "9.9.9.9") and time.monotonic() < deadline:
+        world.server.accept()[0].close()
+    assert failures == []
+    assert is_cut_off(lease.fd, "9.9.9.9")
+
+
 def test_a_lookup_serves_many_questions_and_is_made_again_when_it_is_old(
     monkeypatch: pytest.MonkeyPatch, names: Names, opened: Opened
 ) -> None:

@@ -130,6 +130,17 @@ async def test_a_build_hears_what_was_done_for_it_or_why_it_was_not() -> None:
 
 
 @run
+async def test_a_preparation_s_log_is_bounded_whatever_an_engine_says() -> None:
+    async def talk(log: Log) -> None:
+        for number in range(100_000):
+            log(f"{number} " + "\U0001f600" * 1000)
+
+    answer = await prepare(talk, 7)
+    assert answer["log"].splitlines()[-1].startswith("99999 ")
+    assert len(answer["log"]) < 64 * 1024
+
+
+@run
 async def test_a_crew_keeps_no_account_of_sandboxes_that_are_gone() -> None:
     async def bury(_: Member) -> None:
         raise AssertionError

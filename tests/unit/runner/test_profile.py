@@ -21,11 +21,14 @@ def test_the_file_is_what_the_program_prints() -> None:
 
 
 def test_what_no_maker_of_sandboxes_has_no_use_for_stays_refused() -> None:
-    allowed, refused, missing = profile()["syscalls"]
+    allowed, refused, missing, *conditional = profile()["syscalls"]
     assert allowed["action"] == "SCMP_ACT_ALLOW"
     assert NEVER.isdisjoint(allowed["names"])
     assert set(refused["names"]) >= NEVER
     assert set(allowed["names"]).isdisjoint(refused["names"])
+    for rule in conditional:
+        assert rule["args"]
+        assert set(allowed["names"]).isdisjoint(rule["names"]), "allowed without the condition"
     assert missing["names"] == ["clone3"], "glibc falls back to clone only where it seems not to be there"
 
 

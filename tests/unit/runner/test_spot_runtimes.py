@@ -222,13 +222,17 @@ async def test_what_is_away_is_not_offered_with_all_that_stands_on_it_until_it_i
 
 
 @run
-async def test_a_lazy_built_in_one_comes_up_at_its_first_use_and_one_that_is_away_is_tried(ward: Ward) -> None:
+async def test_a_lazy_built_in_one_comes_up_at_its_first_use_and_one_that_is_away_is_not_waited_for(ward: Ward) -> None:
     assert ward.status("far") == "undeployed"
+    ward.want("out", "known", wraps="far", lazy=True)
+    await ward.settled()
     ward.away = "no engine"
-    ward.stage.failing.add("deploy far")
-    with pytest.raises(SandboxError, match="The runtime far did not come up on this spot: deploy far"):
-        await ward.runtimes.connector("far")
-    ward.stage.failing.clear()
+    for name in ("far", "out"):
+        with pytest.raises(SandboxError, match=f"runtime {name} cannot be used on this spot now: no engine") as caught:
+            await ward.runtimes.connector(name)
+        assert caught.value.reason == "no_spot"
+    assert ward.stage.count("deploy far begins") == 0
+    ward.away = None
     await ward.runtimes.connector("far")
     assert ward.status("far") == "deployed"
 
@@ -245,11 +249,40 @@ async def test_a_definition_goes_before_the_spots_word_and_what_the_spot_gives_b
 
 @run
 async def test_every_type_at_hand_is_told_to_forget_an_environment(ward: Ward) -> None:
-    await ward.runtimes.forget("e")
+    await ward.runtimes.connector("far")
+    ward.stage.busy.add(OWN[1])
+    assert not await ward.runtimes.forget("e"), "one still uses a part"
+    ward.stage.busy.clear()
     assert [ward.stage.count(f"forget e in {name} ends") for name in OWN] == [1, 1, 1]
     ward.away = "no engine"
-    await ward.runtimes.forget("f")
+    assert await ward.runtimes.forget("f"), "nobody could say more now"
     assert [ward.stage.count(f"forget f in {name} ends") for name in OWN] == [1, 1, 0]
+
+
+@run
+async def test_none_comes_up_to_forget_and_any_one_of_its_type_can(ward: Ward) -> None:
+    assert await ward.runtimes.forget("e")
+    assert ward.stage.count("deploy far begins") == 0
+    for name in ("mine", "yours"):
+        ward.want(name, "up", type="far")
+    await ward.settled()
+    assert await ward.runtimes.forget("f")
+    assert sum(ward.stage.count(f"forget f in {name} ends") for name in ("mine", "yours")) == 1
+    assert ward.status("far") == "undeployed"
+
+
+@run
+async def test_one_that_cannot_forget_keeps_no_other_from_it_and_ends_nothing(ward: Ward) -> None:
+    asked = []
+
+    async def full(connector: FakeConnector, _: str) -> bool:
+        asked.append(connector.config.name)
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeConnector, "forget", full)
+        assert await ward.runtimes.forget("e"), "the next start of the spot sweeps it"
+    assert asked == ["fake", "wrapper"]
 
 
 @run

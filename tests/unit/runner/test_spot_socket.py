@@ -47,6 +47,7 @@ class Ends:
                 gone=lambda name: self.heard.append(("gone", name)),
                 hurry=lambda: self.heard.append("hurry"),
                 ended=self.over.set,
+                pause=lambda paused: self.heard.append(("pause", paused)),
             )
         )
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from faaspot_runner.contract import CONTROL, RUNTIMES, dump
+from faaspot_runner.contract import CONTROL, RUNTIMES, Release, dump
 from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted, Wanted
 from faaspot_runner.sandbox import features
 from faaspot_runner.sandbox.firewall import LINK_PREFIX
 from tests.platforms import Traces
 from tests.unit.runner.site import Site, alive, cmdline, descendants, eventually
-from tests.unit.runner.stacked_spot import PREFIX
+from tests.unit.runner.stacked_spot import PREFIX, STUCK
 
 MISSING = features.missing_for_sandbox()
 pytestmark = [
@@ -195,6 +195,15 @@ def test_an_undeploy_lets_what_runs_end(api: Api) -> None:
     assert api.site.wait(request).output == '"whole"'
     api.becomes("strict", "undeployed")
     assert api.site.run(runtime="strict").reason == "no_spot"
+
+
+def test_a_runtime_that_does_not_let_go_of_an_environment_holds_up_nothing_else(site: Site) -> None:
+    site.start("--sandbox-idle", "6")  # some heartbeats long
+    site.client.publish(CONTROL, dump(Release(environments=(STUCK,))))
+    eventually(lambda: "it does not let go" in site.log())
+    assert site.run().status == "Success"
+    eventually(lambda: (info := site.info()) and info.sandboxes)
+    eventually(lambda: (info := site.info()) and not info.sandboxes)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has no cgroups here")

@@ -46,7 +46,7 @@ from tests.unit.runner.valkey import Valkey
 pytestmark = pytest.mark.timeout(30)
 
 SPEC = SandboxSpec(version_id="v1", deployment="d", version=1, runtime="sandbox", python="3.11", code="0" * 64)
-PLACE = Place(queue="sync", worker="w1")
+PLACE = Place(queue="sync", worker="w1", spot="127.0.0.1")
 
 
 def a_run(**more: object) -> RunRequest:
@@ -63,7 +63,7 @@ def enqueue(client: redis.Redis, request: RunRequest) -> str:
 
 
 def dequeue(client: redis.Redis) -> str:
-    moved = client.lmove(PLACE.waiting, PLACE.intermediate)
+    moved = client.lmove(PLACE.lines[0], PLACE.intermediates[0])
     assert isinstance(moved, bytes)
     return moved.decode()
 
@@ -212,7 +212,7 @@ def test_of_ten_deliveries_of_one_wake_up_one_runs(bench: Bench, client: redis.R
     request = a_run()
     name = enqueue(client, request)
     for _ in range(9):
-        client.rpush(PLACE.waiting, name)
+        client.rpush(PLACE.lines[0], name)
     gathered = threading.Barrier(10)
 
     def serve() -> None:
@@ -227,7 +227,7 @@ def test_of_ten_deliveries_of_one_wake_up_one_runs(bench: Bench, client: redis.R
         thread.join(10)
     assert bench.executor.started == [request.execution_id]
     assert [event.kind for event in events(client)] == ["started", "ended"]
-    assert client.llen(PLACE.intermediate) == 0
+    assert client.llen(PLACE.intermediates[0]) == 0
 
 
 def test_a_late_duplicate_after_the_end_does_nothing(bench: Bench, client: redis.Redis) -> None:
@@ -235,7 +235,7 @@ def test_a_late_duplicate_after_the_end_does_nothing(bench: Bench, client: redis
     bench.serve(request)
     bench.serve(request)
     assert bench.executor.started == [request.execution_id]
-    assert client.llen(PLACE.intermediate) == 0
+    assert client.llen(PLACE.intermediates[0]) == 0
 
 
 def test_another_attempt_is_a_run_of_its_own(bench: Bench, client: redis.Redis) -> None:
@@ -257,7 +257,7 @@ def test_a_claim_sent_again_because_its_answer_was_lost_is_still_ours(client: re
 @pytest.fixture
 def elsewhere(client: redis.Redis) -> Leases:
     """Those of another worker."""
-    return Leases(client, Place(queue="sync", worker="w2"), "127.0.0.1", RedisClock())
+    return Leases(client, Place(queue="sync", worker="w2", spot="127.0.0.1"), "127.0.0.1", RedisClock())
 
 
 def test_who_lost_a_lease_hears_it_though_another_has_one_of_the_same_attempt(
@@ -338,9 +338,9 @@ def test_a_pickled_job_is_never_loaded(bench: Bench, client: redis.Redis) -> Non
 
 
 def test_a_wake_up_without_a_job_is_taken_away(bench: Bench, client: redis.Redis) -> None:
-    client.rpush(PLACE.waiting, "gone-1")
+    client.rpush(PLACE.lines[0], "gone-1")
     bench.runs.serve(dequeue(client))
-    assert client.llen(PLACE.intermediate) == 0
+    assert client.llen(PLACE.intermediates[0]) == 0
 
 
 def test_a_run_without_an_end_gives_its_lease_back_for_another_attempt(bench: Bench, client: redis.Redis) -> None:
@@ -440,10 +440,10 @@ def test_a_wake_up_taken_by_a_dead_worker_is_queued_again_in_the_second_round(cl
     dequeue(client)
     seen = recover(client, PLACE, frozenset())
     assert seen == {name}
-    assert client.llen(PLACE.waiting) == 0
+    assert client.llen(PLACE.lines[0]) == 0
     assert recover(client, PLACE, seen) == frozenset()
-    assert client.lrange(PLACE.waiting, 0, -1) == [name.encode()]
-    assert client.llen(PLACE.intermediate) == 0
+    assert client.lrange(PLACE.lines[0], 0, -1) == [name.encode()]
+    assert client.llen(PLACE.intermediates[0]) == 0
 
 
 def test_what_no_lease_keeps_alive_leaves_rqs_registry(bench: Bench, client: redis.Redis) -> None:
@@ -464,7 +464,7 @@ def test_rqs_own_maintenance_marks_nothing_of_ours_as_failed(bench: Bench, clien
     queue = Queue("sync", connection=client, serializer=JSONSerializer)
     StartedJobRegistry(queue=queue).cleanup(timestamp=int(time.time()) + 10_000_000)
     clean_registries(queue)
-    IntermediateQueue(PLACE.waiting, client).cleanup(
+    IntermediateQueue(PLACE.lines[0], client).cleanup(
         SpotWorker("sync", name="x", connection=client, runs=bench.runs, threads=1), queue
     )
     assert queue.failed_job_registry.count == 0

@@ -28,7 +28,7 @@ def test_spots_are_added_shown_and_removed(faaspot: Faaspot) -> None:
 
 def test_numbers_of_workers_are_numbers(faaspot: Faaspot, platform: Served) -> None:
     said = faaspot.spots.update(2, 10)
-    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, False)
+    assert (said["min_workers"], said["max_workers"], said["applied"]) == (2, 10, True)
     assert platform.services.state.calls[-1] == ("update_spots", (2, 10))
 
 

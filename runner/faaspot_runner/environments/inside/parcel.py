@@ -17,24 +17,27 @@ import shutil
 import stat
 import struct
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, BinaryIO
 
 
-def send(directory: str, out: BinaryIO) -> None:
-    """Write the tree below `directory`. What is neither file, directory nor link is left out."""
-    _send_directory(directory, "", out)
+def send(directory: str, out: BinaryIO, without: AbstractSet[str] = frozenset()) -> None:
+    """Write the tree below `directory`. What is neither file, directory nor link is left out, as are these paths."""
+    _send_directory(directory, "", out, without)
     _head(out, {"kind": "end"})
 
 
-def _send_directory(root: str, path: str, out: BinaryIO) -> None:
+def _send_directory(root: str, path: str, out: BinaryIO, without: AbstractSet[str]) -> None:
     for name in sorted(os.listdir(os.path.join(root, path))):
         at = os.path.join(path, name)
+        if at in without:
+            continue
         status = os.lstat(os.path.join(root, at))
         if stat.S_ISLNK(status.st_mode):
             _head(out, {"kind": "link", "path": at, "target": os.readlink(os.path.join(root, at))})
         elif stat.S_ISDIR(status.st_mode):
             _head(out, {"kind": "directory", "path": at})
-            _send_directory(root, at, out)
+            _send_directory(root, at, out, without)
         elif stat.S_ISREG(status.st_mode):
             _send_file(root, at, out)
 

@@ -1,0 +1,188 @@
+"""Three hosts, the platform on one, a spot on each of the others. A cable is pulled, a spot killed: nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosts import Host, hosts, plug, pull
+from tests.platforms import Platform, eventually
+from tests.unit.runner.package_index import PackageIndex
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+NAP = """
+import time
+
+def main(args, context):
+    time.sleep(args["seconds"])
+    return context["word"]
+"""
+ENDED = ("Success", "Failure", "Cancelled")
+
+
+class Spot:
+    """A spot on another host, as `fas spots join` runs it."""
+
+    def __init__(self, host: Host, ip: str, home: Path) -> None:
+        self.host, self.ip, self.home = host, ip, home
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def join(self, platform: Platform, token: str | None, environ: dict[str, str]) -> None:
+        """Start it; returns at once."""
+        url = f"http://{self.ip.rsplit('.', 1)[0]}.1:{platform.port}"
+        command = [platform.command, "spots", "join", url, "--data-dir", str(self.home / "data")]
+        command += ["--token", token] if token else []
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FAASPOT_")}
+        with self.host.entered(), (self.home / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**kept, **environ}
+            )
+
+    @property
+    def text(self) -> str:
+        return (self.home / "log").read_text()
+
+    def end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        self.process = None
+        return code
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[Platform, list[Host], list[Spot]]]:
+    """A platform without spots of its own, and two spots that joined it by a token for nothing else."""
+    with ExitStack() as stack:
+        made = stack.enter_context(hosts(3))
+        home = Path(tempfile.mkdtemp(prefix="faaspot-e2e-", dir="/tmp"))
+        stack.callback(shutil.rmtree, home)
+        stack.enter_context(made[0].entered())
+        index = stack.enter_context(PackageIndex(host="10.77.1.1"))
+        index.wheel("greeter", "1.0", {"greeter/__init__.py": "WORD = 'hello'\n"})
+        options = ("--host", "0.0.0.0", "--spots-listen", "0.0.0.0:16380")
+        platform = stack.enter_context(Platform("root", home, options, {"FAASPOT_LOCAL_SPOTS": "0"}))
+        token = platform.fas("tokens", "create", "hosts", "--role", "join").stdout.split()[-1]
+        spots = []
+        for number, host in enumerate(made[1:], 1):
+            place = home / f"spot{number}"
+            place.mkdir()
+            spot = Spot(host, f"10.77.{number}.2", place)
+            # Only the first one reaches the index.
+            spot.join(platform, token, {"UV_DEFAULT_INDEX": index.url} if number == 1 else {})
+            stack.callback(lambda spot=spot: spot.process and spot.end(signal.SIGKILL))
+            spots.append(spot)
+        for spot in spots:
+            eventually(lambda spot=spot: status(platform, spot) == "online", 30, spot.text)
+        yield platform, made, spots
+
+
+def status(platform: Platform, spot: Spot) -> str:
+    answer = platform.call("GET", f"spots/{spot.ip}")
+    return str(answer.json["status"]) if answer.status == 200 else "unknown"
+
+
+def bulk(platform: Platform, name: str, count: int, seconds: float) -> list[str]:
+    answer = platform.call("POST", f"deployments/{name}/bulk_rpc/", [{"seconds": seconds}] * count)
+    assert answer.status == 200, answer
+    return list(answer.json)
+
+
+def records(platform: Platform, ids: list[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = platform.call("POST", "executions/bulk", ids).json
+    return found
+
+
+def all_ended(platform: Platform, ids: list[str], seconds: float) -> list[dict[str, Any]]:
+    def ended() -> list[dict[str, Any]] | None:
+        found = records(platform, ids)
+        return found if all(each["status"] in ENDED for each in found) else None
+
+    try:
+        found: list[dict[str, Any]] = eventually(ended, seconds, "every accepted run ends")
+    except AssertionError as error:
+        stand = Counter((each["status"], each["spot"], each["attempt"]) for each in records(platform, ids))
+        raise AssertionError(f"{error}: {stand}\n{platform.call('GET', 'spots/').json}") from error
+    return found
+
+
+def again(platform: Platform, ids: list[str]) -> list[dict[str, Any]]:
+    """The records that had to be started again."""
+    return [each for each in records(platform, ids) if each["attempt"] > 1 and each["spot"]]
+
+
+def started(platform: Platform, ids: list[str]) -> set[str]:
+    """Where some of them run now."""
+    return {each["spot"] for each in records(platform, ids) if each["status"] == "Started"}
+
+
+def workers(platform: Platform, spot: Spot) -> dict[str, int]:
+    found: dict[str, int] = platform.call("GET", f"spots/{spot.ip}").json["workers"]
+    return found
+
+
+def ends(platform: Platform) -> int:
+    """How many runs of `nap` reached their recorded end, as the platform counts."""
+    text = platform.call("GET", f"{platform.url}/metrics").text
+    return sum(int(float(n)) for n in re.findall(r'faaspot_ended_total{deployment="nap",kind="run".*} (\S+)', text))
+
+
+def build_travels(platform: Platform, first: Spot, second: Spot) -> None:
+    """What the first spot has built runs on the second one, which reaches no index."""
+    platform.fas("spots", "drain", second.ip)
+    eventually(lambda: status(platform, second) == "draining", 10, "it drains")
+    platform.deploy(
+        "greet", "import greeter\n\ndef main(args, context):\n    return greeter.WORD\n", requirements="greeter"
+    )
+    platform.fas("spots", "drain", second.ip, "--end")
+    platform.fas("spots", "drain", first.ip)
+    eventually(lambda: (status(platform, first), status(platform, second)) == ("draining", "online"), 10, "they follow")
+    record = platform.ended(platform.start_run("greet"))
+    assert (record["status"], record["output"], record["spot"]) == ("Success", "hello", second.ip)
+    platform.fas("spots", "drain", first.ip, "--end")
+    eventually(lambda: status(platform, first) == "online", 10, "it takes work again")
+
+
+def test_nothing_is_lost_when_a_cable_is_pulled_and_a_spot_is_killed() -> None:
+    with cluster() as (platform, made, (first, second)):
+        platform.deploy("nap", NAP, context={"word": "told"})
+
+        build_travels(platform, first, second)
+
+        spread = all_ended(platform, bulk(platform, "nap", 200, 0.3), 60)
+        assert {each["status"] for each in spread} == {"Success"}
+        assert {each["output"] for each in spread} == {"told"}
+        assert {each["spot"] for each in spread} == {first.ip, second.ip}
+
+        platform.fas("spots", "update", "--ip", second.ip, "--min", "3", "--max", "4")
+        eventually(lambda: workers(platform, second) == {"sync": 3, "background": 3, "builds": 1}, 10, "it has more")
+
+        cut = bulk(platform, "nap", 80, 4)
+        eventually(lambda: started(platform, cut) == {first.ip, second.ip}, 20, "both spots run")
+        pull(made[0], 1)
+        eventually(lambda: status(platform, first) == "offline", 20, "the spot is offline")
+        eventually(lambda: again(platform, cut), 40, "what ran there is tried again")
+        plug(made[0], 1)
+        eventually(lambda: status(platform, first) == "online", 30, "the spot is back")
+        killed = bulk(platform, "nap", 80, 4)
+        eventually(lambda: started(platform, killed) == {first.ip, second.ip}, 20, "both spots run")
+        second.end(signal.SIGKILL)
+
+        found = all_ended(platform, cut + killed, 70)
+        assert {each["status"] for each in found} == {"Success"}
+        assert {each["spot"] for each in again(platform, killed)} == {first.ip}
+        assert records(platform, cut + killed) == found  # what came late has changed nothing
+        assert ends(platform) == len(spread) + len(found)
+        assert "permission" not in (first.text + second.text).lower()
