@@ -188,6 +188,7 @@ class Settings(Record):
     retry_backoff = Field[float]()
     max_age = Field[float | None]()
     callback_url = Field[str]()
+    min_warm = Field[int]()
 
 
 class Deployment(Record):
@@ -303,7 +304,8 @@ class SettingsFields(TypedDict, total=False):
     runtime's name; `sdist` whether packages without a wheel may be built; `retries` further starts of a run
     that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
     before the first of them; `max_age` seconds that a run may wait for its start; `callback_url` who is told of
-    each end; `concurrency` runs at a time per spot; `reuse` one process for run after run.
+    each end; `concurrency` runs at a time per spot; `reuse` one process for run after run; `min_warm` on how many spots
+    a sandbox of it is started before anybody runs it.
     """
 
     timeout: float
@@ -323,6 +325,7 @@ class SettingsFields(TypedDict, total=False):
     description: str
     max_age: float
     callback_url: str
+    min_warm: int
 
 
 class RunFields(TypedDict, total=False):

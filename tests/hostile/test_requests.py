@@ -93,6 +93,7 @@ WRONG: dict[str, list[Any]] = {
         "http://example.com/\r\nX: y",
     ],
     "max_age": ["x", 0, -1, 10**9, None],
+    "min_warm": ["x", -1, 1.5, 10**9, None, True],
     "surprise": [1],
     "concurrency": [1],
 }

@@ -45,6 +45,7 @@ RANGES = {
     "tmp": Range(least=1, most=1_048_576, noun=MEGABYTES),
     "retries": Range(least=0, most=100, noun="further starts"),
     "retry_backoff": Range(least=0, most=retries.LONGEST_PAUSE, noun="seconds", whole=False),
+    "min_warm": Range(least=0, most=1000, noun="spots"),
     "max_age": Range(least=1, most=31 * 86_400, noun="seconds", whole=False),
 }
 NETWORKS: tuple[Network, ...] = ("none", "internet")
@@ -117,6 +118,7 @@ def filled(settings: Settings, *, network: Network, python: str, runtime: str) -
             retry_on=(),
             retry_backoff=0.0,
             callback_url="",
+            min_warm=0,
         ),
     )
 

@@ -30,7 +30,7 @@ class Settings:
     `egress`: as it was said, items of `contract.egress`; it stays None where nobody said any. So does `retries`,
     further starts of a run: None are as many as the server allows. `retry_on`, `retry_backoff`: see `domain.retries`.
     `max_age`: seconds that a run may wait for its start; None, or more than that: the server's own number.
-    `callback_url`: who is told of each run's end, "" nobody.
+    `callback_url`: who is told of each run's end, "" nobody. `min_warm`: on how many spots it stands ready unasked.
     """
 
     timeout: float | None = None
@@ -49,6 +49,7 @@ class Settings:
     retry_backoff: float | None = None
     max_age: float | None = None
     callback_url: str | None = None
+    min_warm: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,6 +89,9 @@ class _Settings(Request):
         "Seconds that a run may wait for its start, then it ends as `no_spot`; never longer than the server allows.",
         document=_range("max_age"),
     )
+    min_warm: int = left_out(
+        "On so many spots a sandbox of it is started before anybody runs it, and stays.", document=_range("min_warm")
+    )
 
 
 class CreateDeployment(_Settings):
@@ -237,6 +240,7 @@ class Settings(BaseModel):
     retry_backoff: float | None
     max_age: float | None
     callback_url: str | None
+    min_warm: int | None
 
 
 class VersionSummary(BaseModel):

@@ -66,7 +66,7 @@ from faaspot_runner.contract import (
     reply_key,
 )
 from faaspot_runner.contract.runtimes import Runtimes
-from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key
+from faaspot_runner.contract.spots import JOINED, WARM, WISHES, Warm, Wish, spot_key
 
 CHUNK = 1000
 """Jobs of one pipeline: keeps the longest stall of other clients at a few milliseconds."""
@@ -265,6 +265,14 @@ class RedisQueue:
                 pipe.hset(WISHES, mapping={ip: wish.text() for ip, wish in wishes.items()})
             if joined:
                 pipe.sadd(JOINED, *joined)
+            pipe.execute()
+
+    def keep_warm(self, warm: Mapping[str, Warm]) -> None:
+        """See `Queue.keep_warm`."""
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.delete(WARM)
+            if warm:
+                pipe.hset(WARM, mapping={ip: each.text() for ip, each in warm.items()})
             pipe.execute()
 
     def strand(self) -> frozenset[str]:

@@ -22,7 +22,7 @@ from faaspot_runner.contract import (
     SPOT_OFFLINE_SECONDS,
     load_spot,
 )
-from faaspot_runner.contract.spots import WISHES, own_line, spot_key, spot_user
+from faaspot_runner.contract.spots import WARM, WISHES, own_line, spot_key, spot_user
 
 COMMANDS = (
     "ping", "time", "hello", "auth", "select", "client|setinfo", "client|setname", "multi", "exec", "discard", "watch",
@@ -51,7 +51,7 @@ def rules(ip: str) -> list[str]:
         f"{PREFIX}log:*",
         spot_key(ip),
     ]
-    read = ["rq:suspended", "rq:worker:*", RUNTIMES, ENVIRONMENTS, WISHES]
+    read = ["rq:suspended", "rq:worker:*", RUNTIMES, ENVIRONMENTS, WISHES, WARM]
     return [
         *(f"~{key}" for key in written),
         *(f"%R~{key}" for key in read),

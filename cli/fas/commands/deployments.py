@@ -80,6 +80,7 @@ def settings_options(command: F) -> F:
             click.option("--max-age", type=float, metavar="SECONDS", help="How long a run may wait for its start."),
             click.option("--callback-url", metavar="URL", help="Who is told of each run's end; '' for nobody."),
             click.option("--reuse/--no-reuse", default=None, help="Keep the process for the next run."),
+            click.option("--min-warm", type=int, metavar="N", help="On how many spots it stands ready before any run."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )
     ):

@@ -3,7 +3,8 @@
 A blank is made of what a deployment's own start would be made of, code and context left out, and is given to one
 deployment whole: nobody had it before, nobody shares it. So it is the same sandbox that this deployment would have got
 later, and what its packages do in it they would do anyway. Which blanks are made is learned from use: a start that
-found none asks for the like of it. What is not asked for again for a while goes, and all of them when memory is short.
+found none asks for the like of it, and one more of a kind stands ready from then on. What is not asked for again for a
+while goes, what no version that is there has asked for goes at once, and all of them when memory is short.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 
 from faaspot_runner.connectors.beginnings import leading_modules
@@ -25,8 +26,10 @@ from faaspot_runner.sandbox.spec import Material
 
 log = logging.getLogger(__name__)
 
-EACH = 2
-"""How many stand ready of one kind."""
+EACH, MOST = 2, 8
+"""How many stand ready of one kind: at first, and where starts come so close on each other that there were none."""
+AT_ONCE = 2
+"""So many are being made at a time, of all kinds: they have the processors in common with what runs."""
 IDLE_SECONDS = 600.0
 ROUND_SECONDS = 5.0
 """Between two looks at what nobody asks for, and at the machine's memory."""
@@ -89,8 +92,12 @@ class Blank:
 
 @dataclass(slots=True)
 class _Kind:
+    """`users`: ids of the versions that asked for one."""
+
     used: float
+    users: set[str] = field(default_factory=set)
     ready: list[Blank] = field(default_factory=list)
+    wanted: int = EACH
     making: int = 0
     spoilt: bool = False
 
@@ -107,6 +114,7 @@ class Blanks:
         self._kinds: dict[Recipe, _Kind] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._making: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Semaphore(AT_ONCE)
         self._round: asyncio.Task[None] | None = None
 
     @property
@@ -120,36 +128,40 @@ class Blanks:
         kinds = self._kinds.values()
         return sum(len(each.ready) for each in kinds), sum(each.making for each in kinds)
 
-    def take(self, recipe: Recipe) -> Blank | None:
-        """One that is ready, and its successor is on the way; None if there is none, and then there will be one."""
+    def take(self, recipe: Recipe, version_id: str) -> Blank | None:
+        """One that is ready, for that version; None if there is none."""
         if not self._most:
             return None
-        kind = self._kinds.get(recipe) or self._new(recipe)
+        kind = self._kinds.get(recipe)
+        if kind is None:
+            kind = self._new(recipe)
+        elif not kind.ready:
+            kind.wanted = min(kind.wanted + 1, MOST)
         kind.used = time.monotonic()
-        found: Blank | None = None
-        while kind.ready and found is None:
+        kind.users.add(version_id)
+        while kind.ready:
             blank = kind.ready.pop(0)
             if blank.sandbox.alive():
-                found = blank
-            else:
-                self._drop(blank)
-        return found
+                return blank
+            self._drop(blank)
+        return None
 
     def refill(self, recipe: Recipe) -> None:
         """Have the ones that were taken replaced."""
         kind = self._kinds.get(recipe)
         if kind is None or kind.spoilt or free_share() < LEAST_FREE:
             return
-        for _ in range(EACH - len(kind.ready) - kind.making):
+        for _ in range(kind.wanted - len(kind.ready) - kind.making):
             kind.making += 1
             task = self._task(self._make(recipe, kind))
             self._making.add(task)
             task.add_done_callback(self._making.discard)
 
-    async def forget(self, environment: str) -> None:
-        """Stop those of an environment."""
-        self._let_go([each for each in self._kinds if each.spec.environment == environment])
-        await self._settled()
+    def release(self, version_ids: Collection[str]) -> None:
+        """These versions are gone: what nobody else has asked for goes with them."""
+        for kind in self._kinds.values():
+            kind.users.difference_update(version_ids)
+        self._let_go([each for each, kind in self._kinds.items() if not kind.users])
 
     async def close(self) -> None:
         """Stop them all, also what is being made."""
@@ -177,7 +189,8 @@ class Blanks:
         try:
             with theirs:
                 await asyncio.sleep(PAUSE_SECONDS)
-                sandbox = await self._open(recipe, theirs.fileno(), time.monotonic() + OPEN_SECONDS)
+                async with self._turn:
+                    sandbox = await self._open(recipe, theirs.fileno(), time.monotonic() + OPEN_SECONDS)
         except SandboxError as error:
             # Its packages may not be to be imported by themselves: its deployments start as if there were no blanks.
             kind.spoilt = True
@@ -198,9 +211,18 @@ class Blanks:
     async def _rounds(self) -> None:
         while True:
             await asyncio.sleep(ROUND_SECONDS)
-            oldest = time.monotonic() - IDLE_SECONDS
-            short = free_share() < LEAST_FREE
-            self._let_go([each for each, kind in self._kinds.items() if short or kind.used < oldest])
+            now, short = time.monotonic(), free_share() < LEAST_FREE
+            self._let_go([each for each, kind in self._kinds.items() if short or kind.used < now - IDLE_SECONDS])
+            for kind in self._kinds.values():
+                if kind.used < now - ROUND_SECONDS:
+                    self._shrink(kind)
+
+    def _shrink(self, kind: _Kind) -> None:
+        """Nobody has asked for a while: one less."""
+        kind.wanted = max(EACH, kind.wanted - 1)
+        for blank in kind.ready[kind.wanted :]:
+            self._drop(blank)
+        del kind.ready[kind.wanted :]
 
     def _let_go(self, recipes: list[Recipe]) -> None:
         for recipe in recipes:

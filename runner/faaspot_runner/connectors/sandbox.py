@@ -7,6 +7,7 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class SandboxConnector(Connector):
 
     async def _from_blank(self, recipe: Recipe | None, spec: SandboxSpec, material: Material) -> ZygoteSandbox | None:
         """A blank that gets this version's code, None if there is none."""
-        blank = self.blanks.take(recipe) if recipe is not None else None
+        blank = self.blanks.take(recipe, spec.version_id) if recipe is not None else None
         if blank is None:
             return None
         try:
@@ -131,9 +132,8 @@ class SandboxConnector(Connector):
         if self.inner is None:
             await asyncio.to_thread(self._launcher(python).begin)
 
-    async def forget(self, environment: str) -> bool:
-        await self.blanks.forget(environment)
-        return True
+    def release(self, version_ids: Collection[str]) -> None:
+        self.blanks.release(version_ids)
 
     @property
     def environments(self) -> frozenset[str]:

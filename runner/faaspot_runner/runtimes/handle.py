@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Request, Sandbox
@@ -47,6 +47,10 @@ class Handle(Connector):
 
     async def forget(self, environment: str) -> bool:
         return await (await self._use()).forget(environment)
+
+    def release(self, version_ids: Collection[str]) -> None:
+        if (connector := self._there()) is not None:
+            connector.release(version_ids)
 
     @property
     def environments(self) -> frozenset[str]:

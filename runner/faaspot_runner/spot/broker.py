@@ -16,6 +16,7 @@ from faaspot_runner.connectors.base import Connector, Log, Sandbox
 from faaspot_runner.contract import Release, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import Wish
 from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError
+from faaspot_runner.runtimes.ahead import Ahead
 from faaspot_runner.runtimes.pool import SandboxPool
 from faaspot_runner.runtimes.spot_socket import welcome
 from faaspot_runner.sandbox.pressure import free_share
@@ -44,7 +45,12 @@ class Broker:
         self._settings = settings = ground.settings
         self._blobs = Blobs.of(settings)
         self._pool = SandboxPool(
-            self._open, most=settings.sandboxes, idle=settings.sandbox_idle, gone=self._gone, free=free_share
+            self._open,
+            most=settings.sandboxes,
+            idle=settings.sandbox_idle,
+            gone=self._gone,
+            leaves=self._leaves,
+            free=free_share,
         )
         self._runtimes = SpotRuntimes(
             ground.means(),
@@ -53,7 +59,8 @@ class Broker:
         )
         client = self._client = pulse.connect(settings)
         self._heartbeat = Heartbeat(client, settings, self._info)
-        self._wishes = Wishes(client, settings.ip, self._follow)
+        self._ahead = Ahead(self._pool, most=max(1, settings.sandboxes // 2), seconds=settings.cold_start_timeout)
+        self._wishes = Wishes(client, settings.ip, self._follow, self._ahead.want)
         self._scale = Scale(settings.worker_counts, settings.threads)
         self._draining = False
         self._control = Control(
@@ -93,6 +100,7 @@ class Broker:
             if self._wishes.leaving:
                 await self._heartbeat.leave()
         finally:
+            await self._ahead.close()
             await self._pool.close()
             await self._runtimes.close()
             await self._client.aclose()
@@ -184,6 +192,10 @@ class Broker:
     def _gone(self, sandbox: str) -> None:
         self._crew.forget(sandbox)
 
+    def _leaves(self, sandbox: str) -> None:
+        """Have the workers let go of what waits in it for a next run; it ends with the last that is let go of."""
+        self._crew.tell({"op": "gone", "sandbox": sandbox})
+
     # ------------------------------------------------------------ sandboxes
 
     async def _open(self, spec: SandboxSpec, deadline: float) -> Sandbox:
@@ -273,7 +285,9 @@ class Broker:
         self._crew.tell({"op": "cancel", "execution_id": execution_id})
 
     def _release(self, release: Release) -> None:
+        self._ahead.release(release.version_ids)
         self._pool.release(release.version_ids)
+        self._runtimes.release(release.version_ids)
         self._doomed |= set(release.environments)
 
     async def _keep_only(self, needed: frozenset[str]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import redis
 import redis.asyncio
 
-from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC
-from faaspot_runner.contract.spots import EVERY, WISHES, Wish, own_line
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, SandboxSpec
+from faaspot_runner.contract.spots import EVERY, WARM, WISHES, Warm, Wish, own_line
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +21,20 @@ IDLE_SECONDS = 30.0
 """A worker that was not needed for this long goes."""
 
 Follow = Callable[[Wish, Mapping[str, int]], None]
+KeepReady = Callable[[Sequence[SandboxSpec]], None]
 
 
 class Wishes:
-    """Looks every second at what is wanted, and at what waits in the lines that this spot takes from."""
+    """Looks every second at what is wanted, and at what waits in the lines that this spot takes from.
 
-    def __init__(self, client: redis.asyncio.Redis, ip: str, follow: Follow) -> None:
+    `ready` is told which versions shall stand ready here.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, ip: str, follow: Follow, ready: KeepReady) -> None:
         self._redis = client
         self._ip = ip
         self._follow = follow
+        self._ready = ready
         self.leaving = False
         """Whether this spot was told to end."""
 
@@ -48,10 +53,12 @@ class Wishes:
             for queue in RUN_QUEUES:
                 for line in (queue, own_line(queue, self._ip)):
                     pipe.llen(f"rq:queue:{line}")
-            (own, every), *lengths = await pipe.execute()
+            pipe.hget(WARM, self._ip)
+            (own, every), *lengths, warm = await pipe.execute()
         wish = Wish.of(own, every)
         self.leaving = wish.leaving
         self._follow(wish, dict(zip(RUN_QUEUES, (lengths[0] + lengths[1], lengths[2] + lengths[3]), strict=True)))
+        self._ready(() if wish.draining or wish.leaving else Warm.of(warm).specs)
 
 
 class Scale:

@@ -7,7 +7,8 @@ out::
     {"op": "run", "code": "...", "args": {}, "limits": {}, "count": 1, "together": false, "python": "/usr/bin/python3"}
     -> {"outcomes": [...], "import_log": "...", "took": [seconds]} | {"failed": {"reason", "type", "message", ...}}
     {"op": "command", "argv": [...], "limits": {}, "timeout": 5} -> CommandResult
-    {"op": "blanks", "wanted": 2} -> {} once so many stand ready
+    {"op": "blanks", "wanted": 2} -> {} once so many stand ready; {"op": "blanks", "least": 2}: or more
+    {"op": "release", "versions": [...]} -> {} and those versions are gone
     {"op": "close"} -> {} and everything is taken down
 """
 
@@ -86,8 +87,11 @@ class Driver:
             return await self.run(request)
         if request["op"] == "command":
             return await self.command(request)
+        if request["op"] == "release":
+            self.connector.release(request["versions"])
+            return {}
         if request["op"] == "blanks":
-            await asyncio.wait_for(self.blanks(request["wanted"]), 20)
+            await asyncio.wait_for(self.blanks(request.get("wanted"), request.get("least", 0)), 20)
             return {}
         for sandbox in self.sandboxes.values():
             await sandbox.stop()
@@ -118,10 +122,13 @@ class Driver:
             "alive": sandbox.alive(),
         }
 
-    async def blanks(self, wanted: int) -> None:
+    async def blanks(self, wanted: int | None, least: int) -> None:
         """Return when so many stand ready and none is being made."""
         assert isinstance(self.connector, SandboxConnector)
-        while self.connector.blanks.standing != (wanted, 0):
+        while True:
+            ready, making = self.connector.blanks.standing
+            if not making and ready >= least and wanted in (None, ready):
+                return
             await asyncio.sleep(0.01)
 
     async def sandbox(self, request: dict[str, Any], limits: Limits) -> Sandbox:
@@ -130,7 +137,13 @@ class Driver:
         key = json.dumps([request["code"], asdict(limits), python, request.get("environment")])
         if key not in self.sandboxes or not self.sandboxes[key].alive():
             spec = SandboxSpec(
-                version_id="v", deployment="d", version=1, runtime=self.runtime, python="3", code="0", limits=limits
+                version_id=request.get("version", "v"),
+                deployment="d",
+                version=1,
+                runtime=self.runtime,
+                python="3",
+                code="0",
+                limits=limits,
             )
             environment = Path(request["environment"]) if request.get("environment") else None
             material = Material(

@@ -91,6 +91,7 @@ class Stage:
 
     def __init__(self, grade: str, runtime: str = "sandbox", blanks: int = 0) -> None:
         self.grade = grade
+        self.blanks = blanks
         self.runtime = runtime
         python = sys.executable if grade == "root" else ordinary_python()
         if python is None:

@@ -146,3 +146,21 @@ def test_the_code_is_where_it_always_is_and_tells_no_path_of_the_host(stage: Sta
     text, mode, told, refused = stage.hostile(code + " it is")
     assert (text.endswith("it is"), mode, told) == (True, "0o100444", 0)
     assert set(refused) <= {"EROFS", "EACCES"}
+
+
+def test_what_only_versions_have_asked_for_that_are_gone_goes_with_them(stage: Stage, environment: Path) -> None:
+    for version in ("a", "b"):
+        first_run(stage, FIRST.format(version), environment, version=version)
+        stage.ask(op="blanks", least=2)
+    for gone in (["a", "x"], []):
+        stage.ask(op="release", versions=gone)
+        stage.ask(op="blanks", least=2)
+    stage.ask(op="release", versions=["b"])
+    stage.ask(op="blanks", wanted=0)
+
+
+def test_where_starts_come_close_on_each_other_more_of_them_stand_ready(stage: Stage, environment: Path) -> None:
+    first_run(stage, FIRST.format(0), environment)
+    _, took = first_run(stage, FIRST.format(1), environment)
+    assert took > 300, "none was ready yet"
+    stage.ask(op="blanks", wanted=3)

@@ -65,6 +65,7 @@ class House:
     def __init__(self, most: int = 10, idle: float = 100.0) -> None:
         self.opened: list[FakeSandbox] = []
         self.gone: list[str] = []
+        self.leaving: list[str] = []
         self.time = 0.0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -76,6 +77,7 @@ class House:
             most=most,
             idle=idle,
             gone=self.gone.append,
+            leaves=self.leaving.append,
             clock=lambda: self.time,
             free=lambda: self.free,
         )
@@ -253,6 +255,7 @@ async def test_a_retired_sandbox_lives_as_long_as_a_worker_uses_it() -> None:
     sandbox = await house.acquire()
     house.pool.release(["v1"])
     assert sandbox.retired
+    assert (house.leaving, house.gone) == ([sandbox.id], [])
     for second in range(1, 100):
         house.time = float(second)
         house.pool.touch([sandbox.id])
