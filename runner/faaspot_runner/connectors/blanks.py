@@ -26,10 +26,6 @@ from faaspot_runner.sandbox.spec import Material
 
 log = logging.getLogger(__name__)
 
-EACH, MOST = 2, 8
-"""How many stand ready of one kind: at first, and where starts come so close on each other that there were none."""
-AT_ONCE = 2
-"""So many are being made at a time, of all kinds: they have the processors in common with what runs."""
 IDLE_SECONDS = 600.0
 ROUND_SECONDS = 5.0
 """Between two looks at what nobody asks for, and at the machine's memory."""
@@ -39,6 +35,26 @@ OPEN_SECONDS = 60.0
 WRITE_SECONDS = 5.0
 PAUSE_SECONDS = 0.05
 """Before the next is made: the run that took the last one comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """How many blanks: `first` of one kind, up to `most` where starts come so close on each other that there were none.
+
+    `at_once`: so many are being made at a time, of all kinds: they have the processors in common with what runs.
+    """
+
+    first: int = 2
+    most: int = 8
+    at_once: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """That a sandbox gets its code later, over the socket `code`, and imports `modules` until then."""
+
+    code: int
+    modules: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,26 +111,28 @@ class _Kind:
     """`users`: ids of the versions that asked for one."""
 
     used: float
+    wanted: int
     users: set[str] = field(default_factory=set)
     ready: list[Blank] = field(default_factory=list)
-    wanted: int = EACH
     making: int = 0
     spoilt: bool = False
 
 
-Open = Callable[[Recipe, int, float], Awaitable[ZygoteSandbox]]
+Open = Callable[[SandboxSpec, Material, Waiting | None], Awaitable[ZygoteSandbox]]
+"""Makes a sandbox, which then imports. Raises SandboxError."""
 
 
 class Blanks:
-    """The blanks of one runtime, on one event loop. `most`: kinds of them; 0: there are none."""
+    """The sandboxes of one runtime, blanks or not, on one event loop. `kinds`: of blanks; 0: there are none."""
 
-    def __init__(self, opener: Open, *, most: int) -> None:
+    def __init__(self, opener: Open, *, kinds: int, stock: Stock | None = None) -> None:
         self._open = opener
-        self._most = most
+        self._most = kinds
+        self._stock = stock or Stock()
         self._kinds: dict[Recipe, _Kind] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._making: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turn = asyncio.Semaphore(self._stock.at_once)
         self._round: asyncio.Task[None] | None = None
 
     @property
@@ -128,6 +146,18 @@ class Blanks:
         kinds = self._kinds.values()
         return sum(len(each.ready) for each in kinds), sum(each.making for each in kinds)
 
+    async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> ZygoteSandbox:
+        """A sandbox of that version, which has imported its module: a blank if one is ready. Raises SandboxError."""
+        started = time.monotonic()
+        recipe = Recipe.of(spec, material)
+        made = await self._given(recipe, spec, material) or await self._open(spec, material, None)
+        try:
+            await made.ready(deadline, started)
+        finally:
+            if recipe is not None:
+                self._refill(recipe)
+        return made
+
     def take(self, recipe: Recipe, version_id: str) -> Blank | None:
         """One that is ready, for that version; None if there is none."""
         if not self._most:
@@ -136,7 +166,7 @@ class Blanks:
         if kind is None:
             kind = self._new(recipe)
         elif not kind.ready:
-            kind.wanted = min(kind.wanted + 1, MOST)
+            kind.wanted = min(kind.wanted + 1, self._stock.most)
         kind.used = time.monotonic()
         kind.users.add(version_id)
         while kind.ready:
@@ -146,7 +176,37 @@ class Blanks:
             self._drop(blank)
         return None
 
-    def refill(self, recipe: Recipe) -> None:
+    def release(self, version_ids: Collection[str]) -> None:
+        """These versions are gone: what nobody else has asked for goes with them."""
+        for kind in self._kinds.values():
+            kind.users.difference_update(version_ids)
+        self._let_go([each for each, kind in self._kinds.items() if not kind.users])
+
+    async def close(self, *, starts: bool = True) -> None:
+        """Stop them all, also what is being made. `starts`: wait also for the end of that."""
+        self._most = 0
+        for task in self._making:
+            task.cancel()
+        self._let_go(list(self._kinds))
+        if self._round is not None:
+            self._round.cancel()
+        while left := self._tasks if starts else self._tasks - self._making:
+            await asyncio.gather(*left, return_exceptions=True)
+
+    # ------------------------------------------------------------ inside
+
+    async def _given(self, recipe: Recipe | None, spec: SandboxSpec, material: Material) -> ZygoteSandbox | None:
+        """A blank that gets this version's code, None if there is none."""
+        blank = self.take(recipe, spec.version_id) if recipe is not None else None
+        if blank is None:
+            return None
+        try:
+            return await blank.become(spec, material.source())
+        except OSError as error:
+            log.info("a blank died as it was needed: %s", error)
+            return None
+
+    def _refill(self, recipe: Recipe) -> None:
         """Have the ones that were taken replaced."""
         kind = self._kinds.get(recipe)
         if kind is None or kind.spoilt or free_share() < LEAST_FREE:
@@ -157,30 +217,12 @@ class Blanks:
             self._making.add(task)
             task.add_done_callback(self._making.discard)
 
-    def release(self, version_ids: Collection[str]) -> None:
-        """These versions are gone: what nobody else has asked for goes with them."""
-        for kind in self._kinds.values():
-            kind.users.difference_update(version_ids)
-        self._let_go([each for each, kind in self._kinds.items() if not kind.users])
-
-    async def close(self) -> None:
-        """Stop them all, also what is being made."""
-        self._most = 0
-        for task in self._making:
-            task.cancel()
-        self._let_go(list(self._kinds))
-        if self._round is not None:
-            self._round.cancel()
-        await self._settled()
-
-    # ------------------------------------------------------------ inside
-
     def _new(self, recipe: Recipe) -> _Kind:
         if len(self._kinds) >= self._most:
             self._let_go([min(self._kinds, key=lambda each: self._kinds[each].used)])
         if self._round is None:
             self._round = asyncio.create_task(self._rounds(), name="rounds of blanks")
-        kind = self._kinds[recipe] = _Kind(time.monotonic())
+        kind = self._kinds[recipe] = _Kind(time.monotonic(), self._stock.first)
         return kind
 
     async def _make(self, recipe: Recipe, kind: _Kind) -> None:
@@ -190,7 +232,9 @@ class Blanks:
             with theirs:
                 await asyncio.sleep(PAUSE_SECONDS)
                 async with self._turn:
-                    sandbox = await self._open(recipe, theirs.fileno(), time.monotonic() + OPEN_SECONDS)
+                    waiting = Waiting(theirs.fileno(), recipe.modules)
+                    sandbox = await self._open(recipe.spec, recipe.material, waiting)
+                    await sandbox.blank(time.monotonic() + OPEN_SECONDS)
         except SandboxError as error:
             # Its packages may not be to be imported by themselves: its deployments start as if there were no blanks.
             kind.spoilt = True
@@ -219,7 +263,7 @@ class Blanks:
 
     def _shrink(self, kind: _Kind) -> None:
         """Nobody has asked for a while: one less."""
-        kind.wanted = max(EACH, kind.wanted - 1)
+        kind.wanted = max(self._stock.first, kind.wanted - 1)
         for blank in kind.ready[kind.wanted :]:
             self._drop(blank)
         del kind.ready[kind.wanted :]
@@ -243,7 +287,3 @@ class Blanks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    async def _settled(self) -> None:
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Sandbox
-from faaspot_runner.connectors.blanks import Blanks, Recipe
+from faaspot_runner.connectors.blanks import Blanks, Waiting
 from faaspot_runner.connectors.limits import start_message, zygote_rlimits
 from faaspot_runner.connectors.placed import open_in
 from faaspot_runner.connectors.zygote import ZygoteSandbox
@@ -28,16 +26,6 @@ from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, ZYGOTE_PIDS, Grade
 from faaspot_runner.sandbox.namespaces import UidPairs
 from faaspot_runner.sandbox.network import Egress, NetworkLease
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Interpreter, Material
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """That a sandbox gets its code later, over the socket `code`, and imports `modules` until then."""
-
-    code: int
-    modules: tuple[str, ...]
 
 
 class SandboxConnector(Connector):
@@ -56,7 +44,7 @@ class SandboxConnector(Connector):
         self._cgroups: Cgroups | None = config.config.get("cgroups")
         self._egress: Egress | None = config.config.get("egress")
         self._runs: int = config.config.get("runs", 1)
-        self.blanks = Blanks(self._blank, most=config.config.get("blanks", 0))
+        self.blanks = Blanks(self._enclosed, kinds=config.config.get("blanks", 0))
         self._up = False
         self._pairs = UidPairs()
         self._launchers: dict[Interpreter, LauncherProcess] = {}
@@ -87,45 +75,20 @@ class SandboxConnector(Connector):
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
         if not self._up:
             raise SandboxError(f"the runtime {self.config.name} is not deployed")
-        started = time.monotonic()
         if self.inner is not None:
+            started = time.monotonic()
             place = await self.inner.lodging(spec, material)
             holdings = Holdings(housing=None if place.shared else place)
             sandbox = self._kept(await open_in(place, spec, material, holdings, self._grade))
             await sandbox.ready(deadline, started)
             return sandbox
-        recipe = Recipe.of(spec, material)
-        try:
-            blank = await self._from_blank(recipe, spec, material)
-            made = blank or self._kept(await self._enclosed(spec, material))
-            await made.ready(deadline, started)
-        finally:
-            if recipe is not None:
-                self.blanks.refill(recipe)
-        return made
+        return await self.blanks.open(spec, material, deadline)
 
     def _kept(self, sandbox: ZygoteSandbox) -> ZygoteSandbox:
         """One that was just made, from now on ours to end."""
         sandbox.guard(self._runs)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
-        return sandbox
-
-    async def _from_blank(self, recipe: Recipe | None, spec: SandboxSpec, material: Material) -> ZygoteSandbox | None:
-        """A blank that gets this version's code, None if there is none."""
-        blank = self.blanks.take(recipe, spec.version_id) if recipe is not None else None
-        if blank is None:
-            return None
-        try:
-            return await blank.become(spec, material.source())
-        except OSError as error:
-            log.info("a blank died as it was needed: %s", error)
-            return None
-
-    async def _blank(self, recipe: Recipe, code: int, deadline: float) -> ZygoteSandbox:
-        """A sandbox that has imported its packages and waits for code on that socket. Raises SandboxError."""
-        sandbox = self._kept(await self._enclosed(recipe.spec, recipe.material, Waiting(code, recipe.modules)))
-        await sandbox.blank(deadline)
         return sandbox
 
     async def keep(self, python: Interpreter, environment: Path | None, log: Log) -> None:
@@ -183,7 +146,7 @@ class SandboxConnector(Connector):
                     modules=waiting.modules if waiting else None,
                 )
                 enclosure = await enclose(launcher, plan, fds, holdings, start)
-        return ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup")
+        return self._kept(ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup"))
 
     def _hold(self, name: str, limits: Limits) -> Holdings:
         """The uid pair, cgroup and network of a new sandbox. Raises SandboxError and holds nothing then."""

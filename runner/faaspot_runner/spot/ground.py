@@ -73,6 +73,7 @@ class Ground:
             "owner": watch.owner,
             "directory": settings.home / "docker",
             "environments": settings.data_dir / "environments",
+            "blanks": settings.blanks,
             **ways,
         }
         defaults = {"image": settings.docker_image}
