@@ -101,6 +101,10 @@ class Settings:
         default=8,
         metadata=_row("For so many kinds of functions sandboxes stand ready ahead; 0: none.", least=0),
     )
+    shared_start: bool = field(
+        default=True,
+        metadata=_row("Fork functions' interpreters from one that has started (yes), or start each by itself (no)."),
+    )
     download_uid: int = field(
         default=64_719, metadata=_row("Uid that downloads and unpacks packages, if the spot is root.", least=1)
     )

@@ -30,7 +30,8 @@ from faaspot_runner.sandbox.spec import BASE_ENVIRON, Interpreter, Material
 
 class SandboxConnector(Connector):
     """Config keys, all from the spot: `cgroups` (a `Cgroups`, or None: the rlimit grade), `egress` (an `Egress`, or
-    None: no internet), `runs` (how many there can be at once; 1), `blanks` (kinds of sandboxes that stand ready; 0).
+    None: no internet), `runs` (how many there can be at once; 1), `blanks` (kinds of sandboxes that stand ready; 0),
+    `shared_start` (whether zygotes are forked from an interpreter that has started; True).
 
     On top of a runtime of type docker (`wraps`) the sandboxes are made in one container of it, of the user's image, and
     walled off from each other there. One that asks for network internet gets a container of its own, because the
@@ -43,6 +44,7 @@ class SandboxConnector(Connector):
         super().__init__(config, inner)
         self._cgroups: Cgroups | None = config.config.get("cgroups")
         self._egress: Egress | None = config.config.get("egress")
+        self._shared_start: bool = config.config.get("shared_start", True)
         self._runs: int = config.config.get("runs", 1)
         self.blanks = Blanks(self._enclosed, kinds=config.config.get("blanks", 0))
         self._up = False
@@ -112,7 +114,8 @@ class SandboxConnector(Connector):
     def _launcher(self, python: Interpreter) -> LauncherProcess:
         """The base of this interpreter's zygotes."""
         if python not in self._launchers:
-            self._launchers[python] = LauncherProcess(self._pairs, base_of(python, BASE_ENVIRON))
+            base = base_of(python, BASE_ENVIRON) if self._shared_start else None
+            self._launchers[python] = LauncherProcess(self._pairs, base)
         return self._launchers[python]
 
     async def _enclosed(self, spec: SandboxSpec, material: Material, waiting: Waiting | None = None) -> ZygoteSandbox:

@@ -58,7 +58,14 @@ class Ground:
         """What the runtimes of each type get of this spot."""
         ways = {"cgroups": self.cgroups, "egress": self.egress}
         own = {
-            "sandbox": TypeMeans(given={**ways, "runs": self.settings.most_runs, "blanks": self.settings.blanks}),
+            "sandbox": TypeMeans(
+                given={
+                    **ways,
+                    "runs": self.settings.most_runs,
+                    "blanks": self.settings.blanks,
+                    "shared_start": self.settings.shared_start,
+                }
+            ),
             "process": TypeMeans(given={"directory": self.settings.home / "process"}),
         }
         means = {name: own[name] for name in self.runtimes}

@@ -65,7 +65,7 @@ def containers(directory: Path) -> dict[str, Any]:
 class Driver:
     """One runtime that is up, and the sandboxes that were opened in it."""
 
-    def __init__(self, runtime: str, blanks: int = 0) -> None:
+    def __init__(self, runtime: str, blanks: int = 0, *, shared_start: bool = True) -> None:
         root = runtime != "process" and os.geteuid() == 0
         self.cgroups = Cgroups.open(f"test-{os.getpid()}") if root else None
         self.slots: RunSlots | None = self.cgroups.slots("worker") if self.cgroups else None
@@ -75,8 +75,8 @@ class Driver:
         self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" else None
         if self.directory:
             config |= containers(Path(self.directory.name))
-        elif blanks:
-            config["blanks"] = blanks
+        elif runtime == "sandbox":
+            config |= {"blanks": blanks, "shared_start": shared_start}
         self.connector: Connector = CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime, config=config))
         self.runtime = runtime
         self.sandboxes: dict[str, Sandbox] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 import faaspot_runner
 from faaspot_runner.sandbox import features
+from tests.unit.runner.sandbox_driver import Driver
 from tests.unit.runner.sandboxes import GRADES, PLANTED, Stage
 
 pytestmark = [
@@ -90,3 +93,19 @@ def test_it_is_alone_and_has_the_rights_of_one_that_was_started(stage: Stage) ->
     assert (pid, leads, seccomp) == (2, True, "2")
     assert int(ambient, 16) == 0
     assert int(bounding, 16) & ~sum(1 << cap for cap in (5, 6, 7, 8, 21)) == 0
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_operator_may_have_each_interpreter_started_by_itself(shared: bool) -> None:
+    """Then no two sandboxes have the seed of their hashes, or their addresses, in common."""
+    code = "def main(args, context):\n    return [hash('x'), id(len)]  # {}\n"
+
+    async def story() -> list[list[int]]:
+        driver = Driver("sandbox", shared_start=shared)
+        await driver.connector.deploy(False)
+        answers = [await driver.run({"op": "run", "code": code.format(number)}) for number in range(2)]
+        await driver.close()
+        return [json.loads(answer["outcomes"][0]["output"]) for answer in answers]
+
+    one, other = asyncio.run(story())
+    assert [one[0] == other[0], one[1] == other[1]] == [shared, shared]
