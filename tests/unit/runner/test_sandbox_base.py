@@ -95,6 +95,17 @@ def test_it_is_alone_and_has_the_rights_of_one_that_was_started(stage: Stage) ->
     assert int(bounding, 16) & ~sum(1 << cap for cap in (5, 6, 7, 8, 21)) == 0
 
 
+def test_nothing_is_compiled_when_it_starts_but_the_functions_own_file(stage: Stage) -> None:
+    code = """
+    import decimal, email.message, json, os, sys
+    def main(args, context):
+        sources = [(module.__file__, getattr(module, "__cached__", None)) for module in sys.modules.values()
+                   if getattr(module, "__file__", None)]
+        return [file for file, cached in sources if cached and not os.path.exists(cached)]
+    """
+    assert stage.output(code) == ["/code/main.py"]
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_an_operator_may_have_each_interpreter_started_by_itself(shared: bool) -> None:
     """Then no two sandboxes have the seed of their hashes, or their addresses, in common."""
