@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from faaspot_runner.connectors.beginnings import leading_modules
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import SandboxSpec
-from faaspot_runner.errors import SandboxError
+from faaspot_runner.errors import EngineError, SandboxError
 from faaspot_runner.sandbox.pressure import free_share
 from faaspot_runner.sandbox.spec import Material
 
@@ -237,7 +237,7 @@ class Blanks:
                     await sandbox.blank(time.monotonic() + OPEN_SECONDS)
         except SandboxError as error:
             # Its packages may not be to be imported by themselves: its deployments start as if there were no blanks.
-            kind.spoilt = True
+            kind.spoilt = not isinstance(error, EngineError)
             log.info("no blank of %s: %s", " ".join(recipe.modules), error)
             ours.close()
             return
