@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from tests.platforms import Platform
+
 from bench import peers
 from bench.measure import WrongAnswer, greeting
 from bench.scene import Findings, Scene, ratio
@@ -20,7 +22,7 @@ def p4(scene: Scene, found: Findings) -> None:
     with peers.celery_prefork() as celery, peers.rq_pool("SimpleWorker") as simple:
         values = scene.interleaved(
             {
-                "faaspot": lambda: bulk(scene),
+                "faaspot": lambda: bulk(scene.platform, RUNS),
                 "Celery prefork 4": lambda: celery.many(PEER_RUNS),
                 "RQ SimpleWorker, pool of 4": lambda: simple.many(PEER_RUNS),
             }
@@ -30,11 +32,11 @@ def p4(scene: Scene, found: Findings) -> None:
     found.at_least("P4", "times Celery prefork 4", ratio(rows["faaspot"], rows["Celery prefork 4"]), 2.0)
 
 
-def bulk(scene: Scene) -> float:
-    """Runs a second of one bulk request, each answer checked."""
-    call = scene.platform.call
+def bulk(platform: Platform, runs: int) -> float:
+    """Runs a second of one bulk request to `hello`, each answer checked."""
+    call = platform.call
     begin = time.perf_counter()
-    answer = call("POST", "deployments/hello/bulk_rpc/", [{"name": str(number)} for number in range(RUNS)])
+    answer = call("POST", "deployments/hello/bulk_rpc/", [{"name": str(number)} for number in range(runs)])
     assert answer.status == 200, answer
     ids: list[str] = answer.json
     while call("GET", "executions/?limit=1").json:
@@ -44,4 +46,4 @@ def bulk(scene: Scene) -> float:
     for number, record in enumerate(records):
         if record["status"] != "Success" or record["output"] != greeting(number):
             raise WrongAnswer(f"run {number} of the bulk: {record}")
-    return RUNS / took
+    return runs / took

@@ -30,8 +30,9 @@ MISSING = "PostgreSQL's initdb is neither on PATH nor under /usr/lib/postgresql"
 class PostgresServer:
     """A running server; `restart` breaks every connection and keeps the data."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: str) -> None:
         self._home = home
+        self._settings = settings
         self._run("initdb", "-D", str(home / "data"), "-U", "faaspot", "-A", "trust", "--no-sync", "-E", "UTF8")
         self.start()
 
@@ -39,7 +40,7 @@ class PostgresServer:
         return f"postgresql://faaspot@/{database}?host={self._home}"
 
     def start(self) -> None:
-        options = f"-k {self._home} -c listen_addresses= -c fsync=off -c max_connections=200"
+        options = f"-k {self._home} -c listen_addresses= {self._settings} -c max_connections=200"
         self._ctl("start", "-o", options, "-l", str(self._home / "log"))
 
     def stop(self) -> None:
@@ -72,14 +73,14 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """A server in a directory of its own."""
+def running_postgres(settings: str = "-c fsync=off") -> Iterator[PostgresServer]:
+    """A server in a directory of its own, with these settings of its command line."""
     home = Path(tempfile.mkdtemp(prefix="faaspot-tests-pg-", dir="/tmp"))  # short: a socket's path is bounded
     if os.getuid() == 0:
         os.chown(home, NOBODY, NOBODY)
         home.chmod(0o755)  # the platform's services come to its socket as an uid of theirs
     try:
-        server = PostgresServer(home)
+        server = PostgresServer(home, settings)
         try:
             yield server
         finally:

@@ -48,11 +48,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="Print one JSON object and nothing else.")
     asked = parser.parse_args(argv)
     checks = tuple(examine())
-    if asked.json:
-        json.dump(_object(checks), sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        _print(checks, sys.stdout)
+    try:
+        if asked.json:
+            json.dump(_object(checks), sys.stdout, indent=2)
+            sys.stdout.write("\n")
+        else:
+            _print(checks, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; the interpreter must not try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0 if _well(checks) else 1
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests import docker_engine
 from tests.hostile.outcomes import Outcomes
-from tests.platforms import SETUPS, Answer, Platform, descendants, eventually, platform
+from tests.platforms import SETUPS, Answer, Platform, children, descendants, eventually, platform
 from tests.unit.runner.package_index import PackageIndex
 
 OUTCOMES = Outcomes()
@@ -150,7 +150,7 @@ class Arena:
     @contextlib.contextmanager
     def deployed_all(self, codes: Mapping[str, str], **settings: Any) -> Iterator[dict[str, str]]:
         """The same for many."""
-        before = len(self.sandboxes())
+        before = self.sandboxes()
         names = {}
         with contextlib.ExitStack() as stack:
             for kind, code in codes.items():
@@ -158,7 +158,7 @@ class Arena:
                 self.platform.deploy(name, textwrap.dedent(code), **{"runtime": self.runtime, **settings})
                 stack.callback(self.platform.undeploy, name)
             yield names
-        eventually(lambda: len(self.sandboxes()) <= before + 1, 5, "processes of the deployment end")
+        eventually(lambda: not self.since(before), 5, "processes of the deployment end")
 
     @contextlib.contextmanager
     def unharmed(self) -> Iterator[list[int]]:
@@ -177,8 +177,13 @@ class Arena:
         if self.runtime == "docker":
             return docker_engine.processes(docker_engine.platform_of(self.platform.data))
         spots = self.platform.processes("faaspot_runner", "spot")
-        workers = set(self.platform.processes("faaspot_runner"))
-        return {pid for spot in spots for pid in descendants(spot)} - workers
+        # The platform's own, and what looks like a zygote but has made them: the launchers, children of the spot.
+        ours = set(self.platform.processes("faaspot_runner")).union(*map(children, spots))
+        return {pid for spot in spots for pid in descendants(spot)} - ours
+
+    def since(self, before: set[int]) -> set[int]:
+        """Processes of sandboxes that did not stand `before`. What an older sandbox has forked meanwhile is its own."""
+        return self.sandboxes() - before - {pid for old in before for pid in descendants(old)}
 
 
 def started(pid: int) -> str | None:

@@ -367,7 +367,7 @@ def test_r3_processes_of_an_import_have_a_memory_limit_together(arena: Arena, ho
     before = arena.sandboxes()
     with arena.deployed(SYSCALLS + HOARD + textwrap.dedent(code), memory=64) as name:
         outcome = arena.judge(arena.platform.run(name))
-        held = sum(anonymous_mb(pid) for pid in arena.sandboxes() - before)
+        held = sum(anonymous_mb(pid) for pid in arena.since(before))
     # Where a cgroup counts, the kernel may choose a child for its kill, and the import goes on.
     if arena.platform.setup == "user":
         assert (outcome.status, outcome.reason) == ("Failure", "oom"), outcome

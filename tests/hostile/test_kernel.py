@@ -315,7 +315,7 @@ def test_e19_a_descriptor_that_the_platform_holds_does_not_come_along(arena: Are
         execution = arena.platform.start_run(name)
         arena.platform.ended(execution)
         data = str(arena.platform.data)
-        for pid in arena.sandboxes() - before:
+        for pid in arena.since(before):
             for link in Path(f"/proc/{pid}/fd").glob("*"):
                 try:
                     target = os.readlink(link)

@@ -83,7 +83,7 @@ def describe(nouns: Iterable[Routes]) -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "header",
                     "name": "Authorization",
-                    "description": "`Token <token>`",
+                    "description": "`Token <token>` or `Bearer <token>`",
                 }
             },
         },

@@ -174,12 +174,13 @@ _LITERAL_BYTES = re.compile(r"b'(.*)'|b\"(.*)\"")
 def credentials(header: str) -> tuple[str | None, str] | None:
     """(user or None, token) of an Authorization header, None if it holds neither form (W9).
 
-    Two headers arrive joined by a comma; then the token wins, as it does in the clients themselves.
+    Two headers arrive joined by a comma; then the token wins, as it does in the clients themselves. `Bearer` is what
+    programs say that know nothing of faaspot (RFC 6750), and means the same as `Token`.
     """
     found: tuple[str | None, str] | None = None
     for part in header.split(","):
         scheme, _, text = part.strip().partition(" ")
-        if scheme.lower() == "token" and text.strip():
+        if scheme.lower() in ("token", "bearer") and text.strip():
             return None, text.strip()
         if scheme.lower() == "basic" and found is None:
             found = _basic(text.strip())

@@ -260,7 +260,7 @@ class SandboxPool:
         if (sandbox := entry.sandbox) is not None:
             self._leaving[sandbox.id] = entry
             sandbox.retire()
-            self._leaves(sandbox.id)
+            self._leaves(sandbox.id)  # its zygote waits for the processes that the workers keep for next runs
 
     def _bury(self, entry: _Entry) -> None:
         """Forget a sandbox and free what it holds; whatever still lives in it is killed."""

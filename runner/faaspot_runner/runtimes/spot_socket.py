@@ -16,7 +16,7 @@
                      "imports": {name: f}, "log": ".."}                       + 1 descriptor: a channel to the zygote
                     {"op": "prepared", "call": n, "interpreter": {..} | null, "log": ".."}    to interpreter and keep
                     {"op": "failed", "call": n, "reason": r | null, "error": {..}, "log": ".."}
-                    {"op": "gone", "sandbox": id}                           no new run in it: forget its idle channels
+                    {"op": "gone", "sandbox": id}                           it takes no more runs: forget its channels
                     {"op": "cancel", "execution_id": id}
                     {"op": "look"}                                          messages may have been missed: read the keys
                     {"op": "hurry"}                                         the grace is over: stop what runs

@@ -136,6 +136,7 @@ def test_w7_a_true_form(api: Api) -> None:
     [
         f"Token {ADMIN_TOKEN}",
         f"token  {ADMIN_TOKEN} ",
+        f"Bearer {ADMIN_TOKEN}",
         f"Basic Ym9iOnA_Pnd-fn4=, Token {ADMIN_TOKEN}",
         f"Token {ADMIN_TOKEN},Basic Ym9iOnA_Pnd-fn4=",
         "Basic YWRtaW46ZmFzX3Rlc3QtYWRtaW4tdG9rZW4=",

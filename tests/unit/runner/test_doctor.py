@@ -41,6 +41,17 @@ def test_json_is_one_object_with_the_same_checks(capsys: pytest.CaptureFixture[s
     assert [check["name"] for check in said["checks"]] == [check.name for check in doctor.examine()]
 
 
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "faaspot_runner", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as doctors:
+        assert doctors.stdout is not None
+        assert doctors.stderr is not None
+        doctors.stdout.close()
+        assert doctors.stderr.read() == b""
+        assert doctors.wait(60) in (0, 1)
+
+
 def test_every_answer_that_is_not_ok_says_what_to_do() -> None:
     for check in doctor.examine():
         assert check.answer == "ok" or check.what_to_do, check
