@@ -429,7 +429,7 @@ class FakeJoining:
             raise NotFound(f"There is no blob {digest}.")
         return len(self._blobs[digest]), iter([self._blobs[digest]])
 
-    def keep_blob(self, who: Principal, digest: str, pieces: Iterable[bytes]) -> None:
+    def keep_blob(self, who: Principal, digest: str, size: int, pieces: Iterable[bytes]) -> None:
         content = b"".join(pieces)
         if sha256(content).hexdigest() != digest:
             raise Invalid.fields(FieldError(field="body", message="has another digest"))

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,15 @@ class Platform:
         return self.home / "data"
 
     @property
+    def certificate(self) -> str:
+        """The file that it serves https with; "" for http."""
+        return self.options[self.options.index("--certfile") + 1] if "--certfile" in self.options else ""
+
+    @property
+    def _trust(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context(cafile=self.certificate) if self.certificate else None
+
+    @property
     def host(self) -> str:
         return "127.0.0.1"
 
@@ -165,14 +175,15 @@ class Platform:
         text = (self.home / "up.log").read_text()
         assert self.process.poll() is None, f"fas up ended with {self.process.returncode}:\n{text}"
         profile = self.home / "profiles" / "fasconf.yaml"
-        started = [line for line in text.splitlines() if "http://127.0.0.1:" in line]
+        here = f"{'https' if self.certificate else 'http'}://127.0.0.1:"
+        started = [line for line in text.splitlines() if here in line]
         if not started or not profile.exists():
             return None
-        address = started[-1].split("http://127.0.0.1:")[1]
+        address = started[-1].split(here)[1]
         digits = address[: len(address) - len(address.lstrip("0123456789"))]
-        url = f"http://127.0.0.1:{digits}"
+        url = f"{here}{digits}"
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(url + "/healthz", timeout=2).close()
+            urllib.request.urlopen(url + "/healthz", timeout=2, context=self._trust).close()
             return url
         return None
 
@@ -255,7 +266,7 @@ class Platform:
         url = path if path.startswith("http") else self.url + (path if path.startswith("/") else f"/v1/{path}")
         request = urllib.request.Request(url, data=data, method=method, headers=sent)
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
+            with urllib.request.urlopen(request, timeout=timeout, context=self._trust) as answer:
                 return Answer(answer.status, dict(answer.headers), answer.read().decode("utf-8", "surrogateescape"))
         except urllib.error.HTTPError as error:
             with error:

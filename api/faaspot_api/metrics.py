@@ -2,12 +2,14 @@
 
 Several processes of one machine (web processes, the recorder) count the same things. `Metrics.shared` keeps their
 counts in files of one directory, so that whichever of them is asked tells of all, and what a dead one counted stays.
-Labels are bounded: what people name (deployments) has at most `DEPLOYMENTS` values in a process, the rest is `OTHER`.
+Labels are bounded: what people name (deployments) has at most `DEPLOYMENTS` values in a process and its successors, the
+rest is `OTHER`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from threading import Lock
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, values
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -24,10 +27,10 @@ from faaspot_runner.contract import Timings
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DEPLOYMENTS = 100
 OTHER = "(other)"
-FILE_BYTES = 768 * 1024
-"""Of each shared file; the bound on labels keeps what is counted below that."""
-KINDS = ("counter", "histogram")
-"""The kinds of metrics here; a file of each for every process."""
+FILE_BYTES = {"counter": 1024 * 1024, "histogram": 2 * 1024 * 1024}
+"""Of the shared files, one of each kind of metrics for every process. The bound on labels keeps what is counted below
+that, with every status that every address can have.
+"""
 QUICK = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30, 120)
 LONG = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 900)
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -97,11 +100,14 @@ class Metrics:
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = _take_place(directory)
-        for kind in KINDS:
-            _reserve(directory / f"{kind}_{place}.db")
+        files = {directory / f"{kind}_{place}.db": size for kind, size in FILE_BYTES.items()}
+        for path, size in files.items():
+            _reserve(path, size)
         os.environ[_VARIABLE] = str(directory)
         values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
-        return cls(directory)
+        metrics = cls(directory)
+        metrics._names |= {name for path in files for name in _named(path)}
+        return metrics
 
     def accepted(self, kind: str, deployment: str, count: int = 1) -> None:
         """So many executions were accepted."""
@@ -198,10 +204,17 @@ def _take_place(directory: Path) -> int:
             return place
 
 
-def _reserve(path: Path) -> None:
+def _named(path: Path) -> Iterator[str]:
+    """The deployments that are counted in a file already, by whoever had this place before."""
+    for key, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+        if name := json.loads(key)[2].get("deployment"):
+            yield name
+
+
+def _reserve(path: Path, size: int) -> None:
     """Have the disk hold the whole file: writing into a mapped hole of a full one would kill the process."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, FILE_BYTES)
+        os.posix_fallocate(descriptor, 0, size)
     finally:
         os.close(descriptor)

@@ -14,6 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -53,7 +54,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], walls: Walls, second
     parts, host, port = callbacks.place(url)
     end = time.monotonic() + seconds
     connection = http.client.HTTPConnection(host, port)
-    connection.sock = _connect(walls.addresses(host, port), port, end)
+    connection.sock = _connect(_looked_up(walls, host, port, end), port, end)
     watch = threading.Timer(max(0.0, end - time.monotonic()), _hang_up, [connection])
     watch.daemon = True
     watch.start()
@@ -78,6 +79,23 @@ def post(url: str, body: bytes, headers: Mapping[str, str], walls: Walls, second
     return status
 
 
+def _looked_up(walls: Walls, host: str, port: int, end: float) -> list[Address]:
+    """The addresses of a host, in time: who asks a slow name server waits for as long as the resolver likes."""
+    found: Future[list[Address]] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(walls.addresses(host, port))
+        except BaseException as error:  # noqa: BLE001 (raised by who waits)
+            found.set_exception(error)
+
+    threading.Thread(target=look, name="lookup", daemon=True).start()
+    try:
+        return found.result(max(0.0, end - time.monotonic()))
+    except TimeoutError as error:
+        raise TimeoutError(f"{host} was not looked up in time") from error
+
+
 def _connect(addresses: Sequence[Address], port: int, end: float) -> socket.socket:
     """A connection to the first that answers. Raises OSError."""
     failure: OSError | None = None
@@ -97,7 +115,10 @@ def _hang_up(connection: http.client.HTTPConnection) -> None:
 
 
 def _lookup(host: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # Python's own word for a name that cannot stand in the DNS
+        raise OSError(f"{host[:80]} is no host name") from error
     return list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
 
 

@@ -63,7 +63,7 @@ def restore(settings: Settings, file: str, spot_key: Path | None = None) -> int:
     """
     try:
         directory = data_directory(settings)
-        beside = replace(directory, path=_workplace(directory.path))
+        beside = replace(directory, path=_workplace(directory))
         try:
             manifest = _restore(settings, file, beside, spot_key)
             _put(beside.path, directory.path)
@@ -79,14 +79,16 @@ def restore(settings: Settings, file: str, spot_key: Path | None = None) -> int:
     return 0
 
 
-def _workplace(path: Path) -> Path:
-    """Where the directory is made: beside `path`, or within it if it is there (it may be a volume). Raises BackupError.
+def _workplace(directory: DataDirectory) -> Path:
+    """Where the directory is made: beside it, or within it if it is there (it may be a volume). Raises BackupError.
 
-    Takes away what a restore that was cut short has left there.
+    Takes away what a restore that was cut short has left there. One that is there is ours before anything is in it.
     """
-    inside = path / RESTORING
+    path, inside = directory.path, directory.path / RESTORING
     if path.exists() and (not path.is_dir() or any(entry != inside for entry in path.iterdir())):
         raise BackupError(f"{path} is not empty: restore into a new --data-dir, and start the platform on that")
+    if path.exists():
+        directory.take_over()
     place = inside if path.exists() else path.with_name(f".{path.name}{RESTORING}")
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():

@@ -221,6 +221,10 @@ class Settings:
     max_pending: int = field(
         default=100_000, metadata=_row("Runs of one token that may wait at once; more get 429.", least=1)
     )
+    max_archives: int = field(
+        default=20_480,
+        metadata=_row("MB of packed environments that one spot on another host may have brought.", least=0),
+    )
     max_age: float = field(default=86400.0, metadata=_row("How long a background run may wait for a spot.", least=1))
     max_attempts: int = field(
         default=3, metadata=_row("Starts of one run at most, when spots or workers are lost.", least=1, most=100)

@@ -22,11 +22,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
+from faaspot_runner.environments.staging import locked
 from faaspot_runner.remote import Api, RemoteError
 from faaspot_runner.seal import open_sealed
 from faaspot_runner.settings import Settings
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+FETCH_SECONDS = 300.0
+"""How long others wait for who fetches a blob."""
 
 
 class BlobError(Exception):
@@ -50,12 +53,13 @@ class Blobs:
 
     def read(self, digest: str) -> bytes:
         """The blob's bytes. Raises BlobError."""
+        path = self.path(digest)
         try:
-            data = self.path(digest).read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != digest:
-            raise BlobError(f"the blob {digest} is damaged: its content has another digest")
+            raise self._damaged(path)
         return data
 
     def path(self, digest: str) -> Path:
@@ -73,12 +77,29 @@ class Blobs:
             os.utime(path)
         except FileNotFoundError:
             try:
-                with self._new(path) as file:
-                    api().fetch(digest, file)
+                self._fetch(path, digest, api)
             except (RemoteError, OSError) as error:
                 raise BlobError(f"the blob {digest} could not be fetched: {error}") from error
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
+
+    def _fetch(self, path: Path, digest: str, api: Callable[[], Api]) -> None:
+        """One fetches, the others wait for it: all runs of a burst want the same. Raises RemoteError, OSError."""
+        deadline = time.monotonic() + FETCH_SECONDS
+
+        def wait() -> None:
+            if time.monotonic() > deadline:
+                raise RemoteError(f"another process fetches it for more than {FETCH_SECONDS:g} s")
+
+        locks = self._root / ".locks"
+        locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(locks / digest, wait):
+            try:
+                if not path.exists():
+                    with self._new(path) as file:
+                        api().fetch(digest, file)
+            finally:
+                (locks / digest).unlink()
 
     def sweep(self, seconds: float) -> None:
         """Of what was fetched remove all that nobody asked for in so many seconds, half-written files too."""
@@ -99,8 +120,14 @@ class Blobs:
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
         if found != digest:
-            raise BlobError(f"the blob {digest} is damaged: its content has another digest")
+            raise self._damaged(path)
         return path
+
+    def _damaged(self, path: Path) -> BlobError:
+        """What is wrong with it. A copy that was fetched is thrown away: the next one to ask fetches it anew."""
+        if self._api is not None:
+            path.unlink(missing_ok=True)
+        return BlobError(f"the blob {path.name} is damaged: its content has another digest")
 
     def keep(self, file: IO[bytes], digest: str) -> None:
         """Have the platform keep what is in a file, from its beginning. Raises BlobError."""

@@ -30,6 +30,7 @@ from faaspot_runner.contract import (
     lease_key,
     load,
 )
+from faaspot_runner.contract.scripts import CLAIM, RENEW, digest
 from faaspot_runner.contract.spots import own_line
 from faaspot_runner.line import Lines, Script
 
@@ -37,44 +38,6 @@ log = logging.getLogger(__name__)
 
 HOLD_SECONDS = LEASE_SECONDS - 5.0
 """A run whose lease was not renewed for this long, by the worker's own clock, is killed: 5 s before it runs out."""
-
-# Answers {0} for a wake-up that is nobody's any more, {1, cancelled, data} for one that is ours now, {2, data} for a
-# job without a token beside its data: it has to be read, and claimed by the token in it.
-#
-# The lease's value names this delivery alone, so a claim that is sent again because its answer was lost finds its own;
-# a second delivery of the same wake-up carries the same token and must not. XADD comes last: a server that is out of
-# memory refuses at SET, the first write that needs any, and nothing has changed.
-#
-# The user of a spot on another host may only read cancels and only add reports (`queue/users.py`). A script must be
-# allowed everything with its KEYS, so these two come as arguments: each is judged by the command that uses it.
-_CLAIM = """
-local token, data = ARGV[1], false
-if token == '' then
-  data, token = unpack(redis.call('HMGET', KEYS[4], 'data', 'token'))
-  if data and not token then return {2, data} end
-end
-if token then
-  local value = token .. ' ' .. ARGV[4]
-  if redis.call('SET', KEYS[1], value, 'NX', 'PX', ARGV[2]) or redis.call('GET', KEYS[1]) == value then
-    redis.call('LREM', KEYS[2], 1, ARGV[3])
-    redis.call('LREM', KEYS[6], 1, ARGV[3])
-    redis.call('ZADD', KEYS[3], '+inf', ARGV[4])
-    redis.call('HSET', KEYS[4], 'status', 'started', 'worker_name', ARGV[7])
-    redis.call('HSET', KEYS[5], 'state', 'busy', 'current_job', ARGV[3])
-    local cancelled = redis.call('EXISTS', ARGV[8])
-    if cancelled == 0 then redis.call('XADD', ARGV[9], '*', 'event', ARGV[5] .. token .. ARGV[6]) end
-    return {1, cancelled, data}
-  end
-end
-redis.call('LREM', KEYS[2], 1, ARGV[3])
-redis.call('LREM', KEYS[6], 1, ARGV[3])
-return {0}
-"""
-_RENEW = """
-local kept = 0
-if redis.call('GET', KEYS[1]) == ARGV[1] then kept = redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return {kept, redis.call('EXISTS', ARGV[3])}
-"""
 
 _TOKEN = "@token@"  # noqa: S105 (stands where the script puts the token)
 
@@ -182,8 +145,7 @@ class Leases:
         self._place = place
         self._spot = spot
         self._clock = clock
-        self._claim = Script(Lines(client), _CLAIM)
-        self._renew = client.register_script(_RENEW)
+        self._claim = Script(Lines(client), CLAIM)
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._held: dict[str, Lease] = {}
@@ -287,13 +249,11 @@ class Leases:
         if not held:
             return
         asked = time.monotonic()
-        with self._redis.pipeline(transaction=False) as pipe:
-            for lease in held:
-                request = lease.request
-                keys = [lease_key(request.execution_id, request.attempt)]
-                args: list[str | int] = [lease.value, int(LEASE_SECONDS * 1000), cancel_key(request.execution_id)]
-                self._renew(keys=keys, args=args, client=pipe)
-            answers = cast(list[tuple[int, int]], pipe.execute())
+        try:
+            answers = self._renewed(held)
+        except redis.exceptions.NoScriptError:
+            self._redis.script_load(RENEW)
+            answers = self._renewed(held)
         for lease, (kept, cancelled) in zip(held, answers, strict=True):
             if cancelled:
                 lease.end("cancelled")
@@ -302,6 +262,15 @@ class Leases:
             else:
                 # A server that lost its memory, or a worker that was frozen: someone else may already run it.
                 lease.end("lost")
+
+    def _renewed(self, held: Iterable[Lease]) -> list[tuple[int, int]]:
+        """For each whether it is kept, and whether its execution was cancelled."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for lease in held:
+                request = lease.request
+                args = (lease.value, int(LEASE_SECONDS * 1000), cancel_key(request.execution_id))
+                pipe.evalsha(digest(RENEW), 1, lease_key(request.execution_id, request.attempt), *args)
+            return cast(list[tuple[int, int]], pipe.execute())
 
     def expire(self) -> None:
         """Stop the runs whose lease could not be renewed in time."""

@@ -6,12 +6,13 @@ much as the command. Everything that is not done for each run uses the client.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import redis
+
+from faaspot_runner.contract.scripts import digest
 
 
 class Lines:
@@ -59,11 +60,15 @@ class Script:
     def __init__(self, lines: Lines, text: str) -> None:
         self._lines = lines
         self._text = text
-        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._digest = digest(text)
 
     def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Its answer. Raises redis.RedisError."""
+        """Its answer. Raises redis.RedisError, also where only the platform may give the server scripts: it will."""
         try:
-            return self._lines.ask("EVALSHA", self._digest, len(keys), *keys, *args)
+            return self._call(keys, args)
         except redis.exceptions.NoScriptError:
-            return self._lines.ask("EVAL", self._text, len(keys), *keys, *args)
+            self._lines.ask("SCRIPT", "LOAD", self._text)
+            return self._call(keys, args)
+
+    def _call(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._lines.ask("EVALSHA", self._digest, len(keys), *keys, *args)

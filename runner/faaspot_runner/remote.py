@@ -21,6 +21,7 @@ SECONDS = 30.0
 """Of silence."""
 MAX_ANSWER = 1024 * 1024
 PIECE = 1024 * 1024
+HINT = ". Say --certificate FILE with who vouches for its certificate (PEM)"
 
 
 class RemoteError(Exception):
@@ -101,12 +102,16 @@ class Api:
                 raise RemoteError(_reason(error), error.code) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            raise RemoteError(f"{self._url} cannot be reached: {reason}") from error
+            hint = HINT if isinstance(reason, ssl.SSLCertVerificationError) else ""
+            raise RemoteError(f"{self._url} cannot be reached: {reason}{hint}") from error
 
     def _context(self) -> ssl.SSLContext | None:
         if not self._url.startswith("https:"):
             return None
-        return ssl.create_default_context(cafile=self._authority or None)
+        context = ssl.create_default_context(cafile=self._authority or None)
+        if self._authority:  # what is given is trusted itself, be it an authority's or the API's own
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

@@ -23,37 +23,13 @@ from faaspot_runner.contract import (
     log_key,
     reply_key,
 )
+from faaspot_runner.contract.scripts import END, LEAVE, digest
 from faaspot_runner.lease import Lease, Place, job_key
 from faaspot_runner.line import Lines, Script
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-# Whoever has the lease: the attempt has its end now. Who else runs it hears at its next renewal to stop. A server that
-# is out of memory refuses at the first write, and nothing has changed.
-_END = """
-if ARGV[2] ~= '' then
-  redis.call('RPUSH', KEYS[1], ARGV[1])
-  redis.call('EXPIRE', KEYS[1], ARGV[2])
-end
-redis.call('XADD', ARGV[10], '*', 'event', ARGV[1])
-redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
-if ARGV[5] ~= '' then redis.call('EXPIRE', KEYS[3], ARGV[5]) end
-redis.call('ZREM', KEYS[4], ARGV[6])
-redis.call('DEL', KEYS[5])
-if ARGV[7] == '' then
-  redis.call('HSET', KEYS[6], 'state', 'idle')
-  redis.call('HDEL', KEYS[6], 'current_job')
-end
-redis.call('HINCRBY', KEYS[6], ARGV[8], 1)
-redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[9])
-"""
-# A lease that another worker has taken meanwhile is its, and so is the job. Without any lease the job is nobody's.
-_LEAVE = """
-redis.call('ZREM', KEYS[3], ARGV[2])
-local value = redis.call('GET', KEYS[1])
-if not value or value == ARGV[1] then redis.call('DEL', KEYS[1], KEYS[2]) end
-"""
 LIVE_AFTER = 0.2
 """Runs shorter than this have no live log: their whole log is in `RunEnded` before anybody could follow it."""
 LIVE_EVERY = 0.1
@@ -74,7 +50,7 @@ class Reporter:
         self._redis = client
         self._place = place
         self._wait = wait
-        self._end = Script(Lines(client), _END)
+        self._end = Script(Lines(client), END)
 
     def ended(self, lease: Lease, event: RunEnded, *, reply: bool, live: bool, busy: bool) -> bool:
         """Deliver the end; True when Redis has it. `busy`: other runs of this worker go on; `live`: it has a live log.
@@ -85,7 +61,7 @@ class Reporter:
 
     def dropped(self, lease: Lease, *, busy: bool) -> bool:
         """Leave without an end, and give the lease back unless it is another's by now: the reconciler decides."""
-        return self._deliver(lambda: self._leave(lease, busy), lease.job)
+        return self._deliver(lambda: self._left(lease, busy), lease.job)
 
     def _deliver(self, send: Callable[[], None], job: str) -> bool:
         pause = FIRST_PAUSE
@@ -124,10 +100,17 @@ class Reporter:
             ],
         )
 
+    def _left(self, lease: Lease, busy: bool) -> None:
+        try:
+            self._leave(lease, busy)
+        except redis.exceptions.NoScriptError:
+            self._redis.script_load(LEAVE)
+            self._leave(lease, busy)
+
     def _leave(self, lease: Lease, busy: bool) -> None:
         with self._redis.pipeline() as pipe:
             keys = [lease_key(lease.request.execution_id, lease.request.attempt), job_key(lease.job)]
-            pipe.eval(_LEAVE, 3, *keys, self._place.started, lease.value, lease.member)
+            pipe.evalsha(digest(LEAVE), 3, *keys, self._place.started, lease.value, lease.member)
             self._idle(pipe, busy)
             pipe.execute()
 

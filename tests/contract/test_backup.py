@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from faaspot_api.restore import restore
 from faaspot_api.settings import Settings
 from faaspot_api.store import backlog, tables
 from faaspot_api.store.engine import Store
-from faaspot_api.supervisor.directory import DataDirectory
+from faaspot_api.supervisor.directory import DataDirectory, data_directory
 from tests.control_plane import ADMIN, Plane, control_plane, failed
 from tests.postgres_servers import BINARIES, MISSING, PostgresServer, running_postgres
 
@@ -168,6 +169,23 @@ def test_an_empty_directory_that_is_there_is_filled_in_place(tmp_path: Path, ful
     assert (volume / "faaspot.json").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: is about a directory of another uid")
+def test_a_volume_of_another_uid_becomes_that_of_who_starts_on_it(
+    tmp_path: Path, full: Callable[[str], Settings]
+) -> None:
+    """An engine gives a new volume the owner that the image's directory has."""
+    file, volume = tmp_path / "kept.tar.gz", tmp_path / "volume"
+    assert backup(full(""), str(file)) == 0
+    volume.mkdir(mode=0o777)
+    os.chown(volume, 61_990, 61_990)
+    assert restore(settings(volume), str(file)) == 0
+    assert volume.stat().st_mode & 0o777 == 0o711
+    data = data_directory(settings(volume))
+    data.inspect()
+    with data.claimed():
+        data.furnish()
+
+
 def test_another_private_key_is_refused(
     tmp_path: Path, full: Callable[[str], Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +218,17 @@ def _with(name: str, text: bytes) -> Callable[[bytes], bytes]:
     return change
 
 
+def _twice(name: str) -> Callable[[bytes], bytes]:
+    """The backup with every line of a member twice."""
+
+    def change(raw: bytes) -> bytes:
+        with tarfile.open(fileobj=io.BytesIO(raw)) as old:
+            held = old.extractfile(name).read()  # type: ignore[union-attr]
+        return _with(name, held * 2)(raw)
+
+    return change
+
+
 BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off": (_shorter, "not a whole backup"),
     "no backup": (lambda raw: b"hello", "not a whole backup"),
@@ -208,6 +237,15 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a wrong blob": (_with("blobs/" + "0" * 64, b"x"), "other bytes than its name says"),
     "rows too few": (_with("complete.json", b'{"blobs": 99}'), "does not hold as many rows"),
     "another table": (_with("tables/nowhere/000000.jsonl", b"{}\n"), "no release of its revision has"),
+    "other columns": (_with("tables/tokens/000009.jsonl", b'{"nothing": 1}\n'), "rows of tokens that do not fit"),
+    "no row": (_with("tables/tokens/000009.jsonl", b"5\n"), "rows of tokens that do not fit"),
+    "half a row": (_with("tables/options/000009.jsonl", b'{"name": "x"}\n'), "rows of options that do not fit"),
+    "a row twice": (_twice("tables/options/000000.jsonl"), "rows of options that do not fit"),
+    "a number too large": (
+        _with("tables/pauses/000009.jsonl", b'{"execution": "x", "until": ' + b"9" * 30 + b"}\n"),
+        "rows of pauses that do not fit",
+    ),
+    "nested deep": (_with("tables/tokens/000009.jsonl", b"[" * 100_000 + b"\n"), "rows of tokens that do not fit"),
     "of the future": (_with("manifest.json", b'{"format": 9, "faaspot": "9.0"}'), "newer faaspot"),
     "another schema": (
         _with("manifest.json", b'{"format": 1, "faaspot": "9.0", "revision": "r9999", "keys": true, "id": "x"}'),

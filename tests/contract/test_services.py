@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 
 from faaspot_api.domain.model import Filter, RunOptions
 from faaspot_api.errors import ApiError, Conflict, NotFound, Unavailable
+from faaspot_api.services import Policy, Services
 from faaspot_api.services.callbacks import CallbackSecrets
+from faaspot_api.store.engine import Store
 from faaspot_runner.contract import QUEUE_BUILDS, BuildOutcome
 from faaspot_runner.contract.runtimes import RuntimeDefinition
-from tests.control_plane import ADMIN, LOCK, MAIN, Plane, control_plane, ended, failed
+from tests.control_plane import ADMIN, KEY, LOCK, MAIN, Plane, control_plane, ended, failed
 from tests.postgres_servers import BINARIES, MISSING, PostgresServer, running_postgres
 
 pytestmark = pytest.mark.slow
@@ -153,6 +156,26 @@ def test_of_an_end_and_a_cancel_at_once_one_stands(plane: Plane) -> None:
         )
         status = plane.record(uuid).status
         assert (results[0], status) in (("Cancelled", "Cancelled"), ("already_ended", "Success"))
+
+
+def test_callers_and_the_recorder_who_write_the_same_ends_do_not_wait_for_each_other(plane: Plane) -> None:
+    plane.create()
+    policy, key = Policy(), KEY.public_key().public_bytes_raw()
+    store = Store(plane.store.engine.url.render_as_string(hide_password=False))
+    recorder = Services.make(store, plane.blobs, plane.queue, key, policy).recorder
+    chance = random.Random(1)
+    try:
+        for _ in range(3):
+            uuids = [plane.run() for _ in range(30)]
+            ends = [ended(plane.take()) for _ in uuids]
+            calls = [lambda event=event: plane.services.recorder.apply([event]) for event in ends]
+            chance.shuffle(calls)
+            halves = (ends[:15], ends[15:])
+            results = _together(*calls, *(lambda half=half: recorder.apply_reported(half) for half in halves))
+            assert "storage_unavailable" not in results
+            assert {plane.record(uuid).status for uuid in uuids} == {"Success"}
+    finally:
+        store.close()
 
 
 @pytest.mark.parametrize("plane", ["postgres"], indirect=True)

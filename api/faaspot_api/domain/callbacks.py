@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from faaspot_runner.contract.addresses import is_public
 
 MAX_URL = 2000
+MAX_HOST, MAX_LABEL = 253, 63
 TRIES = 8
 """How often it is told at most, the first time included: over some three hours."""
 FIRST_PAUSE, GROWTH = 2.0, 4.0
@@ -40,6 +41,8 @@ def problem(url: str, allowed: Networks) -> str | None:
     if port is not None and not (port in (80, 443) or 1024 <= port <= 65_535):
         return "must be at port 80, 443, or 1024 and above"
     literal = _literal(parts.hostname)
+    if literal is None and not _is_name(parts.hostname):
+        return "must have a host whose name can be looked up"
     if literal is not None and not may_reach(literal, allowed):
         return "must be a public address, not an internal one"
     return None
@@ -78,6 +81,11 @@ def signature(secret: str, identifier: str, timestamp: int, body: bytes) -> str:
 def pause(tries: int) -> float | None:
     """Seconds until it is told again after so many failed tries, None if it is given up."""
     return FIRST_PAUSE * GROWTH ** (tries - 1) if tries < TRIES else None
+
+
+def _is_name(host: str) -> bool:
+    """Whether it can stand in the DNS. What cannot makes a lookup raise, rather than find nothing."""
+    return len(host) <= MAX_HOST and all(0 < len(label) <= MAX_LABEL for label in host.removesuffix(".").split("."))
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

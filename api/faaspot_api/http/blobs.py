@@ -6,8 +6,8 @@ import re
 
 from flask import Response
 
-from faaspot_api.errors import NotFound
-from faaspot_api.http import answers, reading, spot_schemas
+from faaspot_api.errors import NotFound, TooLarge
+from faaspot_api.http import answers, gateway, reading, spot_schemas
 from faaspot_api.http.routes import Call, Routes
 from faaspot_runner.contract.spots import MAX_ARCHIVE_BYTES
 
@@ -34,8 +34,12 @@ def get_blob(call: Call, digest: str) -> Response:
 @routes.route("PUT", "/blobs/<digest>", spot_schemas.KeptBlob, errors=(404, 413), document=_BYTES)
 def put_blob(call: Call, digest: str) -> Response:
     """Keep bytes with this SHA-256. For spots only."""
-    pieces = reading.pieces(call.request, MAX_ARCHIVE_BYTES)
-    call.services.joining.keep_blob(call.who, _checked(digest), pieces)
+    pieces, size = reading.pieces(call.request, MAX_ARCHIVE_BYTES), call.request.content_length or 0
+    try:
+        call.services.joining.keep_blob(call.who, _checked(digest), size, pieces)
+    except TooLarge:
+        gateway.discard(call.request.environ)
+        raise
     return answers.value({"digest": digest})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qsl
 
 from flask import Request
@@ -68,10 +68,13 @@ def pieces(request: Request, limit: int) -> Iterator[bytes]:
     if length > limit:
         gateway.discard(request.environ)
         raise too_large("body", limit)
-    stream = request.environ["wsgi.input"]
+    return _pieces(request.environ["wsgi.input"], length)
+
+
+def _pieces(stream: IO[bytes], length: int) -> Iterator[bytes]:
     while length > 0:
         try:
-            piece: bytes = stream.read(min(length, MB))
+            piece = stream.read(min(length, MB))
         except gateway.BROKEN_BODY as error:
             raise Invalid.fields(FieldError(field="body", message=f"could not be read: {error}")) from error
         if not piece:

@@ -77,7 +77,7 @@ class Lines:
 
     def strand(self, online: Collection[str]) -> list[str]:
         """Empty the own lines of spots that are not `online`, and what their dead workers had taken out of them; the
-        ids.
+        ids. A line is known again as soon as anything is put into it.
         """
         found: list[str] = []
         for name in self.names():
@@ -88,7 +88,8 @@ class Lines:
                 for standing in (key, f"{key}:intermediate"):
                     pipe.lrange(standing, 0, -1)
                     pipe.delete(standing)
-                waiting, _, taken, _ = pipe.execute()
+                pipe.srem(RqQueue.redis_queues_keys, key)
+                waiting, _, taken, _, _ = pipe.execute()
             found += [as_text(identifier) for identifier in (*taken, *waiting)]
         return found
 

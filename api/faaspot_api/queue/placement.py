@@ -1,8 +1,8 @@
 """Which line a wake-up goes into: the common one, from which idle workers of every spot take, or one spot's own.
 
-By ability first: what not every online spot can run goes to one that can. Then by warmth: to a spot that has the
-version's sandbox and room. Then by load: that is what the common line does by itself, since only who is free takes.
-With one spot there is nothing to choose, and nothing is placed.
+By ability first: what not every online spot can run goes to one that can, and what one has lost goes to another. Then
+by warmth: to a spot that has the version's sandbox and room. Then by load: that is what the common line does by itself,
+since only who is free takes. With one spot there is nothing to choose, and nothing is placed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import SpotSeen
-from faaspot_runner.contract import BuildRequest, RunRequest, SandboxSpec, SpotInfo
+from faaspot_runner.contract import QUEUE_BUILDS, BuildRequest, RunRequest, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import own_line
 
 FRESH_SECONDS = 1.0
@@ -54,31 +54,60 @@ def choose(
     """Where it goes, and the address of the spot that was chosen. `placed`: what each got since it was looked at."""
     if isinstance(request, BuildRequest):
         request = replace(request, archive=any(info.remote for info in infos))
-    able = [info for info in infos if is_able(info, request)]
-    if len(infos) < 2 or not able:
+    takers, able = _able(infos, queue, request)
+    if not able:
         return Placed(request=request, line=queue), None
-    chosen = None
     if isinstance(request, RunRequest):
+        # With one spot, too: before its turn comes another one may have joined that cannot run it.
         request = replace(request, elsewhere=True)
-        chosen = _warm(able, request.sandbox.version_id, placed)
-    if chosen is None and len(able) < len(infos):
-        chosen = min(able, key=lambda info: _filled(info, placed))
+    if len(infos) < 2:
+        return Placed(request=request, line=queue), None
+    if others := _others(able, request.avoid):
+        chosen: SpotInfo | None = min(others, key=lambda info: _filled(info, queue, placed))
+    else:
+        chosen = _warm(able, queue, request.sandbox.version_id, placed) if isinstance(request, RunRequest) else None
+    if chosen is None and len(able) < len(takers):
+        chosen = min(able, key=lambda info: _filled(info, queue, placed))
     line = queue if chosen is None else own_line(queue, chosen.ip)
     return Placed(request=request, line=line), None if chosen is None else chosen.ip
 
 
-def _warm(able: Sequence[SpotInfo], version_id: str, placed: Counter[str]) -> SpotInfo | None:
+def _able(
+    infos: Sequence[SpotInfo], queue: str, request: RunRequest | BuildRequest
+) -> tuple[Sequence[SpotInfo], list[SpotInfo]]:
+    """Who takes from the queue, and who of them can run it. Who has no worker for it counts only if nobody else can:
+    there it waits for one to be started.
+    """
+    manned = [info for info in infos if info.workers.get(queue)]
+    able = [info for info in manned if is_able(info, request)]
+    return (manned, able) if able else (infos, [info for info in infos if is_able(info, request)])
+
+
+def _others(able: Sequence[SpotInfo], avoid: str | None) -> list[SpotInfo]:
+    """Who can do it beside the spot that is to be avoided; nobody if that does not take work, or nobody else does."""
+    others = [info for info in able if info.ip != avoid]
+    return others if len(others) < len(able) else []
+
+
+def _warm(able: Sequence[SpotInfo], queue: str, version_id: str, placed: Counter[str]) -> SpotInfo | None:
     """The least loaded spot with this version's sandbox and room for a run, unless every one has it."""
     warm = [info for info in able if version_id in info.warm]
-    roomy = [info for info in warm if _filled(info, placed) < 1.0]
+    roomy = [info for info in warm if _filled(info, queue, placed) < 1.0]
     if not roomy or len(warm) == len(able):
         return None
-    return min(roomy, key=lambda info: _filled(info, placed))
+    return min(roomy, key=lambda info: _filled(info, queue, placed))
 
 
-def _filled(info: SpotInfo, placed: Counter[str]) -> float:
-    """How much of a spot's room is taken: 1.0 and more is all of it."""
-    return (info.running + placed[info.ip]) / max(1, info.capacity)
+def _filled(info: SpotInfo, queue: str, placed: Counter[str]) -> float:
+    """How much of a spot's room for a queue is taken: 1.0 and more is all of it.
+
+    `capacity` is that of all workers for runs, and only those of the queue will take from it. What runs may be another
+    queue's: better to find no room where there is some than to have runs wait beside spots that are free.
+    """
+    theirs = info.workers.get(queue, 0)
+    runs = sum(count for name, count in info.workers.items() if name != QUEUE_BUILDS)
+    room = info.capacity * theirs / runs if runs and queue != QUEUE_BUILDS else info.capacity
+    return (info.running + placed[info.ip]) / max(1.0, room)
 
 
 class Placement:

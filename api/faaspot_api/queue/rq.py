@@ -35,6 +35,7 @@ from faaspot_api.queue.clients import (
 from faaspot_api.queue.lines import FOREVER, Lines
 from faaspot_api.queue.memory import CROWDED, ROOM, Memory
 from faaspot_api.queue.placement import Placement
+from faaspot_api.queue.users import SpotUsers
 from faaspot_api.settings import Settings
 from faaspot_runner.contract import (
     CANCEL_SECONDS,
@@ -66,6 +67,7 @@ from faaspot_runner.contract import (
     reply_key,
 )
 from faaspot_runner.contract.runtimes import Runtimes
+from faaspot_runner.contract.scripts import SCRIPTS
 from faaspot_runner.contract.spots import JOINED, WARM, WISHES, Warm, Wish, spot_key
 
 CHUNK = 1000
@@ -238,7 +240,7 @@ class RedisQueue:
             return {**self._lines.lengths(), "reports": self._redis.xlen(REPORTS)}
 
     def spots(self) -> tuple[SpotSeen, ...]:
-        """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too."""
+        """See `Queue.spots`. Ages are by Redis' clock, which wrote `last_seen`, too: nobody was seen in the future."""
         with translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hvals(SPOTS)
             pipe.smembers(JOINED)
@@ -254,17 +256,24 @@ class RedisQueue:
             for ip, text in zip(joined, remote, strict=True)
             if text is not None and (info := _spot(text)) and info.ip == as_text(ip)
         ]
-        seen = (SpotSeen(info=info, age=max(0.0, now - info.last_seen)) for info in infos)
+        seen = (SpotSeen(info=info, age=abs(now - info.last_seen)) for info in infos)
         return tuple(sorted(seen, key=lambda spot: spot.info.ip))
 
     def wish(self, wishes: Mapping[str, Wish], joined: Collection[str]) -> None:
         """See `Queue.wish`."""
+        with translated():
+            crowded = self._memory.look() >= CROWDED
+        for ip in (ip for ip, wish in wishes.items() if wish.leaving and crowded):
+            # One that was removed may be who fills the server, which lets the supervisor write nothing any more.
+            SpotUsers(self._redis).dismiss(ip)
         with translated(), self._redis.pipeline() as pipe:
             pipe.delete(WISHES, JOINED)
             if wishes:
                 pipe.hset(WISHES, mapping={ip: wish.text() for ip, wish in wishes.items()})
             if joined:
                 pipe.sadd(JOINED, *joined)
+                for script in SCRIPTS:  # which they may not give to the server themselves
+                    pipe.script_load(script)
             pipe.execute()
 
     def keep_warm(self, warm: Mapping[str, Warm]) -> None:

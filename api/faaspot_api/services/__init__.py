@@ -41,7 +41,7 @@
 
 ``joining: JoinService``
     join(who, ip, key) -> Admission                  a spot on another host, let in
-    blob(who, digest) -> size, bytes                 keep_blob(who, digest, pieces)
+    blob(who, digest) -> size, bytes                 keep_blob(who, digest, size, pieces)
 
 ``runtimes: RuntimeService``
     list(who) / get(who, name) -> Runtime            create(who, definition) -> Runtime
@@ -171,7 +171,7 @@ class Services:
         secrets = CallbackSecrets(store)
         health = HealthService(store, queue)
         spots = SpotService(store, queue)
-        clearing = Clearing(store, blobs, Bell(queue), recorder)
+        clearing = Clearing(store, blobs, Bell(queue), recorder, policy)
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
             executions=ExecutionService(store, queue, recorder, acceptance, policy),
@@ -179,7 +179,7 @@ class Services:
             callbacks=CallbackService(store, secrets),
             courier=Courier(store, secrets, policy),
             spots=spots,
-            joining=JoinService(store, blobs, queue, spots),
+            joining=JoinService(store, blobs, queue, spots, policy),
             runtimes=RuntimeService(store, queue),
             tokens=TokenService(store),
             health=health,

@@ -12,12 +12,14 @@ import structlog
 from faaspot_api.domain.model import Execution
 from faaspot_api.errors import Unavailable
 from faaspot_api.store import executions
-from faaspot_api.store.engine import Store, Transaction
+from faaspot_api.store.engine import Store
 from faaspot_api.store.moments import now, to_micros
 
 GATHER_SECONDS = 0.5
 MOST = 10_000
 """Answers that are kept while the database is away; more are not measured."""
+PART = 500
+"""Records that one transaction writes: SQLite lets nobody else write meanwhile."""
 _log = structlog.get_logger(__name__)
 
 
@@ -48,12 +50,10 @@ class Answers:
     def _write(self) -> None:
         with self._lock:
             noted, self._noted, self._writing = self._noted, [], False
-        timings = {execution.uuid: execution.timings for execution in noted}
-
-        def write(transaction: Transaction) -> None:
-            executions.mark_timed(transaction, timings)
-
         try:
-            self._store.together(write)
+            for start in range(0, len(noted), PART):
+                timings = {execution.uuid: execution.timings for execution in noted[start : start + PART]}
+                with self._store.write() as transaction:
+                    executions.mark_timed(transaction, timings)
         except Unavailable as error:
             _log.warning("answers_not_noted", count=len(noted), why=error.message)

@@ -42,8 +42,10 @@ def succeeded(transaction: Transaction, blobs: Blobs, row: Tracked, outcome: Bui
     """The version is ready, and current unless a later decision stands. Call with the blobs held."""
     version_id, deployment_id = _ids(row)
     lock = None if outcome is None or outcome.lock is None else blobs.put(outcome.lock.encode())
-    built = (None, None) if outcome is None else (outcome.environment, outcome.archive)
-    deployments.set_built(transaction, version_id, lock, *built)
+    environment, archive = (None, None) if outcome is None else (outcome.environment, outcome.archive)
+    # A spot may say anything of what it has brought; what is not there is installed from the lock.
+    archive = archive if archive is not None and blobs.has(archive) else None
+    deployments.set_built(transaction, version_id, lock, environment, archive)
     released = _make_current(transaction, deployment_id, version_id, row.version or 0, at)
     waiting = executions.waiting_for(transaction, row.uuid)
     executions.mark_ready(transaction, row.uuid)

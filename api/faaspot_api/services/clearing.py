@@ -10,12 +10,13 @@ from dataclasses import replace
 import structlog
 
 from faaspot_api.errors import Unavailable
+from faaspot_api.services.policy import Policy
 from faaspot_api.services.recorder import Recorder
 from faaspot_api.services.wakeups import Bell
-from faaspot_api.store import deployments, executions
+from faaspot_api.store import archives, deployments, executions
 from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store, Transaction
-from faaspot_api.store.moments import now
+from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import Release
 
 _log = structlog.get_logger(__name__)
@@ -24,11 +25,12 @@ _log = structlog.get_logger(__name__)
 class Clearing:
     """Clears after deletes. Nothing here fails the caller: what could not be done is done by the reconciler."""
 
-    def __init__(self, store: Store, blobs: Blobs, bell: Bell, recorder: Recorder) -> None:
+    def __init__(self, store: Store, blobs: Blobs, bell: Bell, recorder: Recorder, policy: Policy) -> None:
         self._store = store
         self._blobs = blobs
         self._bell = bell
         self._recorder = recorder
+        self._policy = policy
 
     def clear_all(self) -> None:
         """Every deleted deployment that is not cleared yet and has no run any more."""
@@ -60,6 +62,18 @@ class Clearing:
         except (Unavailable, OSError) as error:
             _log.warning("clearing_failed", why=str(error))
 
+    def drop_archives(self) -> None:
+        """Remove packed environments that were brought a while ago and that no version has."""
+        try:
+            with self._store.write() as transaction:
+                deployments.alone_with_blobs(transaction)
+                before = now() - int(self._policy.archive_seconds * SECOND)
+                left = archives.unclaimed(transaction, before)
+                self._delete(transaction, left)
+                archives.forget(transaction, left)
+        except (Unavailable, OSError) as error:
+            _log.warning("clearing_failed", why=str(error))
+
     def _clear(self, transaction: Transaction, deployment_id: str) -> Release:
         """The files go before the commit that says so: killed in between, it is done once more."""
         deployments.alone_with_blobs(transaction)
@@ -79,5 +93,7 @@ class Clearing:
         )
 
     def _delete(self, transaction: Transaction, digests: Iterable[str | None]) -> None:
-        for digest in deployments.unneeded_blobs(transaction, {digest for digest in digests if digest}):
+        unneeded = deployments.unneeded_blobs(transaction, {digest for digest in digests if digest})
+        for digest in unneeded:
             self._blobs.delete(digest)
+        archives.forget(transaction, unneeded)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 
 import structlog
@@ -33,14 +34,18 @@ MOST = 16
 """How many are told at the same time."""
 MOST_OF_HOST = 4
 """And of one host, so that one that does not answer does not keep the others waiting."""
+MOST_OF_OWNER = 12
+"""And of one token: it may name as many hosts as it likes."""
 RIPE = 500
 MAX_OUTPUT = 256 * 1024
 """Bytes of an output that are sent along; a longer one is to be fetched with the record."""
 CLAIM_SECONDS = 10.0
 """So long after the end of its try a claimed one is due again: whoever had it is dead."""
 MAX_ERROR = 300
+DEFECT = "could not be told: a defect of the platform, its log says more"
 
 _log = structlog.get_logger(__name__)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 Post = Callable[[str, bytes, dict[str, str], Walls, float], int]
 
@@ -55,7 +60,8 @@ class Courier:
         self._walls = Walls(allowed=policy.callback_networks, closed=policy.closed_hosts)
         self._post = post
         self._lock = threading.Lock()
-        self._busy: Counter[str] = Counter()
+        self._hosts: Counter[str] = Counter()
+        self._owners: Counter[str] = Counter()
 
     def round(self) -> bool:
         """Begin to tell all that are due and there is room for; True if there may be more at once.
@@ -77,22 +83,24 @@ class Courier:
     def telling(self) -> int:
         """How many are being told."""
         with self._lock:
-            return self._busy.total()
+            return self._hosts.total()
 
     def _due(self, at: int) -> list[Callback]:
         with self._lock:
-            room = MOST - self._busy.total()
-            full = [host for host, count in self._busy.items() if count >= MOST_OF_HOST]
+            room = MOST - self._hosts.total()
+            hosts = [host for host, count in self._hosts.items() if count >= MOST_OF_HOST]
+            owners = [owner for owner, count in self._owners.items() if count >= MOST_OF_OWNER]
         if room <= 0:
             return []
         with self._store.read() as transaction:
-            return callbacks.due(transaction, at, full, room)
+            return callbacks.due(transaction, at, hosts, owners, room)
 
     def _claim(self, row: Callback) -> bool:
         with self._lock:
-            if self._busy[row.host] >= MOST_OF_HOST:
+            if self._hosts[row.host] >= MOST_OF_HOST or self._owners[row.owner] >= MOST_OF_OWNER:
                 return False
-            self._busy[row.host] += 1
+            self._hosts[row.host] += 1
+            self._owners[row.owner] += 1
         claimed = False
         try:
             with self._store.write() as transaction:
@@ -104,9 +112,10 @@ class Courier:
 
     def _leave(self, row: Callback) -> None:
         with self._lock:
-            self._busy[row.host] -= 1
-            if not self._busy[row.host]:
-                del self._busy[row.host]
+            for counter, name in ((self._hosts, row.host), (self._owners, row.owner)):
+                counter[name] -= 1
+                if not counter[name]:
+                    del counter[name]
 
     def _tell(self, row: Callback) -> None:
         """One try, in a thread of its own."""
@@ -124,18 +133,28 @@ class Courier:
     def _try(self, row: Callback) -> Try:
         with self._store.read() as transaction:
             execution = executions.get(transaction, row.execution)
-        if execution is None:
-            raise LookupError(f"the execution {row.execution} of a callback is not there")
-        at, began, body = now(), time.monotonic(), message(execution)
+        at, began = now(), time.monotonic()
         status, error = None, None
         try:
-            status = self._post(row.url, body, self._headers(row, at // SECOND, body), self._walls, self._seconds)
+            status = self._sent(row, execution, at // SECOND)
         except OSError as failure:
             error = str(failure)[:MAX_ERROR]
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 (it counts as a try: what fails for good must be given up one day)
+            _log.exception("a callback could not be made: a defect", execution=row.execution)
+            error = DEFECT
         if status is not None and not 200 <= status < 300:
             error = f"answered {status}" + (", and redirects are not followed" if 300 <= status < 400 else "")
         ms = int((time.monotonic() - began) * 1000)
         return Try(execution=row.execution, at=at, status=status, error=error, ms=ms)
+
+    def _sent(self, row: Callback, execution: Execution | None, timestamp: int) -> int:
+        """The status of the answer. Raises OSError, Unavailable."""
+        if execution is None:
+            raise LookupError(f"the execution {row.execution} of a callback is not there")
+        body = message(execution)
+        return self._post(row.url, body, self._headers(row, timestamp, body), self._walls, self._seconds)
 
     def _headers(self, row: Callback, timestamp: int, body: bytes) -> dict[str, str]:
         secret = self._secrets.of(row.owner)
@@ -156,14 +175,16 @@ class Courier:
 
 
 def message(execution: Execution) -> bytes:
-    """What is told: the record without its args; of an output that is too long only that there is one."""
-    record = json.loads(records.text(execution))
-    del record["args"]
+    """What is told: the record without its args; of an output that is too long only that there is one.
+
+    The output is set in as it is: it may be nested deeper than could be decoded here.
+    """
+    record = json.loads(records.text(replace(execution, args=None, output=None)))
+    del record["args"], record["output"]
     record["output_omitted"] = len(execution.output or "") > MAX_OUTPUT
-    if record["output_omitted"]:
-        record["output"] = None
-    told = {"type": "execution.ended", "timestamp": record["ended"], "data": record}
-    return json.dumps(told, separators=(",", ":"), allow_nan=False).encode()
+    output = "null" if record["output_omitted"] else execution.output or "null"
+    data = f'{_ENCODER.encode(record)[:-1]},"output":{output}}}'
+    return f'{{"type":"execution.ended","timestamp":{_ENCODER.encode(record["ended"])},"data":{data}}}'.encode()
 
 
 def run(courier: Courier, stop: threading.Event, seconds: float) -> None:

@@ -22,7 +22,7 @@ from faaspot_api.store import executions, logs
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import from_micros
-from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error, Status
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 MAX_PAGE = 1000
@@ -204,11 +204,11 @@ class ExecutionService:
 
         Raises NotFound, Conflict (`already_ended`).
         """
-        execution = self.get(who, uuid)
+        self.get(who, uuid)
         with self._store.write() as transaction:
             row = executions.tracked(transaction, [uuid])[uuid]
             if is_ended(row.state.status):
-                raise _already_ended(execution)
+                raise _already_ended(uuid, row.state.status)
             after = self._recorder.cancel_within(transaction, [row], who.name)
         after.tell(self._bell)
         return self._waiting.for_end(uuid, self._policy.in_flight) or self._read(uuid)
@@ -226,10 +226,8 @@ def _public(row: NewExecution) -> Execution:
     )
 
 
-def _already_ended(execution: Execution) -> Conflict:
-    return Conflict(
-        f"The execution has ended already ({execution.status}).", code="already_ended", execution_id=execution.uuid
-    )
+def _already_ended(uuid: str, status: Status) -> Conflict:
+    return Conflict(f"The execution has ended already ({status}).", code="already_ended", execution_id=uuid)
 
 
 def _refuse_repeated(uuids: Sequence[str]) -> None:

@@ -18,6 +18,8 @@ class Policy:
     max_attempts: int = 3
     max_pending: int = 100_000
     """Runs of one token that may wait at once."""
+    max_archives: int = 20_480 * 1024 * 1024
+    """Bytes of packed environments that one spot on another host may have brought."""
 
     metrics_open: bool = False
     """Whether everybody may read the metrics."""
@@ -37,6 +39,8 @@ class Policy:
     callback_seconds: float = 10.0
     """Of one try, from the lookup of the name to the answer's head."""
 
+    archive_seconds: float = 3_600.0
+    """How long a packed environment is kept that no version has: its build may not be recorded yet."""
     key_seconds: float = 86_400.0
     """How long an idempotency key stands for what it was first used for."""
     unqueued: float = 3.0
@@ -53,6 +57,7 @@ class Policy:
             max_age=settings.max_age,
             max_attempts=settings.max_attempts,
             max_pending=settings.max_pending,
+            max_archives=settings.max_archives * 1024 * 1024,
             callback_networks=settings.open_networks,
             closed_hosts=settings.platform_hosts,
             metrics_open=settings.metrics == "open",

@@ -114,7 +114,7 @@ class Reconciler:
     def _say_needed(self, at: float) -> None:
         """Tell the spots now and then what to keep; not at once: reports of builds may still be in the stream.
 
-        And forget idempotency keys that are too old.
+        And forget idempotency keys that are too old, and packed environments that nobody needs.
         """
         if self._said_needed is None:
             self._said_needed = at
@@ -125,6 +125,7 @@ class Reconciler:
             self._said_needed = at
             with self._store.write() as transaction:
                 keys.forget(transaction, now() - int(self._policy.key_seconds * SECOND))
+            self._clearing.drop_archives()
 
     def _open_rows(self) -> list[Tracked]:
         found: list[Tracked] = []
@@ -137,9 +138,14 @@ class Reconciler:
                     return found
 
     def _end_expired(self, rows: Sequence[Tracked]) -> list[Tracked]:
-        """End what has waited for too long; returns the others."""
+        """End what has waited for too long; returns the others.
+
+        What a worker has taken in time waits no longer, though the report of it may be late: the recorder was away.
+        """
         moment, most = now(), int(self._policy.max_age * SECOND)
         old = [row for row in rows if row.state.status == "Pending" and moment > (row.expires or row.created + most)]
+        leases = self._queue.leases([attempt_of(row) for row in old])
+        old = [row for row, lease in zip(old, leases, strict=True) if lease == "none"]
         for chunk in _chunks(old):
             self._recorder.decide(chunk, NO_SPOT, TOO_OLD_ERROR)
             self._count("aged_out", len(chunk))

@@ -30,6 +30,7 @@ from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import Ending, Tracked
 from faaspot_api.store.logs import Event
 from faaspot_api.store.moments import SECOND, now
+from faaspot_api.store.together import Together
 from faaspot_runner.contract import Error, Release, RunEnded, RunStarted
 
 if TYPE_CHECKING:
@@ -95,15 +96,26 @@ class Recorder:
         self._metrics = metrics
         self._spans = spans
         self._bell = Bell(queue)
+        self._gathered = Together(self._apply_all)
 
     def apply(self, events: Sequence[RunStarted | RunEnded]) -> dict[str, Ending]:
         """Take reports into the records, in order, and ring for what follows from them; the ends that they made.
 
         Raises Unavailable if the database is away: then nothing of them is kept, give them again later.
         """
-        after = self._store.together(lambda transaction: self.within(transaction, events))
+        after = self._gathered.do(events)
         after.tell(self._bell)
         return after.ended
+
+    def _apply_all(self, calls: Sequence[Sequence[RunStarted | RunEnded]]) -> list[After]:
+        """The reports of several threads as one batch; what follows from them is the first one's to tell.
+
+        All its records are held at once, in the one order in which everybody holds them. Batches that took them call by
+        call, or among runs being accepted, would wait for each other, which PostgreSQL ends after a second by an error.
+        """
+        with self._store.write() as transaction:
+            after = self.within(transaction, [event for events in calls for event in events])
+        return [after, *(After(ended=after.ended) for _ in calls[1:])]
 
     def apply_reported(self, events: Sequence[RunStarted | RunEnded]) -> None:
         """The same for what came over the stream, where most ends may be on record already: by their sync callers.

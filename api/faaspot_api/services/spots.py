@@ -17,7 +17,7 @@ from faaspot_api.services.wakeups import SUPERVISOR_QUEUE, Bell, Task
 from faaspot_api.store import executions, spots, tokens
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import NewExecution
-from faaspot_api.store.moments import now
+from faaspot_api.store.moments import SECOND, now
 from faaspot_api.store.spots import SpotRow
 from faaspot_runner.contract import SPOT_OFFLINE_SECONDS
 from faaspot_runner.contract.spots import EVERY, spot_user
@@ -139,11 +139,22 @@ class SpotService:
         self._bell.wish(self._store)
         return row
 
-    def admit(self, who: Principal, ip: str, key: str) -> str:
-        """Ask the supervisor to let a spot on another host in; the execution's id. `joining` has checked who asks."""
-        return self._ask(who, "admit", ip, key)
+    def admit(self, who: Principal, ip: str, key: str, seconds: float) -> str:
+        """Ask the supervisor to let a spot on another host in; the execution's id. `joining` has checked who asks.
 
-    def _ask(self, who: Principal, action: SpotAction, ip: str | None, key: str | None = None) -> str:
+        `seconds`: how long somebody waits for it. Done later it would end the credentials of a spot that stands.
+        """
+        return self._ask(who, "admit", ip, key, seconds)
+
+    def _ask(
+        self,
+        who: Principal,
+        action: SpotAction,
+        ip: str | None,
+        key: str | None = None,
+        seconds: float | None = None,
+    ) -> str:
+        moment = now()
         row = NewExecution(
             uuid=new_execution_id(),
             kind="spot",
@@ -151,7 +162,8 @@ class SpotService:
             owner=who.name,
             queue=SUPERVISOR_QUEUE,
             token=new_token(),
-            created=now(),
+            created=moment,
+            expires=None if seconds is None else moment + int(seconds * SECOND),
             args=json.dumps({"action": action, "ip": ip, **({"key": key} if key else {})}),
         )
         with self._store.write() as transaction:
@@ -162,7 +174,7 @@ class SpotService:
             token=row.token,
             queue=row.queue,
             created=row.created,
-            expires=None,
+            expires=row.expires,
             args=row.args,
         )
         self._bell.wake([wakeups.spot(task)])

@@ -6,8 +6,8 @@ They are hints. If the queue is away nothing is lost: the record stays Pending, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import structlog
@@ -17,7 +17,7 @@ from faaspot_api.domain.model import Version
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services.policy import Policy
-from faaspot_api.store import deployments, executions, spots
+from faaspot_api.store import deployments, executions, logs, spots
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import Given, Tracked
 from faaspot_api.store.moments import SECOND, now
@@ -135,17 +135,30 @@ def spot(task: Task) -> Wakeup:
         action=asked["action"],
         ip=asked["ip"],
         key=asked.get("key"),
+        expires=None if task.expires is None else task.expires / SECOND,
     )
     return Wakeup(request=request, queue=task.queue)
 
 
 def again(transaction: Transaction, rows: Sequence[Tracked], policy: Policy) -> list[Wakeup]:
-    """The wake-ups for these records as they stand now; none for those whose deployment was deleted."""
+    """The wake-ups for these records as they stand now; none for those whose deployment was deleted.
+
+    An attempt after one that a spot has lost is to go to another one: a spot whose disk is full, or that does not reach
+    the API, is always the first to be free again.
+    """
     given = executions.given(transaction, [row.uuid for row in rows])
     wanted = [row.version_id for row in rows if row.version_id]
     versions = deployments.deployment_of(transaction, wanted)
     found = (_wakeup(row, given[row.uuid], versions, policy) for row in rows)
-    return [wakeup for wakeup in found if wakeup is not None]
+    lost = logs.lost_on(transaction, [row.uuid for row in rows if row.state.attempt > 1])
+    return [_avoiding(wakeup, lost) for wakeup in found if wakeup is not None]
+
+
+def _avoiding(wakeup: Wakeup, lost: Mapping[str, str]) -> Wakeup:
+    request, spot = wakeup.request, lost.get(wakeup.request.execution_id)
+    if spot is None or isinstance(request, SpotRequest):
+        return wakeup
+    return replace(wakeup, request=replace(request, avoid=spot))
 
 
 def _wakeup(row: Tracked, given: Given, versions: dict[str, tuple[str, Version]], policy: Policy) -> Wakeup | None:

@@ -12,8 +12,10 @@ from faaspot_api.queue.placement import can_hold
 from faaspot_api.services import wakeups
 from faaspot_api.store import deployments
 from faaspot_api.store.engine import Store
-from faaspot_runner.contract import SandboxSpec, SpotInfo
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import Warm
+
+RUN_QUEUES = (QUEUE_SYNC, QUEUE_BACKGROUND)
 
 
 class Warmth:
@@ -39,9 +41,11 @@ def chosen(asking: Iterable[tuple[str, Version]], infos: Sequence[SpotInfo]) -> 
     found: defaultdict[str, list[SandboxSpec]] = defaultdict(list)
     for name, version in asking:
         spec = wakeups.sandbox(name, version)
-        able = sorted((info.ip for info in infos if can_hold(info, spec)), key=lambda ip: _lot(version.id, ip))
-        for ip in able[: version.settings.min_warm]:
-            found[ip].append(spec)
+        able = [info for info in infos if can_hold(info, spec)]
+        # Those that have no worker for runs come last.
+        able.sort(key=lambda info: (not any(map(info.workers.get, RUN_QUEUES)), _lot(version.id, info.ip)))
+        for info in able[: version.settings.min_warm]:
+            found[info.ip].append(spec)
     return {ip: Warm(tuple(specs)) for ip, specs in found.items()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import IO
 from faaspot_api.errors import ApiError, Unavailable
 
 PIECE = 1024 * 1024
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -84,11 +86,12 @@ class Blobs:
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
-        return self._path(digest).exists()
+        return bool(_DIGEST.fullmatch(digest)) and self._path(digest).exists()
 
     def delete(self, digest: str) -> None:
         """Forget a blob; no error if it is not there."""
-        self._path(digest).unlink(missing_ok=True)
+        if self.has(digest):
+            self._path(digest).unlink(missing_ok=True)
 
     def space(self) -> tuple[int, int]:
         """Bytes of the disk that holds them: free, and in all."""
@@ -96,6 +99,9 @@ class Blobs:
         return usage.free, usage.total
 
     def _path(self, digest: str) -> Path:
+        """Where it is. Raises BrokenBlobError for what is no digest: as a path it could be any file."""
+        if not _DIGEST.fullmatch(digest):
+            raise BrokenBlobError(f"{digest[:80]!r} is not a blob's digest")
         return self._root / digest[:2] / digest
 
     def _write(self, path: Path, content: bytes) -> None:

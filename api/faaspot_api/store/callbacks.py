@@ -75,9 +75,12 @@ def waits(transaction: Transaction) -> bool:
     return transaction.execute(select(C.execution).where(C.status == "pending").limit(1)).one_or_none() is not None
 
 
-def due(transaction: Transaction, at: int, but: Iterable[str], limit: int) -> list[Callback]:
-    """Those that are to be told now, the longest due first, without the hosts `but`."""
-    statement = _ROW.where(C.status == "pending", C.due <= at, C.host.not_in(list(but)))
+def due(
+    transaction: Transaction, at: int, but_hosts: Iterable[str], but_owners: Iterable[str], limit: int
+) -> list[Callback]:
+    """Those that are to be told now, the longest due first, without these hosts and owners."""
+    others = C.host.not_in(list(but_hosts)), C.owner.not_in(list(but_owners))
+    statement = _ROW.where(C.status == "pending", C.due <= at, *others)
     return [Callback(**row._mapping) for row in transaction.execute(statement.order_by(C.due).limit(limit))]
 
 

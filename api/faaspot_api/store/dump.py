@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, MetaData, Table, func, insert, inspect, select, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from faaspot_api.store import migrate, tables
 from faaspot_api.store.engine import BadDatabaseError, Store, Transaction
@@ -20,6 +21,8 @@ from faaspot_api.store.engine import BadDatabaseError, Store, Transaction
 ROWS = 200
 """Rows in memory at a time: an execution may hold two values of 8 MB."""
 NOT_OURS = "alembic_version"
+_UNFIT = (SQLAlchemyError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What rows raise that none of our databases has written."""
 
 
 def revision(transaction: Transaction) -> str:
@@ -68,13 +71,18 @@ class Filling:
         self._tables = {table.name: table for table in _tables(transaction)}
 
     def add(self, name: str, rows: Iterable[str]) -> int:
-        """Insert these lines into a table; how many. Raises BadDatabaseError for a table that there is not."""
+        """Insert these lines into a table; how many. Raises BadDatabaseError for what there is no place for."""
         table = self._tables.get(name)
         if table is None:
             raise BadDatabaseError(f"the backup has a table {name!r}, which no release of its revision has")
-        values = [_row(table, json.loads(line)) for line in rows]
-        if values:
-            self._transaction.execute(insert(table), values)
+        try:
+            values = [_row(table, json.loads(line)) for line in rows]
+            if values:
+                self._transaction.execute(insert(table), values)
+        except OperationalError:
+            raise
+        except _UNFIT as error:  # whose own text may show what a row holds
+            raise BadDatabaseError(f"the backup is damaged: it has rows of {name} that do not fit") from error
         return len(values)
 
     def number_on(self) -> None:

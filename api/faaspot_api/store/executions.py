@@ -183,6 +183,7 @@ def mark_ended(transaction: Transaction, endings: Iterable[Ending]) -> None:
 
 def mark_timed(transaction: Transaction, timings: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the timings of rows that have ended, by id, once more."""
+    tracked(transaction, list(timings))  # held in the order in which everybody holds rows
     _TIMED.run(transaction, [{"wanted": uuid, "timings": json.dumps(timed)} for uuid, timed in timings.items()])
 
 

@@ -53,3 +53,19 @@ def history(transaction: Transaction, uuid: str) -> tuple[Event, ...]:
     return tuple(
         Event(execution=row.execution, at=row.at, attempt=row.attempt, what=row.what, detail=row.detail) for row in rows
     )
+
+
+def lost_on(transaction: Transaction, uuids: Sequence[str]) -> dict[str, str]:
+    """The spot whose attempt was the last one and came to nothing, of each of these where that is known."""
+    columns, spots, found = events.c, dict[str, str](), dict[str, str]()
+    wanted = columns.execution.in_(uuids), columns.what.in_(("started", "failed", "lost"))
+    rows = transaction.execute(
+        select(columns.execution, columns.what, columns.detail).where(*wanted).order_by(columns.seq)
+    )
+    for row in rows:
+        found.pop(row.execution, None)
+        if row.what == "started":
+            spots[row.execution] = row.detail or ""
+        elif row.what == "lost" and (spot := spots.pop(row.execution, "")):
+            found[row.execution] = spot
+    return found

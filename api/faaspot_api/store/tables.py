@@ -231,6 +231,15 @@ spots = Table(
     Column("most", Integer),
 )
 
+archives = Table(
+    "archives",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("spot", String(63), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("brought", BigInteger, nullable=False),
+)
+
 options = Table(
     "options",
     metadata,

@@ -44,10 +44,15 @@ class Admissions:
     async def admit(self, ip: str, key: str) -> str:
         """The credentials of a new user for the spot at `ip`, sealed to `key`, base64.
 
-        Raises NotAdmittedError if this platform takes no spots of other hosts, Unavailable, OSError.
+        Raises NotAdmittedError if this platform or its Redis takes no spots of other hosts, Unavailable, OSError.
         """
         url, authority = self._address()
-        password = await asyncio.to_thread(self._users.admit, ip)
+        from faaspot_api.queue.users import UsersRefusedError
+
+        try:
+            password = await asyncio.to_thread(self._users.admit, ip)
+        except UsersRefusedError as error:
+            raise NotAdmittedError(str(error)) from None
         credentials = Credentials(
             spot_key=base64.b64encode(private_key_file(self._directory.path).read_bytes()).decode(),
             redis=_with_user(url, spot_user(ip)),

@@ -151,8 +151,7 @@ class DataDirectory:
         `spot_key`: the file for the spots' private key, None: in this directory.
         """
         if not self.marker.exists():
-            if self.uid is not None:
-                os.chown(self.path, 0, 0)  # an engine gives a new volume the owner that the image's directory has
+            self.take_over()
             known = {"format": FORMAT, "id": str(uuid.uuid4())}
             self.write("faaspot.json", (json.dumps(known) + "\n").encode(), 0o644)
         if self.uid is not None:
@@ -171,6 +170,12 @@ class DataDirectory:
             private, public = new_pair()
             _replace(spot_key or private_key_file(self.path), private, 0o600)
             _replace(public_key_file(self.path), public, 0o644)
+
+    def take_over(self) -> None:
+        """Make the empty directory ours: an engine gives a new volume the owner that the image's directory has."""
+        if self.uid is not None:
+            os.chown(self.path, 0, 0)
+            self.path.chmod(0o711)
 
     def clear_run(self) -> None:
         """Take away what only a running platform needs, left behind by a killed one, too."""

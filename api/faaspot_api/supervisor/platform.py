@@ -165,7 +165,9 @@ class Platform:
 
     def restart(self) -> None:
         """Replace the children by new ones in the background, unless that is under way. See `restart.py`."""
-        if self._serving is not None and (self._renewing is None or self._renewing.done()):
+        if self._serving is None:
+            restart.tell(self._directory, "", "the platform is still starting: ask again when it is ready")
+        elif self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
 
     async def _renew(self) -> None:

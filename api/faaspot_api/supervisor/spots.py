@@ -296,6 +296,8 @@ class LocalSpots:
         """Let a spot of another host in."""
         if self._file.get(request.ip or "") is not None:
             raise RequestRefusedError(f"{request.ip} is a spot of this machine: join with another address (--ip).")
+        if request.expires is not None and time.time() > request.expires:
+            raise RequestRefusedError("Nobody waits for these credentials any more: join again.")
         if self._admissions is None or request.ip is None or request.key is None:
             raise RequestRefusedError("This platform takes no spots of other hosts.")
         try:

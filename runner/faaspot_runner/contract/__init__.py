@@ -21,6 +21,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from faaspot_runner.contract.exact import exact, json_object, moment, of_a_build, of_a_run
 from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
 from faaspot_runner.contract.timings import Marks as Marks
 from faaspot_runner.contract.timings import Timings as Timings
@@ -105,6 +106,7 @@ MAX_CODE_BYTES = 4 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 64 * 1024
 MAX_CONTEXT_BYTES = 256 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+MAX_SPOT_BYTES = 1024 * 1024
 LOG_CUT_MARK = "\n[faaspot: log cut here, {dropped} more bytes were dropped]\n"
 
 # ---------------------------------------------------------------- words
@@ -171,7 +173,7 @@ class RunRequest:
     `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
     `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
     `traceparent`: the caller's trace (W3C), which the function finds as `TRACEPARENT`. `elsewhere`: a spot can run it,
-    so one that cannot leaves it to another attempt instead of ending it as `no_spot`.
+    so one that cannot leaves it to another attempt instead of ending it as `no_spot`. `avoid`: lost the last attempt.
     """
 
     execution_id: str
@@ -186,6 +188,7 @@ class RunRequest:
     expires: float | None = None
     traceparent: str | None = None
     elsewhere: bool = False
+    avoid: str | None = None
     kind: Literal["run"] = "run"
 
 
@@ -211,6 +214,7 @@ class BuildRequest:
     accepted: float = 0.0
     timeout: float = 900.0
     archive: bool = False
+    avoid: str | None = None
     kind: Literal["build"] = "build"
 
 
@@ -219,6 +223,7 @@ class SpotRequest:
     """Add or remove a local spot, or let one of another host in and out (`admit`, `dismiss`). `ip` None: any.
 
     `key`: to which the credentials of an admitted spot are sealed, X25519 in base64 (`contract.spots.Credentials`).
+    `expires`: epoch seconds after which nobody waits for it any more, None = it is to be done at any time.
     """
 
     execution_id: str
@@ -227,6 +232,7 @@ class SpotRequest:
     action: Literal["add", "remove", "replace", "refresh", "admit", "dismiss"]
     ip: str | None = None
     key: str | None = None
+    expires: float | None = None
     kind: Literal["spot"] = "spot"
 
 
@@ -375,31 +381,37 @@ _FIELDS: dict[type, tuple[str, ...]] = {}
 def load(text: str | bytes) -> Message:
     """The message that `dump` wrote.
 
-    Raises ValueError for anything else: not JSON, unknown kind, missing or unknown field.
+    Raises ValueError for anything else: not JSON, unknown kind, missing or unknown field, a value of another type.
     """
-    data = json.loads(text)
-    if not isinstance(data, dict):
-        raise ValueError("a message is a JSON object")
-    make = _MAKERS.get(data.get("kind", ""))
+    data = json_object(text)
+    make = _MAKERS.get(str(data.get("kind")))
     if make is None:
-        raise ValueError(f"unknown message kind: {data.get('kind')!r}")
+        raise ValueError(f"unknown message kind: {str(data.get('kind'))[:50]!r}")
     try:
-        message: Message = make(data)
-    except (TypeError, KeyError) as error:
+        message: Message = exact(make(data))
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"malformed {data['kind']} message: {error}") from error
+    if isinstance(message, RunStarted | RunEnded):
+        of_a_run(message.execution_id, message.spot, message.at)
+    if isinstance(message, RunEnded) and message.build is not None:
+        of_a_build(message.build.environment, message.build.archive)
     return message
 
 
 def load_spot(text: str | bytes) -> SpotInfo:
     """The `SpotInfo` that a spot wrote. Raises ValueError if it is not one."""
-    data = json.loads(text)
+    if len(text) > MAX_SPOT_BYTES:
+        raise ValueError("a spot says too much of itself")
+    data = json_object(text)
     try:
         for name in ("runtimes", "networks", "problems", "warm"):
             data[name] = tuple(data.get(name, ()))
         states = {name: RuntimeState(**state) for name, state in data.get("states", {}).items()}
-        return SpotInfo(**{**data, "states": states})
+        info = exact(SpotInfo(**{**data, "states": states}))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"malformed spot info: {error}") from error
+    moment(info.created, info.last_seen)
+    return info
 
 
 def sandbox_spec(data: dict[str, Any]) -> SandboxSpec:

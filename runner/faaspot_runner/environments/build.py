@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import time
@@ -18,12 +19,14 @@ from faaspot_runner.environments.cache import FORMAT, Cache, flush, publish
 from faaspot_runner.environments.errors import BuildError, LockError
 from faaspot_runner.environments.installer import Installer, NoWheelError, uv_environ
 from faaspot_runner.environments.process import Patience, disk_full
+from faaspot_runner.environments.requirements import plain
 from faaspot_runner.environments.resolutions import Resolutions
 from faaspot_runner.environments.sdist import RunCommand, SandboxedBuilds
 from faaspot_runner.sandbox.launch import run_command
 from faaspot_runner.sandbox.spec import Interpreter
 
 _NAME = re.compile(r"[0-9a-f]{32}")
+_log = logging.getLogger(__name__)
 
 Log = Callable[[str], None]
 
@@ -80,7 +83,7 @@ class Environments:
 
         `log` gets whole lines without a line end, in order, from the calling thread. Raises BuildError.
         """
-        requirements = [line for line in request.requirements.split("\n") if line.strip()]
+        requirements = plain(request.requirements)
         if not requirements:
             return BuildOutcome(lock=None, environment=None)
         interpreter = target or self._interpreter(request.python)
@@ -206,20 +209,25 @@ class Environments:
                 log(f"Environment {name} was already there, reused")
                 return name, True
             started = time.monotonic()
-            if packed is not None and packed.name == name:
-                self._unpack(packed, locked, interpreter, path)
+            if packed is not None and packed.name == name and self._unpacked(packed, locked, interpreter, path):
                 return name, False
             self._install(locked, interpreter, path, patience, log)
             log(f"Installed {_count(locked)} in {time.monotonic() - started:.1f} s as environment {name}")
             return name, False
 
-    def _unpack(self, packed: Packed, locked: lock.Lock, interpreter: Interpreter, path: Path) -> None:
+    def _unpacked(self, packed: Packed, locked: lock.Lock, interpreter: Interpreter, path: Path) -> bool:
+        """Whether it could be: what another spot has packed may be anything, and the lock says all that is needed."""
         skeleton = self._cache.skeleton(interpreter)
         with staging.staged(self._root) as packages, staging.staged(self._root) as new:
-            unpacked(packed, packages)
+            try:
+                unpacked(packed, packages)
+            except BuildError as error:
+                _log.warning("the environment %s is installed from its lock: %s", path.name, error.message)
+                return False
             flush(self._root)
             assemble(new, (skeleton, packages), manifest(locked, interpreter))
             publish(new, path)
+        return True
 
     def _install(self, locked: lock.Lock, interpreter: Interpreter, path: Path, patience: Patience, log: Log) -> None:
         skeleton = self._cache.skeleton(interpreter)

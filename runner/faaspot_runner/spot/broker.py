@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import redis
@@ -33,6 +33,7 @@ from faaspot_runner.spot.wishes import RUN_QUEUES, Scale, Wishes
 log = logging.getLogger(__name__)
 
 EVICT_SECONDS = 2.0
+CANCEL_SECONDS = 0.5
 BLOB_SECONDS = 7 * 86_400.0
 """A spot on another host lets go of a blob that it did not need for this long."""
 
@@ -58,7 +59,7 @@ class Broker:
             changed=lambda: self._heartbeat.beat(),
         )
         client = self._client = pulse.connect(settings)
-        self._heartbeat = Heartbeat(client, settings, self._info)
+        self._heartbeat = Heartbeat(client, settings, self._info, self._leave_shut_out)
         self._ahead = Ahead(self._pool, most=max(1, settings.sandboxes // 2), seconds=settings.cold_start_timeout)
         self._wishes = Wishes(client, settings.ip, self._follow, self._ahead.want)
         self._scale = Scale(settings.worker_counts, settings.threads)
@@ -79,6 +80,8 @@ class Broker:
         self._kept: set[str] = set()
         self._removal = asyncio.Lock()
         self._stop, self._hasten = asyncio.Event(), asyncio.Event()
+        self.shut_out = False
+        """Whether it ended because Redis did not let it in any more."""
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT; a second one hastens. Raises RunnerError if a runtime does not come up."""
@@ -94,9 +97,7 @@ class Broker:
             await self._until_stopped(chores)
             self._heartbeat.beat()
             await self._crew.stop(self._settings.grace, self._hasten)
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            await ended(chores)
             if self._wishes.leaving:
                 await self._heartbeat.leave()
         finally:
@@ -116,6 +117,12 @@ class Broker:
         if self._stop.is_set():
             self._hasten.set()
         self._stop.set()
+
+    def _leave_shut_out(self) -> None:
+        """End at once: no lease can be renewed, no end be reported."""
+        self.shut_out = True
+        self._stop.set()
+        self._hasten.set()
 
     def _info(self, created: float, now: float) -> SpotInfo:
         return SpotInfo(
@@ -293,6 +300,15 @@ class Broker:
     async def _keep_only(self, needed: frozenset[str]) -> None:
         await asyncio.to_thread(self._blobs.sweep, BLOB_SECONDS)
         self._doomed |= await asyncio.to_thread(self._ground.environments.unneeded, needed)
+
+
+async def ended(chores: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel them until they have ended: the client of Redis can lose a cancel that comes within a command."""
+    left = set(chores)
+    while left:
+        for chore in left:
+            chore.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_SECONDS)
 
 
 def _sandbox_error(error: SandboxError | DeploymentError) -> SandboxError:

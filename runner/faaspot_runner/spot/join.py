@@ -13,6 +13,7 @@ import ipaddress
 import json
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from faaspot_runner.spot import process
 
 DATA_DIR = "~/.local/share/faaspot-spot"
 REFUSED = 2
+AWAY = (0, 429, 502, 503, 504)
+"""What an API answers, 0 for none, that can let nobody in for now."""
 HOST_OF_API = "api"
 """Stands in the URL of Redis for the host of the API."""
 
@@ -52,15 +55,24 @@ def main(argv: Sequence[str]) -> int:
     token = os.read(said.token_fd, 4096).decode().strip() if said.token_fd is not None else ""
     try:
         lock = _claimed(directory)
-        membership = joined(directory, said.url.rstrip("/"), token, said.ip, said.api_ca)
+        try:
+            return _spot(said, rest, directory, token)
+        finally:
+            os.close(lock)
     except (CannotJoinError, OSError) as error:
         sys.stderr.write(f"faaspot: {error}\n")
         return REFUSED
-    sys.stderr.write(f"faaspot: this host is spot {membership.ip} of {membership.api}\n")
-    try:
-        return process.main([*_arguments(membership, directory, said.api_ca), *rest])
-    finally:
-        os.close(lock)
+
+
+def _spot(said: argparse.Namespace, rest: Sequence[str], directory: Path, token: str) -> int:
+    """Join and run; when Redis knows us no more, by the token that we were given then. Raises CannotJoinError."""
+    while True:
+        membership = joined(directory, said.url.rstrip("/"), token, said.ip, said.api_ca)
+        sys.stderr.write(f"faaspot: this host is spot {membership.ip} of {membership.api}\n")
+        code = process.main([*_arguments(membership, directory, said.api_ca), *rest])
+        if code != process.SHUT_OUT:
+            return code
+        token = ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +94,7 @@ def joined(directory: Path, url: str, token: str, ip: str | None, authority: str
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise CannotJoinError(f"{url} is not an address: say https://HOST:PORT")
+    _check_authority(authority)
     known = _known(directory, url, ip)
     kept = directory / "keys" / "spot-token"
     token = token or (kept.read_text().strip() if known and kept.exists() else "")
@@ -91,10 +104,19 @@ def joined(directory: Path, url: str, token: str, ip: str | None, authority: str
     try:
         return _admitted(directory, url, token, address, authority)
     except RemoteError as error:
-        if known is not None and error.status == 0:
+        if known is not None and error.status in AWAY:
             sys.stderr.write(f"faaspot: {error}; going on as before\n")
             return known
         raise CannotJoinError(str(error)) from error
+
+
+def _check_authority(path: str) -> None:
+    """Raises CannotJoinError if the file, where one is said, holds no certificate."""
+    try:
+        if path:
+            ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise CannotJoinError(f"--certificate {path} cannot be used: {error.strerror or error}") from error
 
 
 def _admitted(directory: Path, url: str, token: str, ip: str, authority: str) -> Membership:

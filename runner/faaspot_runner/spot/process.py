@@ -29,8 +29,10 @@ from faaspot_runner.worker import environments
 
 log = logging.getLogger(__name__)
 
-USAGE, MISSING, FAILED = 2, 3, 1
-"""Exit codes. MISSING: this machine lacks what isolation needs; a restart will not help, the text says what to do."""
+USAGE, MISSING, FAILED, SHUT_OUT = 2, 3, 1, 4
+"""Exit codes. MISSING: this machine lacks what isolation needs; a restart will not help, the text says what to do.
+SHUT_OUT: Redis does not know this spot, on another host, any more: it has to be let in again.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,12 +46,12 @@ def main(argv: Sequence[str]) -> int:
     log_module.configure(settings.log_level, f"spot {settings.ip}")
     many_descriptors()
     try:
-        asyncio.run(_run(settings))
+        shut_out = asyncio.run(_run(settings))
     except FeatureMissing as error:
         return _said(MISSING, str(error))
     except (SandboxError, DeploymentError, OSError) as error:
         return _said(FAILED, f"spot {settings.ip} cannot run: {error}")
-    return 0
+    return SHUT_OUT if shut_out else 0
 
 
 def _said(code: int, text: str) -> int:
@@ -57,7 +59,8 @@ def _said(code: int, text: str) -> int:
     return code
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings) -> bool:
+    """Until it is told to stop; whether it was shut out."""
     runtimes, problems = _runtimes(settings)
     name = f"{settings.ip.replace(':', '-')}-{_platform(settings)}"
     cgroups, egress, watch = None, None, None
@@ -71,7 +74,9 @@ async def _run(settings: Settings) -> None:
         ground = _ground(settings, runtimes, cgroups, egress, watch, tuple(problems))
         if watch is not None:
             await asyncio.to_thread(watch.begin)
-        await Broker(ground).run()
+        broker = Broker(ground)
+        await broker.run()
+        return broker.shut_out
     finally:
         if watch is not None:
             watch.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import redis
@@ -31,6 +32,8 @@ from faaspot_runner.settings import Settings
 log = logging.getLogger(__name__)
 
 REDIS_SECONDS = 5.0
+SHUT_OUT_SECONDS = 5.0
+"""How long Redis may refuse this spot, by its password or its own certificate, until that is taken for the truth."""
 AWAY_SECONDS = 0.5
 
 
@@ -46,14 +49,22 @@ class Heartbeat:
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, settings: Settings, info: Callable[[float, float], SpotInfo]
+        self,
+        client: redis.asyncio.Redis,
+        settings: Settings,
+        info: Callable[[float, float], SpotInfo],
+        shut_out: Callable[[], None],
     ) -> None:
-        """`info` makes the message from the time of creation and the present, both by Redis' clock."""
+        """`info` makes the message from the time of creation and the present, both by Redis' clock. `shut_out` is
+        called when Redis does not know this spot, on another host, any more.
+        """
         self._redis = client
         self._ip = settings.ip
         self._remote = bool(settings.api)
         self._made = settings.home / "spot.json"
         self._info = info
+        self._shut_out = shut_out
+        self._refused: float | None = None
         self._now = asyncio.Event()
 
     def beat(self) -> None:
@@ -66,8 +77,10 @@ class Heartbeat:
             self._now.clear()
             try:
                 await self.tell()
+                self._refused = None
             except redis.RedisError as error:
                 log.warning("the heartbeat did not reach Redis: %s", error)
+                self._take(error)
             try:
                 async with asyncio.timeout(SPOT_HEARTBEAT_SECONDS):
                     await self._now.wait()
@@ -83,6 +96,19 @@ class Heartbeat:
             await self._redis.set(spot_key(self._ip), text)
         else:
             await self._redis.hset(SPOTS, self._ip, text)
+
+    def _take(self, error: redis.RedisError) -> None:
+        """Find out whether Redis is away, or is there and refuses us: it lost its users, or its certificate is new."""
+        whys = (error, error.__cause__)  # the client wraps what breaks a connection
+        refused = any(isinstance(why, redis.AuthenticationError) for why in whys)
+        refused = refused or any("certificate verify failed" in str(why).lower() for why in whys)
+        if not (self._remote and refused):
+            self._refused = None
+            return
+        self._refused = self._refused or time.monotonic()
+        if time.monotonic() - self._refused > SHUT_OUT_SECONDS:
+            log.error("Redis refuses this spot, which asks the API to be let in again: %s", error)
+            self._shut_out()
 
     async def leave(self) -> None:
         """Tell that this spot, on another host, is no more."""

@@ -28,6 +28,7 @@ def test_public_addresses_and_any_name_can_be_tried(url: str) -> None:
         "http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://[fd00:ec2::254]/", "http://0.0.0.0/",
         "http://[::ffff:10.0.0.1]/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://[::]/",
         "http://168.63.129.16/", "http://100.100.100.200/", "http://224.0.0.1/", "http://192.168.1.1:8080/",
+        "http://a..b/", "http://.../", "http://" + "a" * 64 + ".com/", "http://" + "a." * 200 + "com/",
     ],
 )  # fmt: skip
 def test_what_is_no_address_for_a_callback_is_refused_at_once(url: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from faaspot_api import door as listener
 from faaspot_api.supervisor import door
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.errors import CannotStartError
@@ -81,6 +84,59 @@ def test_an_end_that_closes_closes_the_other(opened: Opened) -> None:
             client.ping()
             assert watching.info("clients")["connected_clients"] == before + 1
         eventually(lambda: watching.info("clients")["connected_clients"] == before, 10, "it is closed inside, too")
+
+
+async def over(passing: listener._Door, *ends: asyncio.StreamWriter) -> None:
+    """Close everything, and wait until it is."""
+    passing.close()
+    for end in ends:
+        end.close()
+        with contextlib.suppress(OSError):
+            await end.wait_closed()
+    while passing._open:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [(b"", b""), (b"PING\r\n", b"-NOAUTH"), (b"AUTH default wrong\r\n", b"-WRONGPASS"), (b"RESET\r\n", b"+RESET")],
+)
+def test_who_brings_no_password_is_shown_out(monkeypatch: pytest.MonkeyPatch, said: bytes, answer: bytes) -> None:
+    monkeypatch.setattr(listener, "STRANGER_SECONDS", 0.5)
+
+    async def knock(path: str) -> None:
+        passing = listener._Door(f"unix://{path}")
+        async with await asyncio.start_server(passing.enter, "127.0.0.1", 0) as server:
+            place = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*place)
+            known, speaking = await asyncio.open_connection(*place)
+            speaking.write(f"AUTH {PASSWORD}\r\n".encode())
+            assert await known.readline() == b"+OK\r\n"
+            writer.write(said)
+            assert (await reader.read()).startswith(answer)  # and then the end
+            speaking.write(b"PING\r\n")  # by now its own first half second is over
+            assert await known.readline() == b"+PONG\r\n"
+            await over(passing, writer, speaking)
+
+    with running_redis() as server:
+        asyncio.run(asyncio.wait_for(knock(str(server.prepared.socket)), 20))
+
+
+def test_strangers_have_few_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "MOST_STRANGERS", 1)
+
+    async def crowd(path: str) -> None:
+        passing = listener._Door(f"unix://{path}")
+        async with await asyncio.start_server(passing.enter, "127.0.0.1", 0) as server:
+            place = server.sockets[0].getsockname()
+            _, first = await asyncio.open_connection(*place)
+            reader, second = await asyncio.open_connection(*place)
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            await over(passing, first, second)
+
+    with running_redis() as server:
+        asyncio.run(asyncio.wait_for(crowd(str(server.prepared.socket)), 20))
 
 
 def test_the_certificate_is_kept_and_stands_a_strict_look(tmp_path: Path) -> None:

@@ -30,6 +30,25 @@ for line in sys.stdin:
     sys.stdout.flush()
 """
 
+FULL = """
+import sys
+from pathlib import Path
+from typing import get_args
+from faaspot_api.metrics import DEPLOYMENTS, Metrics
+from faaspot_runner.contract import Reason, Timings
+metrics = Metrics.shared(Path(sys.argv[1]))
+for number in range(DEPLOYMENTS + 5):
+    name = f"{number:03}".ljust(63, "x")
+    for kind in ("run", "build"):
+        metrics.accepted(kind, name)
+        for reason in (None, *get_args(Reason)):
+            status = "Failure" if reason else "Success"
+            metrics.ended(kind, name, status, reason, Timings(queue_ms=1.0, run_ms=1.0, start_ms=1.0, cold=True))
+for route in range(80):  # as many as there are, and some
+    for status in (200, 201, 202, 400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504):
+        metrics.answered("DELETE", f"deployments.a_view_of_that_length_{route:03}", status, 1.0)
+"""
+
 
 class Process:
     """A process that counts."""
@@ -124,14 +143,22 @@ def test_whichever_process_is_asked_tells_of_all_and_a_dead_ones_counts_stay(tmp
     assert len(list(tmp_path.glob("*.db"))) == 4, "a new process takes up a dead one's files"
 
 
-def test_the_files_of_a_process_are_whole_on_the_disk_before_it_maps_them(tmp_path: Path) -> None:
-    process = Process(tmp_path)
-    try:
-        for number in range(DEPLOYMENTS + 5):
-            process.say(f"a-deployment-with-a-very-long-name-as-names-may-be-so-long-{number}")
-    finally:
-        process.kill()
+def test_the_files_of_a_process_are_whole_on_the_disk_and_hold_all_that_can_be_counted(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], check=True, timeout=60)
     for path in tmp_path.glob("*.db"):
-        status = path.stat()
-        assert status.st_size == FILE_BYTES
-        assert status.st_blocks * 512 >= FILE_BYTES, "writing into a hole of a full disk kills"
+        size, status = FILE_BYTES[path.name.partition("_")[0]], path.stat()
+        assert status.st_size == size, "what a file grows by is a hole"
+        assert status.st_blocks * 512 >= size, "writing into a hole of a full disk kills"
+
+
+def test_the_list_of_names_is_bounded_over_a_process_and_those_after_it(tmp_path: Path) -> None:
+    for letter in "ab":
+        process = Process(tmp_path)
+        try:
+            for number in range(DEPLOYMENTS - 10):
+                process.say(f"{letter}{number}")
+            names = Figures(process.say("text")).labels("faaspot_run_seconds_count", "deployment")
+        finally:
+            process.kill()
+    assert OTHER in names
+    assert len(names - {OTHER}) == DEPLOYMENTS

@@ -52,6 +52,11 @@ def test_nothing_of_this_machine_is_reached_however_it_is_spelled(receiver: Rece
     assert receiver.told == []
 
 
+def test_a_name_that_cannot_be_one_is_an_address_that_is_not_there() -> None:
+    with pytest.raises(OSError, match=r"a\.\.b is no host name"):
+        send("http://a..b/")
+
+
 def test_a_name_with_an_inner_address_is_refused_and_one_that_turns_has_been_looked_up_once(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +103,21 @@ def test_the_machines_own_public_address_and_the_platforms_hosts_are_closed(monk
 def test_the_machines_own_addresses_are_known() -> None:
     assert outgoing._is_own(outgoing.ip_address("127.0.0.1"))
     assert not outgoing._is_own(outgoing.ip_address("93.184.216.34"))
+
+
+def test_a_name_server_that_never_answers_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def lookup(*_: Any, **__: Any) -> list[Any]:
+        over.wait(10)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(outgoing.socket, "getaddrinfo", lookup)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"slow\.example was not looked up in time"):
+        send("http://slow.example/", seconds=0.3)
+    assert time.monotonic() - began < 5
+    over.set()
 
 
 def test_one_that_never_answers_is_given_up_in_time() -> None:

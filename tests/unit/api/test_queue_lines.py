@@ -96,3 +96,17 @@ def test_what_shall_stand_ready_is_told_to_each_spot_and_replaces_what_was_told(
     assert {ip: Warm.of(text) for ip, text in client.hgetall(WARM).items()} == {b"10.0.0.2": warm}
     queue.keep_warm({})
     assert client.hgetall(WARM) == {}
+
+
+def test_a_line_of_nobody_is_forgotten_until_something_stands_in_it(client: redis.Redis) -> None:
+    """Each costs a look at every pass, and a spot may name as many as it likes."""
+    tell(client, "10.0.0.1")
+    tell(client, "10.0.0.2", age=60, warm=("v1",))
+    queue = RedisQueue(client)
+    client.sadd("rq:queues", "rq:queue:sync", OWN, *(f"rq:queue:sync@{number}" for number in range(100)))
+    queue.strand()
+    assert client.smembers("rq:queues") == {b"rq:queue:sync"}
+    tell(client, "10.0.0.2", warm=("v1",))
+    queue = RedisQueue(client)
+    queue.enqueue_run(RUN, "background")
+    assert queue.queued([ATTEMPT]) == {ATTEMPT}

@@ -37,7 +37,27 @@ def needing(**limits: object) -> RunRequest:
 
 def test_with_one_spot_or_none_nothing_is_placed() -> None:
     assert line(RUN) == line(RUN, ONE) == line(needing(network="internet"), ONE) == "background"
-    assert not choose(RUN, "sync", [ONE], Counter())[0].request.elsewhere  # type: ignore[union-attr]
+
+
+def test_who_comes_to_what_was_placed_before_it_joined_leaves_it_to_who_can_run_it() -> None:
+    for infos, elsewhere in (([ONE], True), ([TWO], True), ([replace(ONE, pythons={})], False), ([], False)):
+        placed, _ = choose(RUN, "sync", infos, Counter())
+        assert (placed.line, placed.request) == ("sync", replace(RUN, elsewhere=elsewhere))
+
+
+def test_nothing_waits_for_a_spot_that_has_no_workers_for_it() -> None:
+    """Told to have none at most, it would never take from its own line."""
+    manned = replace(ONE, workers={"sync": 1, "background": 1, "builds": 1})
+    for workers in ({"builds": 1}, {}):
+        unmanned = replace(TWO, capacity=0, workers=workers, warm=("v1",))
+        assert line(RUN, manned, unmanned) == "background"
+        assert line(needing(network="internet"), manned, unmanned) == "background@10.0.0.2"  # nobody else can
+        able = replace(manned, ip="10.0.0.3", networks=("none", "internet"))
+        assert line(needing(network="internet"), manned, unmanned, able) == "background@10.0.0.3"
+    runs_only = replace(TWO, workers={"sync": 1, "background": 1}, pythons={"3.12": "3.12.1", "3.13": "3.13.1"})
+    other = replace(manned, ip="10.0.0.3", pythons={"3.13": "3.13.1"})
+    assert line(replace(BUILD, python="3.13"), manned, runs_only, other, queue="builds") == "builds@10.0.0.3"
+    assert line(BUILD, manned, runs_only, queue="builds") == "builds"
 
 
 def test_what_all_can_run_goes_where_all_take_from() -> None:
@@ -76,6 +96,25 @@ def test_a_warm_spot_is_preferred_as_long_as_it_has_room() -> None:
     assert line(RUN, replace(ONE, warm=("v1",)), warm) == "background"
     busy = replace(warm, ip="10.0.0.3", running=4)
     assert line(RUN, ONE, warm, busy) == "background@10.0.0.2"
+
+
+def test_a_warm_spot_has_only_the_room_of_those_workers_that_take_from_the_queue() -> None:
+    """Its other workers leave it half empty for ever, and all would wait for it beside a spot that is free."""
+    workers = {"sync": 2, "background": 2, "builds": 1}
+    free = replace(ONE, capacity=128, workers=workers)
+    warm = replace(free, ip="10.0.0.2", warm=("v1",))
+    assert line(RUN, free, replace(warm, running=63)) == "background@10.0.0.2"
+    assert line(RUN, free, replace(warm, running=64)) == "background"
+
+
+@pytest.mark.parametrize("request_", [RUN, BUILD])
+def test_what_a_spot_has_lost_goes_to_another_one(request_: RunRequest | BuildRequest) -> None:
+    lost = replace(request_, avoid=ONE.ip)
+    third = replace(TWO, ip="10.0.0.3", running=5)
+    assert line(lost, replace(ONE, warm=("v1",)), TWO, third) == "background@10.0.0.2"
+    assert line(lost, TWO, third) == "background"  # it is not there
+    assert line(lost, ONE) == "background"
+    assert line(lost, ONE, replace(TWO, runtimes=())) == "background@10.0.0.1"  # nobody else can
 
 
 def test_a_build_is_packed_while_a_spot_of_another_host_is_online() -> None:

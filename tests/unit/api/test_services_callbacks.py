@@ -14,7 +14,8 @@ import pytest
 from faaspot_api.domain import callbacks as rules
 from faaspot_api.domain.model import Principal, RunOptions
 from faaspot_api.errors import Invalid, NotFound
-from faaspot_api.services import courier
+from faaspot_api.services import Policy, courier
+from faaspot_api.services.callbacks import CallbackSecrets
 from faaspot_api.store import callbacks
 from faaspot_api.store.moments import SECOND
 from tests.control_plane import ADMIN, ANN, EVE, Plane, control_plane, failed
@@ -28,6 +29,7 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
 def plane(tmp_path: Path) -> Iterator[Plane]:
     with control_plane(tmp_path, callback_networks=LOOPBACK, callback_seconds=1.0) as plane:
         plane.create()
+        plane.create("anns", who=ANN)
         yield plane
 
 
@@ -153,6 +155,48 @@ def test_a_silent_receiver_does_not_keep_others_waiting(plane: Plane, receiver: 
         eventually(lambda: plane.services.courier.telling == 0, 10)
 
 
+def test_a_token_that_names_many_silent_hosts_does_not_keep_the_others_waiting(
+    plane: Plane, receiver: Receiver
+) -> None:
+    with receiving(lambda _number: None, host="0.0.0.0") as silent:
+        for number in range(courier.MOST + 3):
+            run(plane, silent.url.replace("0.0.0.0", f"127.0.1.{number}"), who=ANN, name="anns")
+            end(plane)
+        heard = run(plane, receiver.url)
+        end(plane)
+        plane.services.courier.round()
+        plane.services.courier.round()
+        eventually(lambda: receiver.of(heard), 5)
+        silent.go_on.set()
+        eventually(lambda: plane.services.courier.telling == 0, 10)
+
+
+def test_an_output_that_nests_too_deep_to_be_read_here_is_told_as_it_is(plane: Plane, receiver: Receiver) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    run(plane, receiver.url)
+    end(plane, output=deep)
+    tell(plane)
+    assert f'"output":{deep}'.encode() in receiver.told[0].body
+
+
+def test_what_can_never_be_told_is_given_up_one_day(tmp_path: Path) -> None:
+    def fail(*_: Any) -> int:
+        raise ValueError("a defect")
+
+    with control_plane(tmp_path) as plane:
+        plane.create()
+        uuid = run(plane, "https://example.com/")
+        end(plane)
+        broken = courier.Courier(plane.store, CallbackSecrets(plane.store), Policy(), fail)
+        for n in range(rules.TRIES):
+            if n:
+                due_now(plane, uuid)
+            broken.round()
+            eventually(lambda: broken.telling == 0, 10)
+        log = plane.services.callbacks.of(ADMIN, uuid)
+        assert (log.status, log.tries[0].error) == ("failed", courier.DEFECT)
+
+
 def test_a_name_that_turns_out_to_be_inside_is_not_reached_and_the_log_says_so(
     tmp_path: Path, receiver: Receiver
 ) -> None:
@@ -179,7 +223,7 @@ def test_an_internal_address_is_refused_before_anything_is_accepted(tmp_path: Pa
 def test_a_deployments_own_address_hears_of_each_run_and_is_signed_for_its_owner(
     plane: Plane, receiver: Receiver
 ) -> None:
-    plane.create("anns", who=ANN, callback_url=receiver.url)
+    plane.update("anns", who=ANN, callback_url=receiver.url)
     for url in (None, receiver.url + "/other", ""):
         run(plane, url, who=EVE, name="anns")
         end(plane)

@@ -463,6 +463,21 @@ def test_cancelling_what_has_ended_is_a_conflict(plane: Plane) -> None:
     assert (error.code, error.execution_id) == ("already_ended", uuid)
 
 
+def test_who_cancels_in_the_moment_of_the_end_hears_which_it_was(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    uuid = plane.run()
+    request = plane.take()
+    look = plane.services.executions.get
+
+    def ends_meanwhile(*said: Any) -> Any:
+        seen = look(*said)
+        plane.finish(request)
+        return seen
+
+    monkeypatch.setattr(plane.services.executions, "get", ends_meanwhile)
+    error = _refused(lambda: plane.services.executions.cancel(ADMIN, uuid))
+    assert (error.code, error.message) == ("already_ended", "The execution has ended already (Success).")
+
+
 def test_cancelling_a_build_fails_its_version_and_what_waits(plane: Plane) -> None:
     build = plane.create("built", requirements="requests")
     waiting = plane.run("built")

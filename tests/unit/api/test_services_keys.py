@@ -15,7 +15,7 @@ from faaspot_api.errors import Invalid, Unprocessable
 from faaspot_api.store import keys
 from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import QUEUE_SYNC
-from tests.control_plane import ADMIN, ANN, Plane, control_plane
+from tests.control_plane import ADMIN, ANN, Plane, control_plane, ended, started
 from tests.platforms import eventually
 
 
@@ -109,6 +109,19 @@ def test_a_run_that_waited_past_its_own_age_ends_as_no_spot(plane: Plane) -> Non
     record = plane.record(short)
     assert (record.status, record.reason) == ("Failure", "no_spot")
     assert plane.record(long).status == "Pending"
+
+
+def test_a_run_that_a_worker_took_in_time_keeps_its_end_though_the_recorder_was_away_for_longer(plane: Plane) -> None:
+    held, done = run(plane, max_age=0.05), run(plane, max_age=0.05)
+    taken = [plane.take(), plane.take()]
+    for request in taken:
+        assert plane.queue.hold(request)
+        plane.queue.report(started(request))
+    plane.queue.finish(taken[1], ended(taken[1]))
+    eventually(lambda: now() > plane.record(held).created.timestamp() * SECOND + 0.1 * SECOND, 5)
+    plane.passes(0.0)
+    plane.record_events()
+    assert (plane.record(held).status, plane.record(done).status) == ("Started", "Success")
 
 
 def test_the_age_is_the_runs_own_else_the_deployments_else_the_servers(plane: Plane) -> None:

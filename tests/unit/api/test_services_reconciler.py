@@ -132,6 +132,27 @@ def test_a_lost_worker_costs_an_attempt_and_its_late_report_counts_no_more(plane
     assert plane.record(uuid).output == "42"
 
 
+def test_what_a_spot_has_lost_is_to_go_to_another_one_and_what_a_function_has_failed_is_not(plane: Plane) -> None:
+    """A spot that can start nothing is always free: it would take every attempt."""
+    plane.run()
+    first = plane.take()
+    assert first.avoid is None
+    plane.start(first)
+    plane.queue.expire(first)
+    plane.passes(0.0, 11.0)
+    assert plane.take().avoid == "127.0.0.1"
+    plane.create("flaky", retries=2, retry_on=("error",))
+    plane.run("flaky")
+    second = plane.take()
+    plane.start(second)
+    plane.finish(second, **failed())
+    plane.passes(12.0, LONG)
+    again = plane.take()
+    while again.execution_id != second.execution_id:
+        again = plane.take()
+    assert (again.attempt, again.avoid) == (2, None)
+
+
 def test_when_no_attempt_is_left_it_ends_as_worker_lost(plane: Plane) -> None:
     uuid = plane.run()
     for moment in (0.0, 100.0):

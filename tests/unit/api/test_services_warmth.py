@@ -43,6 +43,14 @@ def test_a_spot_that_cannot_hold_it_or_takes_no_work_is_not_told(plane: Plane) -
     assert told(plane) == {"127.0.0.1": ["asks 1"]}
 
 
+def test_a_spot_without_a_worker_for_runs_comes_last(plane: Plane) -> None:
+    for number in range(2, 6):
+        plane.queue.heartbeat(a_spot(f"127.0.0.{number}", workers={"sync": 1} if number == 4 else {"builds": 1}))
+    for number in range(6):
+        plane.create(f"asks-{number}", min_warm=1)
+    assert list(told(plane)) == ["127.0.0.4"]
+
+
 def test_it_moves_only_where_a_spot_goes(plane: Plane) -> None:
     for number in range(2, 5):
         plane.queue.heartbeat(a_spot(f"127.0.0.{number}"))

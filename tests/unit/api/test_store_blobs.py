@@ -49,6 +49,19 @@ def test_what_is_deleted_is_gone_and_deleting_it_again_is_no_error(blobs: Blobs)
         blobs.get(digest)
 
 
+@pytest.mark.parametrize("name", ["{root}/other", "../other", "..", "", "F" * 64])
+def test_what_is_no_digest_is_no_file(blobs: Blobs, tmp_path: Path, name: str) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"kept")
+    name = name.format(root=tmp_path)
+    assert not blobs.has(name)
+    blobs.delete(name)
+    for use in (blobs.get, blobs.open, lambda digest: blobs.put_all(digest, [b"x"])):
+        with pytest.raises(BrokenBlobError):
+            use(name)
+    assert other.read_bytes() == b"kept"
+
+
 def test_changed_bytes_are_noticed(blobs: Blobs, tmp_path: Path) -> None:
     digest = blobs.put(b"x")
     (path,) = _files(tmp_path)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from faaspot_api.settings import Settings
+from faaspot_api.supervisor.directory import DataDirectory
+from faaspot_api.supervisor.platform import Platform
+from faaspot_api.supervisor.programs import Programs
 from tests.platforms import eventually
 from tests.unit.api.test_supervisor_platform import Supervised, up
 
@@ -65,3 +72,27 @@ def test_a_stop_in_the_middle_leaves_nothing(up: Supervised) -> None:
 
 def test_where_no_platform_runs_it_says_so(tmp_path: Path) -> None:
     assert restart(tmp_path) == (2, f"faaspot: no platform runs on {tmp_path}: start it with fas up\n")
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_number_that_a_killed_platform_left_is_nobodys_whoever_has_it_now(tmp_path: Path, held: bool) -> None:
+    """`held`: its Redis, which has the lock from it, lives on for a moment."""
+    with subprocess.Popen(["sleep", "60"]) as stranger, (tmp_path / "lock").open("w") as lock:
+        lock.write(f"{stranger.pid}\n")
+        lock.flush()
+        if held:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            assert restart(tmp_path) == (2, f"faaspot: no platform runs on {tmp_path}: start it with fas up\n")
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+def test_a_platform_that_is_still_starting_says_so_rather_than_nothing(tmp_path: Path) -> None:
+    directory = DataDirectory(path=tmp_path, uid=None)
+    programs = Programs(settings=Settings(data_dir=tmp_path), directory=directory, certificate=None)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        Platform(programs, directory, None, sock, -1).restart()
+    told = json.loads((tmp_path / "restart.json").read_text())
+    assert told["problem"] == "the platform is still starting: ask again when it is ready"

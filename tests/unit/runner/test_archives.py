@@ -22,6 +22,7 @@ from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.environments.interpreters import discover
 from faaspot_runner.remote import Api, RemoteError
+from tests.platforms import eventually
 from tests.unit.runner.package_index import PackageIndex
 
 
@@ -31,11 +32,14 @@ class Store:
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.answering = threading.Event()
+        self.answering.set()
         store = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 store.asked.append(self.path)
+                store.answering.wait(10)
                 content = store.blobs.get(self.path.rpartition("/")[2])
                 known = self.headers["Authorization"] == "Token secret"
                 self.answer(401 if not known else 404 if content is None else 200, content or b'{"message": "no such"}')
@@ -84,6 +88,30 @@ def test_a_blob_is_fetched_once_and_compared(store: Store, tmp_path: Path) -> No
     assert store.asked == [f"/v1/blobs/{digest}"]
 
 
+def test_a_blob_that_many_want_at_once_is_fetched_once(store: Store, tmp_path: Path) -> None:
+    digest = digest_of(b"code")
+    store.blobs[digest] = b"code"
+    store.answering.clear()
+    together, found = threading.Barrier(9), []
+
+    def read() -> None:
+        blobs = Blobs(tmp_path / "blobs", lambda: Api(store.url, "secret"))
+        together.wait(10)
+        found.append(blobs.read(digest))
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    together.wait(10)
+    eventually(lambda: store.asked, 10, "one asks")
+    store.answering.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == [b"code"] * 8
+    assert store.asked == [f"/v1/blobs/{digest}"]
+    assert [path.name for path in files(tmp_path)] == [digest]
+
+
 def test_what_nobody_asks_for_any_more_goes_and_can_be_fetched_again(store: Store, tmp_path: Path) -> None:
     blobs = Blobs(tmp_path / "blobs", lambda: Api(store.url, "secret"))
     digests = [digest_of(content) for content in (b"old", b"used")]
@@ -96,6 +124,16 @@ def test_what_nobody_asks_for_any_more_goes_and_can_be_fetched_again(store: Stor
     assert blobs.read(digests[0]) == b"old"
     Blobs(tmp_path / "blobs").sweep(-1)  # the API's own directory is not this spot's to clear
     assert len(files(tmp_path)) == 2
+
+
+def test_a_copy_that_has_been_damaged_is_fetched_anew(store: Store, tmp_path: Path) -> None:
+    blobs, digest = Blobs(tmp_path / "blobs", lambda: Api(store.url, "secret")), digest_of(b"code")
+    store.blobs[digest] = b"code"
+    for use in (blobs.read, blobs.checked):
+        blobs.path(digest).write_bytes(b"rotten")
+        with pytest.raises(BlobError, match="damaged"):
+            use(digest)
+        assert blobs.read(digest) == b"code"
 
 
 @pytest.mark.parametrize("content", [b"other", None])
@@ -162,6 +200,27 @@ def test_an_environment_travels_by_its_archive_without_an_index(
     assert (site / "greeter" / "__init__.py").read_text() == "WORD = 'hello'\n"
     assert os.readlink(path / "bin" / "python") == interpreters[python].inside
     assert [entry.name for entry in (tmp_path / "there" / "environments").glob(".new-*")] == []
+
+
+def test_a_bad_archive_does_not_keep_its_lock_from_being_installed(index: PackageIndex, tmp_path: Path) -> None:
+    """What is in it is another spot's word; the lock says with hashes what belongs there."""
+    interpreters = discover(dict(os.environ))
+    python = next(iter(interpreters))
+    here, there = (
+        Environments(tmp_path / n / "environments", tmp_path / n / "cache", interpreters, environ=environ)
+        for n, environ in (("here", {"UV_DEFAULT_INDEX": index.url}), ("there", {"UV_DEFAULT_INDEX": index.url}))
+    )
+    request = BuildRequest(
+        execution_id="b", attempt=1, token="t", deployment="d", version=1, version_id="v", requirements="greeter",
+        python=python,
+    )  # fmt: skip
+    outcome = here.build(request, lambda _: None, lambda: False, time.monotonic() + 60)
+    assert outcome.environment is not None
+    assert outcome.lock is not None
+    (tmp_path / "file").write_bytes(gzip.compress(b"\0\0\0\2{}"))
+    packed = Packed(name=outcome.environment, file=tmp_path / "file")
+    path = there.ensure(outcome.lock, python, time.monotonic() + 60, None, packed)
+    assert (path / interpreters[python].site_packages / "greeter" / "__init__.py").read_text() == "WORD = 'hello'\n"
 
 
 def test_an_archive_that_cannot_be_had_is_none(store: Store, tmp_path: Path) -> None:

@@ -170,6 +170,25 @@ def test_nothing_to_install_needs_no_environment(environments: Environments, req
     assert build(environments, requirements) == BuildOutcome(lock=None, environment=None)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-e {at}", "{at}", "pkg @ file://{at}", "-r {at}/secret", "--find-links {at}", "alpha\\",
+        "alpha; x == '${{HOME}}'",
+        "alpha # -e {at}", "alpha\r-e {at}", "alpha\x0b-e {at}", "a" * 1001,
+    ],
+)  # fmt: skip
+def test_a_line_that_is_more_than_a_requirement_is_refused(
+    environments: Environments, tmp_path: Path, line: str
+) -> None:
+    """The API lets none through; but who brings the request may be another spot."""
+    (tmp_path / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nimport setuptools\nsetuptools.setup()\n")
+    (tmp_path / "secret").write_text("alpha\n")
+    with pytest.raises(BuildError, match="no requirement"):
+        build(environments, f"alpha\n{line.format(at=tmp_path)}")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_second_build_with_the_same_lock_reuses_the_environment(environments: Environments) -> None:
     first = build(environments, "alpha")
     assert first.environment
