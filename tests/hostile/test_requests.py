@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import socket
@@ -294,9 +295,15 @@ ROUTE_BODIES: dict[str, Any] = {
     "patch /v1/spots/": {"min_workers": 1, "max_workers": 1},
     "put /v1/runtimes/": {"name": "made-by-another", "type": "sandbox"},
     "put /v1/tokens/": {"name": "made-by-another", "role": "admin"},
+    "patch /v1/spots/{ip}": {"draining": True},
+    "put /v1/join": {"ip": "10.0.0.9", "key": base64.b64encode(bytes(32)).decode()},
 }
 """What a route needs to get as far as asking who it is; {} elsewhere."""
-EVERYONES = {"get /v1/executions/", "get /v1/runtimes/", "get /v1/runtimes/{name}"}
+EVERYONES = {
+    *("get /v1/executions/", "get /v1/runtimes/", "get /v1/runtimes/{name}"),
+    "get /v1/tokens/callback-secret",  # each has its own
+    "post /v1/executions/rerun",  # of one's own failures, of which this one has none
+}
 MAY = {
     "deployer": EVERYONES | {"get /v1/deployments/", "put /v1/deployments/", "get /v1/spots/", "get /v1/spots/{ip}"},
     "invoker": EVERYONES
