@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from faaspot_runner.contract import SandboxSpec
@@ -34,17 +34,29 @@ class _Starts:
     pause: float = 0.0
 
 
+Install = Callable[[SandboxSpec, float], Awaitable[SandboxSpec]]
+"""The spec of a version once its packages are on this spot, by the name that they have here. Raises SandboxError."""
+
+
 class Ahead:
     """Starts what is missing. Lives on one event loop. `most`: of so many at most; `seconds`: for one start."""
 
     def __init__(
-        self, pool: SandboxPool, *, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        pool: SandboxPool,
+        install: Install,
+        *,
+        most: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
+        self._install = install
         self._most = most
         self._seconds = seconds
         self._clock = clock
         self._starts: dict[SandboxSpec, _Starts] = {}
+        self._here: dict[SandboxSpec, SandboxSpec] = {}
         self._tasks: dict[SandboxSpec, asyncio.Task[None]] = {}
         self._gone: frozenset[str] = frozenset()
 
@@ -52,15 +64,13 @@ class Ahead:
         """These shall stand, the first of them first. Said again and again."""
         self._gone &= {spec.version_id for spec in specs}
         wanted = [spec for spec in specs if spec.version_id not in self._gone][: self._most]
-        self._pool.keep(frozenset(wanted))
+        self._here = {spec: here for spec, here in self._here.items() if spec in wanted}
+        self._pool.keep(frozenset(self._here.values()))
         self._starts = {spec: starts for spec, starts in self._starts.items() if spec in wanted}
         for spec in wanted:
-            if (
-                len(self._tasks) < AT_ONCE
-                and spec not in self._tasks
-                and not self._pool.stands(spec)
-                and self._due(spec)
-            ):
+            if len(self._tasks) >= AT_ONCE:
+                return
+            if spec not in self._tasks and not self._stands(spec) and self._due(spec):
                 self._tasks[spec] = asyncio.create_task(self._start(spec), name=f"ready {spec.deployment}")
 
     def release(self, version_ids: Collection[str]) -> None:
@@ -72,6 +82,10 @@ class Ahead:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _stands(self, spec: SandboxSpec) -> bool:
+        here = self._here.get(spec)
+        return here is not None and self._pool.stands(here)
 
     def _due(self, spec: SandboxSpec) -> bool:
         """Whether it may be started now; counts as a start."""
@@ -86,9 +100,12 @@ class Ahead:
         return True
 
     async def _start(self, spec: SandboxSpec) -> None:
+        deadline = time.monotonic() + self._seconds
         try:
-            await self._pool.prepare(spec, time.monotonic() + self._seconds)
-        except (SandboxError, TimeoutError) as error:
+            here = self._here[spec] = await self._install(spec, deadline)
+            self._pool.keep(frozenset(self._here.values()))
+            await self._pool.prepare(here, deadline)
+        except (SandboxError, TimeoutError, OSError) as error:
             log.warning("%s %s does not stand ready: %s", spec.deployment, spec.version, error or "it took too long")
         finally:
             del self._tasks[spec]

@@ -11,10 +11,12 @@ from typing import Any
 
 import redis
 
+from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Log, Sandbox
 from faaspot_runner.contract import Release, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import Wish
+from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError
 from faaspot_runner.runtimes.ahead import Ahead
 from faaspot_runner.runtimes.pool import SandboxPool
@@ -60,7 +62,8 @@ class Broker:
         )
         client = self._client = pulse.connect(settings)
         self._heartbeat = Heartbeat(client, settings, self._info, self._leave_shut_out)
-        self._ahead = Ahead(self._pool, most=max(1, settings.sandboxes // 2), seconds=settings.cold_start_timeout)
+        most = max(1, settings.sandboxes // 2)
+        self._ahead = Ahead(self._pool, self._installed, most=most, seconds=settings.cold_start_timeout)
         self._wishes = Wishes(client, settings.ip, self._follow, self._ahead.want)
         self._scale = Scale(settings.worker_counts, settings.threads)
         self._draining = False
@@ -219,6 +222,21 @@ class Broker:
             return await connector.open(spec, material, deadline)
         except DeploymentError as error:
             raise _sandbox_error(error) from error
+
+    async def _installed(self, spec: SandboxSpec, deadline: float) -> SandboxSpec:
+        """The spec once its packages are here, as a worker has it before it asks for a sandbox. Raises SandboxError."""
+        environments = self._ground.environments
+        if spec.environment is None or environments.path(spec.environment).is_dir():
+            return spec
+        connector = await self._connector(spec.runtime)
+        try:
+            python = await connector.interpreter(self._python(spec.python), log.info)
+            archives = Archives(self._blobs, environments)
+            return await asyncio.to_thread(archives.installed, spec, python, deadline)
+        except DeploymentError as error:
+            raise _sandbox_error(error) from error
+        except (BuildError, BlobError) as error:
+            raise SandboxError(f"its environment could not be installed here: {error}") from error
 
     def _python(self, version: str) -> Interpreter:
         python = self._ground.interpreters.get(version)

@@ -21,7 +21,11 @@ class Standing(House):
 
     def __init__(self, kept: int = 10, **options: int) -> None:
         super().__init__(**options)
-        self.ahead = Ahead(self.pool, most=kept, seconds=5, clock=lambda: self.time)
+        self.named: dict[str, str] = {}
+        self.ahead = Ahead(self.pool, self._install, most=kept, seconds=5, clock=lambda: self.time)
+
+    async def _install(self, spec: SandboxSpec, _: float) -> SandboxSpec:
+        return replace(spec, environment=self.named.get(spec.environment or "", spec.environment))
 
     async def want(self, *specs: SandboxSpec) -> int:
         """Say it, let it happen; how many starts there have been."""
@@ -113,4 +117,18 @@ async def test_a_version_that_is_gone_is_not_started_by_what_was_said_before() -
     assert await house.want(SPEC) == 1
     await house.want()
     assert await house.want(SPEC) == 2, "a version that is said again after that is one that is there"
+    await house.close()
+
+
+@run
+async def test_what_has_another_name_here_is_kept_by_that() -> None:
+    """An environment is named by its interpreter, too, and a run asks for it by the name that it has here."""
+    house = Standing(idle=10)
+    house.named["e" * 32] = "f" * 32
+    assert [await house.want(OTHER) for _ in range(3)] == [1, 1, 1]
+    found = await house.pool.acquire(replace(OTHER, environment="f" * 32), time.monotonic() + 5)
+    assert not found.cold
+    house.time = 100.0
+    house.pool.evict()
+    assert [each.retired for each in house.opened] == [False]
     await house.close()
