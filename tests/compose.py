@@ -19,7 +19,18 @@ from tests.docker_engine import docker, inspect
 from tests.platforms import ROOT, eventually
 
 KEYS = {
-    *("build", "cap_drop", "command", "depends_on", "environment", "healthcheck", "image", "networks", "ports"),
+    *(
+        "build",
+        "cap_drop",
+        "command",
+        "depends_on",
+        "environment",
+        "healthcheck",
+        "image",
+        "networks",
+        "ports",
+        "profiles",
+    ),
     *("read_only", "restart", "secrets", "security_opt", "stop_grace_period", "tmpfs", "user", "volumes"),
 }
 HEALTH_SECONDS = 90.0
@@ -29,13 +40,14 @@ HEALTH_SECONDS = 90.0
 class Project:
     """One copy of the file's services. `variables`: what `${NAME}` in it stands for. `secrets`: where their files are.
 
-    `environment`: more variables for a service.
+    `environment`: more variables for a service; `profiles`: those that are active.
     """
 
     name: str
     variables: Mapping[str, str]
     secrets: Path
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    profiles: Sequence[str] = ()
     _document: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,8 +55,12 @@ class Project:
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = self._document["services"]
-        return found
+        known: dict[str, dict[str, Any]] = self._document["services"]
+        return {name: given for name, given in known.items() if self._is_active(given)}
+
+    def _is_active(self, given: Mapping[str, Any]) -> bool:
+        profiles = given.get("profiles", ())
+        return not profiles or not set(profiles).isdisjoint(self.profiles)
 
     def container(self, service: str) -> str:
         return f"{self.name}-{service}"

@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return record(settings, given.ready_fd)
     if given.command == "door":
-        from faaspot_api.door import serve as serve_door
-
-        return serve_door(settings, given.fd)
+        return _door(settings, given)
     if given.command == "health":
         from faaspot_api.health import check_health
 
@@ -84,6 +82,16 @@ def _serve(settings: Settings, given: argparse.Namespace) -> int:
     return serve(settings, descriptor, token=token)
 
 
+def _door(settings: Settings, given: argparse.Namespace) -> int:
+    if given.fd is not None:
+        from faaspot_api.door import serve
+
+        return serve(settings, given.fd)
+    from faaspot_api.supervisor.doorman import keep_door
+
+    return keep_door(settings, given.spot_key)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m faaspot_api", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -101,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     recorder = commands.add_parser("recorder", help="apply events and reconcile", allow_abbrev=False)
     recorder.add_argument("--ready-fd", type=int, metavar="N", help="write a byte here when it records")
     door = commands.add_parser("door", help="let spots of other hosts to Redis", allow_abbrev=False)
-    door.add_argument("--fd", type=int, required=True, metavar="N", help="inherited listening socket")
+    door.add_argument("--fd", type=int, metavar="N", help="inherited listening socket (default: --spots-listen)")
+    door.add_argument(
+        "--spot-key", type=Path, metavar="FILE", help="the spots' private key, where it lets them in, too"
+    )
     migrate = commands.add_parser("migrate", help="bring the database up to date", allow_abbrev=False)
     health = commands.add_parser("health", help="ask the HTTP server beside us how it is", allow_abbrev=False)
     restart = commands.add_parser("restart", help="replace the processes of a running platform", allow_abbrev=False)

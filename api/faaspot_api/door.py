@@ -36,11 +36,12 @@ WELCOMES = (b"+OK", b"*", b"%")
 def serve(settings: Settings, descriptor: int) -> int:
     """Pass connections of the listening socket `descriptor` on until SIGTERM; the exit status."""
     log.configure(settings.log_level, "door")
-    asyncio.run(_serve(settings, descriptor))
+    asyncio.run(pass_on(settings, descriptor))
     return 0
 
 
-async def _serve(settings: Settings, descriptor: int) -> None:
+async def pass_on(settings: Settings, descriptor: int) -> None:
+    """The same within an event loop."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(settings.certfile, settings.keyfile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import redis
@@ -15,6 +16,14 @@ from redis.connection import parse_url
 
 from faaspot_runner.contract.sentinels import Sentinels, sentinels
 from faaspot_runner.settings import Settings
+
+KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 20_000,
+}
+"""Who only listens learns within half a minute that the other end is gone without a word. The last: milliseconds."""
 
 
 def connect(settings: Settings, timeout: float) -> redis.Redis:
@@ -55,6 +64,8 @@ def connect_async(settings: Settings, timeout: float) -> redis.asyncio.Redis:
 def _options(settings: Settings, timeout: float) -> dict[str, Any]:
     said = settings.redis_password()
     options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    if not settings.redis_url.startswith("unix:"):
+        options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     return {**options, "password": said} if said else options
 
 

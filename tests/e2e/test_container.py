@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shlex
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.compose import Project
 from tests.docker_engine import NAME, docker, gateway, inspect, needed, network, port
 from tests.platform_image import platform_image, servers_image
 from tests.platforms import ROOT, Platform, eventually
+from tests.redis_sentinels import free_ports
 from tests.unit.runner.package_index import PackageIndex
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -209,7 +212,9 @@ def project(image: str) -> Iterator[Project]:
         for name in ("admin-token", "redis-password", "database-password"):
             (Path(directory) / name).write_text(secrets.token_hex(32))
         images = {"FAASPOT_IMAGE": image, "FAASPOT_REDIS_IMAGE": servers, "FAASPOT_POSTGRES_IMAGE": servers}
-        made = Project(name=NAME, variables={**images, "FAASPOT_PUBLISH": "127.0.0.1:0"}, secrets=Path(directory))
+        (door,) = free_ports(1)
+        ports = {"FAASPOT_PUBLISH": "127.0.0.1:0", "FAASPOT_DOOR_PUBLISH": "127.0.0.1", "FAASPOT_DOOR_PORT": str(door)}
+        made = Project(name=NAME, variables={**images, **ports}, secrets=Path(directory), profiles=("hosts",))
         try:
             made.furnish()
             with greetings(gateway(made.network("packages"))) as index:
@@ -228,13 +233,43 @@ def test_the_parts_of_compose_are_a_platform(project: Project) -> None:
     eventually(lambda: platform.call("GET", "spots/").json, 30, "the spot has registered")
     check_function(platform)
     check_secrets(project)
+    check_host(platform)
     seen = docker("exec", api, "find", "/var/lib/faaspot", "/var/lib/faaspot-spot", "-name", "spot.*").stdout.split()
     assert seen == ["/var/lib/faaspot/keys/spot.pub"], "the private key is the spot's alone"
     assert docker("exec", spot, "touch", "/mnt/api/blobs/x", check=False).returncode != 0
     look = "import socket; socket.getaddrinfo('postgres', 5432)"
     assert docker("exec", spot, "python3", "-c", look, check=False).returncode != 0, "no way to the database"
     codes = project.stop()
-    assert {name: codes[name] for name in ("api", "recorder", "spot")} == {"api": 0, "recorder": 0, "spot": 0}
+    assert {name: codes[name] for name in ("api", "recorder", "spot", "door")} == {
+        "api": 0,
+        "recorder": 0,
+        "spot": 0,
+        "door": 0,
+    }
+
+
+def check_host(platform: Platform) -> None:
+    """Another host joins through the door, which a restart of Redis does not close; the function runs there, too."""
+    with tempfile.TemporaryDirectory(prefix="faaspot-e2e-") as home:
+        words = [platform.command, "spots", "join", platform.url, "--token", platform.token, "--ip", "10.9.9.9"]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FAASPOT_")}
+        joined = subprocess.Popen([*words, "--data-dir", f"{home}/spot"], stdin=subprocess.DEVNULL, env=kept)
+        try:
+            eventually(lambda: status(platform, "10.9.9.9") == "online", 40, "the host is a spot")
+            assert platform.call("PATCH", "spots/127.0.0.1", {"draining": True}).status == 200
+            eventually(lambda: status(platform, "127.0.0.1") == "draining", 10, "it drains")
+            platform.deploy("there", "def main(args, context):\n    return args\n")
+            answer = platform.run("there", {"n": 3})
+            assert answer.json == {"n": 3}
+            assert platform.record(answer.headers["Execution-Id"])["spot"] == "10.9.9.9"
+        finally:
+            joined.terminate()
+            assert joined.wait(60) == 0
+
+
+def status(platform: Platform, ip: str) -> str:
+    answer = platform.call("GET", f"spots/{ip}")
+    return str(answer.json["status"]) if answer.status == 200 else "unknown"
 
 
 def check_secrets(project: Project) -> None:

@@ -67,8 +67,9 @@ class JoinService:
         ended = self._queue.wait_reply(execution, ADMIT_SECONDS)
         if ended is None:
             text = (
-                "The supervisor did not let the spot in in time. It is busy with another spot: join again in a minute;"
-                " or there is none: only a platform that `fas up` started takes spots of other hosts."
+                "Nobody let the spot in in time. The supervisor (fas up) is busy with another spot: join again in a "
+                "minute; or it is down, or this platform runs in parts (compose.yaml) and has no door: "
+                "docker compose --profile hosts up -d."
             )
             raise Unavailable(text, execution_id=execution, retry_after=5)
         if ended.status != "Success" or ended.output is None:

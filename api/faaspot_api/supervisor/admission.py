@@ -34,12 +34,15 @@ class NotAdmittedError(Exception):
 
 
 class Admissions:
-    """Who of other hosts is a spot."""
+    """Who of other hosts is a spot. `spot_key`: the spots' private key, None: where the data directory has it."""
 
-    def __init__(self, settings: Settings, directory: DataDirectory, users: SpotUsers) -> None:
+    def __init__(
+        self, settings: Settings, directory: DataDirectory, users: SpotUsers, spot_key: Path | None = None
+    ) -> None:
         self._settings = settings
         self._directory = directory
         self._users = users
+        self._spot_key = spot_key or private_key_file(directory.path)
 
     async def admit(self, ip: str, key: str) -> str:
         """The credentials of a new user for the spot at `ip`, sealed to `key`, base64.
@@ -54,11 +57,11 @@ class Admissions:
         except UsersRefusedError as error:
             raise NotAdmittedError(str(error)) from None
         credentials = Credentials(
-            spot_key=base64.b64encode(private_key_file(self._directory.path).read_bytes()).decode(),
+            spot_key=base64.b64encode(self._spot_key.read_bytes()).decode(),
             redis=_with_user(url, spot_user(ip)),
             password=password,
             authority=authority,
-            pinned=self._settings.own_redis,
+            pinned=bool(self._settings.spots_listen),
         )
         sealed = seal(base64.b64decode(key), credentials.text().encode(), SEALED_FOR)
         return base64.b64encode(sealed).decode()
@@ -73,12 +76,12 @@ class Admissions:
     def _address(self) -> tuple[str, str]:
         """Redis as other hosts reach it, and the certificate of who vouches for it."""
         settings = self._settings
-        if settings.own_redis:
-            if not settings.spots_listen:
-                raise NotAdmittedError(
-                    "This platform takes no spots of other hosts: start it with --spots-listen HOST:PORT."
-                )
+        if settings.spots_listen:
             return door.url(settings.spots_listen), door.certificate_file(self._directory).read_text()
+        if settings.own_redis:
+            raise NotAdmittedError(
+                "This platform takes no spots of other hosts: start it with --spots-listen HOST:PORT."
+            )
         url = settings.spots_redis_url or settings.redis
         parts = urlsplit(url)
         if parts.scheme not in ("rediss", "rediss+sentinel"):

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -34,7 +35,12 @@ log = logging.getLogger(__name__)
 REDIS_SECONDS = 5.0
 SHUT_OUT_SECONDS = 5.0
 """How long Redis may refuse this spot, by its password or its own certificate, until that is taken for the truth."""
+ASK_SECONDS = 4.0
+"""How long a question to Redis may take with all its connecting. The client's own limits are for each step of each try,
+which may add up to a minute while a cable is pulled, and a spot that is back would be taken for one that is not."""
 AWAY_SECONDS = 0.5
+SILENT_SECONDS = 10.0
+"""Longest wait for one control message."""
 
 
 def connect(settings: Settings) -> redis.asyncio.Redis:
@@ -76,8 +82,11 @@ class Heartbeat:
         while True:
             self._now.clear()
             try:
-                await self.tell()
+                async with asyncio.timeout(ASK_SECONDS):
+                    await self.tell()
                 self._refused = None
+            except TimeoutError:
+                log.warning("the heartbeat did not reach Redis within %g s", ASK_SECONDS)
             except redis.RedisError as error:
                 log.warning("the heartbeat did not reach Redis: %s", error)
                 self._take(error)
@@ -150,15 +159,16 @@ class Control:
         """For ever; subscribes anew when Redis was away."""
         while True:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(CONTROL)
-                    self._missed()
-                    await self.look()
+                async with self._redis.pubsub() as pubsub:
+                    async with asyncio.timeout(ASK_SECONDS):
+                        await pubsub.subscribe(CONTROL)
+                        self._missed()
+                        await self.look()
                     while True:
-                        message = await pubsub.get_message(timeout=None)
-                        if message is not None:
+                        message = await heard(pubsub)
+                        if message is not None and message["type"] == "message":
                             self._hear(message["data"])
-            except redis.RedisError as error:
+            except (redis.RedisError, TimeoutError) as error:
                 log.warning("control messages wait, Redis is away: %s", error)
             await asyncio.sleep(AWAY_SECONDS)
 
@@ -183,6 +193,19 @@ class Control:
             self._release(message)
         elif isinstance(message, Runtimes):
             self._runtimes(message)
+
+
+async def heard(pubsub: redis.asyncio.client.PubSub) -> dict[str, Any] | None:
+    """What comes next; None after some seconds of silence. Raises redis.RedisError.
+
+    A connection that the kernel gave up (ETIMEDOUT: a cable was pulled) is silence to the client, too, at once and each
+    time: whoever asks again without a pause never lets anybody else in this process do anything.
+    """
+    began = time.monotonic()
+    message: dict[str, Any] | None = await pubsub.get_message(timeout=SILENT_SECONDS)
+    if message is None and time.monotonic() - began < SILENT_SECONDS / 2:
+        raise redis.ConnectionError("the connection is dead")
+    return message
 
 
 class Needs:

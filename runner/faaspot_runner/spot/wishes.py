@@ -12,6 +12,7 @@ import redis.asyncio
 
 from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, SandboxSpec
 from faaspot_runner.contract.spots import EVERY, WARM, WISHES, Warm, Wish, own_line
+from faaspot_runner.spot.pulse import ASK_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class Wishes:
         """For ever; lives through an absent Redis."""
         while True:
             try:
-                await self._look()
+                async with asyncio.timeout(ASK_SECONDS):
+                    await self._look()
             except (redis.RedisError, OSError, ValueError) as error:
                 log.warning("what is wanted of this spot could not be read: %s", error)
             await asyncio.sleep(LOOK_SECONDS)

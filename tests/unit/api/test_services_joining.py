@@ -167,7 +167,7 @@ def test_the_supervisors_refusal_and_its_silence_are_told(plane: Plane, monkeypa
     with pytest.raises(Conflict, match="takes no spots"):
         joined(plane, error=Error(type="SpotError", message="This platform takes no spots of other hosts."))
     monkeypatch.setattr(joining, "ADMIT_SECONDS", 0.01)
-    with pytest.raises(Unavailable, match="supervisor") as raised:
+    with pytest.raises(Unavailable, match=r"supervisor.*--profile hosts") as raised:
         plane.services.joining.join(ADMIN, IP, KEY)
     assert isinstance(raised.value, ApiError)
     assert plane.queue.joined == frozenset()
