@@ -68,7 +68,7 @@ class Ahead:
         self._pool.keep(frozenset(self._here.values()))
         self._starts = {spec: starts for spec, starts in self._starts.items() if spec in wanted}
         for spec in wanted:
-            if len(self._tasks) >= AT_ONCE:
+            if len(self._tasks) >= AT_ONCE or self._pool.short:
                 return
             if spec not in self._tasks and not self._stands(spec) and self._due(spec):
                 self._tasks[spec] = asyncio.create_task(self._start(spec), name=f"ready {spec.deployment}")

@@ -107,6 +107,11 @@ class SandboxPool:
         """Ids of the versions that have a sandbox ready here."""
         return tuple({spec.version_id for spec, entry in self._warm.items() if entry.sandbox is not None})
 
+    @property
+    def short(self) -> bool:
+        """Whether the machine's memory is so short that sandboxes which nobody uses go."""
+        return self._free() < LEAST_FREE
+
     # ------------------------------------------------------------ asking
 
     async def acquire(self, spec: SandboxSpec, deadline: float, avoid: str | None = None) -> Acquired:
@@ -132,7 +137,7 @@ class SandboxPool:
         return spec in self._warm
 
     def keep(self, specs: frozenset[SandboxSpec]) -> None:
-        """The sandboxes of these, and no longer of others, stay also when nobody uses them."""
+        """The sandboxes of these, and no longer of others, stay also when nobody uses them, as long as memory lasts."""
         self._kept = specs
 
     def touch(self, sandboxes: Collection[str]) -> None:
@@ -167,12 +172,13 @@ class SandboxPool:
         """Retire what was idle too long, and stop what was retired and is used no more. Called every few seconds.
 
         While the machine's memory is short a quarter of what nobody uses now is retired at each call, the least used
-        first.
+        first; what is to be kept goes only when nothing else is left.
         """
         now = self._clock()
         self._retire(entry for entry in self._unkept() if now - entry.used > self._idle)
-        if self._free() < LEAST_FREE:
-            unused = sorted((e for e in self._unkept() if now - e.used > LINGER), key=lambda entry: entry.used)
+        if self.short:
+            unused = sorted((e for e in self._warm.values() if now - e.used > LINGER), key=lambda entry: entry.used)
+            unused = [entry for entry in unused if entry.spec not in self._kept] or unused
             self._retire(unused[: -(-len(unused) // 4)])
         for entry in tuple(self._leaving.values()):
             if now - entry.used > LINGER:

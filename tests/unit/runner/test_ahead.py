@@ -11,6 +11,7 @@ import pytest
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.runtimes.ahead import AT_ONCE, STOOD_SECONDS, Ahead
+from faaspot_runner.runtimes.pool import LINGER
 from tests.unit.runner.test_pool import OTHER, SPEC, House, run, turns
 
 pytestmark = pytest.mark.timeout(20)
@@ -51,12 +52,28 @@ async def test_what_is_wanted_is_started_once_and_the_first_run_finds_it_warm_an
 async def test_what_is_wanted_stays_when_nobody_uses_it_and_goes_when_it_is_not_wanted_any_more() -> None:
     house = Standing(idle=10)
     await house.want(SPEC, OTHER)
-    house.time, house.free = 100.0, 0.01
+    house.time = 100.0
     house.pool.evict()
     assert len(house.pool) == 2
     await house.want(OTHER)
     house.pool.evict()
     assert [each.retired for each in house.opened] == [True, False]
+    await house.close()
+
+
+@run
+async def test_while_memory_is_short_what_is_wanted_goes_last_and_comes_back_when_there_is_some() -> None:
+    house = Standing()
+    await house.want(OTHER)
+    await house.acquire(SPEC)
+    house.time, house.free = LINGER + 1, 0.01
+    house.pool.evict()
+    assert [each.retired for each in house.opened] == [False, True]
+    house.pool.evict()
+    assert [each.retired for each in house.opened] == [True, True]
+    assert await house.want(OTHER) == 2
+    house.free = 1.0
+    assert await house.want(OTHER) == 3
     await house.close()
 
 
