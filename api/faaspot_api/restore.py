@@ -173,7 +173,7 @@ def _take(members: Members, filling: Filling, directory: DataDirectory) -> None:
             return
         else:
             raise BackupError(f"the backup has a member that none of ours has: {name[:100]!r}")
-    raise BackupError("the backup is cut off: its last part is missing")
+    raise BackupError("this is not a whole backup: its last part is missing")
 
 
 def _said(counts: dict[str, int]) -> dict[str, int]:

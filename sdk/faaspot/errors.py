@@ -350,6 +350,7 @@ BY_CODE: Mapping[str, type[ApiError]] = MappingProxyType(
         "queue_unavailable": QueueUnavailable,
         "restarting": Restarting,
         "storage_full": StorageFull,
+        "spot_storage_full": TooLarge,
         "storage_unavailable": StorageUnavailable,
         "wait_timeout": WaitTimeout,
         "internal": InternalError,

@@ -64,6 +64,6 @@ def test_a_spot_that_redis_knows_no_more_is_let_in_again_and_one_that_was_remove
                 own.acl_deluser(f"spot-{IP}")
                 platform.fas("spots", "remove", "--ip", IP, check=False)
             assert process.wait(60) in (0, 2)
-            assert status(platform) == "unknown"
+            eventually(lambda: status(platform) == "unknown", 30, "it is dismissed when it has been silent for a while")
     finally:
         shutil.rmtree(home)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import SpotSeen
 from faaspot_runner.contract import QUEUE_BUILDS, BuildRequest, RunRequest, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import own_line
@@ -122,7 +121,7 @@ class Placement:
         self._placed: Counter[str] = Counter()
 
     def place(self, request: RunRequest | BuildRequest, queue: str) -> Placed:
-        """Never fails: with nobody to ask it goes into the common line."""
+        """The common line where nothing speaks for another. Raises Unavailable if the server of the line is away."""
         self._refresh()
         with self._lock:
             placed, ip = choose(request, queue, self._infos, self._placed)
@@ -137,10 +136,7 @@ class Placement:
             if now - self._looked < FRESH_SECONDS:
                 return
             self._looked = now
-        try:
-            seen = self._look()
-        except Unavailable:
-            return
+        seen = self._look()  # where nobody answers that, nobody takes the wake-up either
         with self._lock:
             self._infos = tuple(spot.info for spot in seen if spot.is_online)
             self._placed = Counter()

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-LARGEST = 1e15
-"""Of any number: a thousand times it is still a whole number of 64 bits."""
+LARGEST = 9e15
+"""Of any number: as microseconds it is the year 2255, and a thousand times it is still a whole number of 64 bits."""
 LAST_MOMENT = 1e11
 """Epoch seconds that every calendar can show."""
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

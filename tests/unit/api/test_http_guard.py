@@ -34,7 +34,7 @@ HEADERS = {
     "empty": "",
     "wrong": "Token wrong",
     "no scheme": ADMIN_TOKEN,
-    "another scheme": f"Bearer {ADMIN_TOKEN}",
+    "another scheme": f"Digest {ADMIN_TOKEN}",
     "token of nobody": "Token ",
     "basic of nobody": "Basic " + base64.b64encode(b"admin:wrong").decode(),
     "basic with another's name": "Basic " + base64.b64encode(f"bob:{ADMIN_TOKEN}".encode()).decode(),

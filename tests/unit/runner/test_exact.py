@@ -25,7 +25,7 @@ from faaspot_runner.contract import (
     load,
     load_spot,
 )
-from faaspot_runner.contract.runtimes import RuntimeState
+from faaspot_runner.contract.runtimes import RuntimeDefinition, Runtimes, RuntimeState, RuntimeWanted
 
 ENDED = RunEnded(
     execution_id="e-1", attempt=1, token="t", spot="10.0.0.2", at=1.5, status="Failure", reason="error",
@@ -42,6 +42,11 @@ SPOT = SpotInfo(
     ip="10.0.0.2", created=1, last_seen=2, status="online", runtimes=("sandbox",), pythons={"3.12": "3.12.1"},
     networks=("none",), limits="cgroup", workers={"sync": 1}, states={"sandbox": RuntimeState(status="deployed")},
 )  # fmt: skip
+NOW_MICROS = 1_795_000_000_000_000
+WANTED = Runtimes(
+    revision=NOW_MICROS,
+    wanted=(RuntimeWanted(definition=RuntimeDefinition(name="mine", type="docker"), wanted="known", asked=NOW_MICROS),),
+)
 
 
 def changed(text: str, at: str, value: Any) -> str:
@@ -55,8 +60,8 @@ def changed(text: str, at: str, value: Any) -> str:
     return json.dumps(data)
 
 
-@pytest.mark.parametrize("message", [ENDED, replace(ENDED, build=None, error=None), STARTED, RUN, MANY])
-def test_what_was_said_is_read(message: RunEnded | RunStarted | RunRequest) -> None:
+@pytest.mark.parametrize("message", [ENDED, replace(ENDED, build=None, error=None), STARTED, RUN, MANY, WANTED])
+def test_what_was_said_is_read(message: RunEnded | RunStarted | RunRequest | Runtimes) -> None:
     assert load(dump(message)) == message
 
 
