@@ -341,15 +341,21 @@ def descendants(pid: int) -> list[int]:
     """Pids of all that descends from `pid`, itself left out."""
     found, queue = [], [pid]
     while queue:
-        parent = queue.pop()
-        threads: list[str] = []
-        with contextlib.suppress(OSError):  # it has ended meanwhile, as its threads may have
-            threads = os.listdir(f"/proc/{parent}/task")
-        for thread in threads:
-            with contextlib.suppress(OSError):
-                pids = [int(child) for child in Path(f"/proc/{parent}/task/{thread}/children").read_text().split()]
-                found += pids
-                queue += pids
+        pids = children(queue.pop())
+        found += pids
+        queue += pids
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Pids of those that `pid` has started itself, whichever of its threads did."""
+    found: list[int] = []
+    threads: list[str] = []
+    with contextlib.suppress(OSError):  # it has ended meanwhile, as its threads may have
+        threads = os.listdir(f"/proc/{pid}/task")
+    for thread in threads:
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
     return found
 
 

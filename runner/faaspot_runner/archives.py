@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from dataclasses import replace
 
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.environments.archive import Packed, pack
 from faaspot_runner.environments.build import Environments
+from faaspot_runner.sandbox.spec import Interpreter
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,17 @@ class Archives:
             log.warning("the environment %s was not packed for other spots: %s", name, error)
             return None
         return digest
+
+    def installed(self, spec: SandboxSpec, target: Interpreter | None, deadline: float) -> SandboxSpec:
+        """The spec once the version's packages are on this spot, by the name that they have here.
+
+        `target`: what they are for, if not this machine's own. Raises BuildError, BlobError.
+        """
+        if spec.environment is None or spec.lock is None:
+            return spec
+        text = self._blobs.read(spec.lock).decode()
+        path = self._environments.ensure(text, spec.python, deadline, target, self.of(spec))
+        return replace(spec, environment=path.name)
 
     def of(self, spec: SandboxSpec) -> Packed | None:
         """The archive of a version's environment; None if there is none, or it cannot be had."""

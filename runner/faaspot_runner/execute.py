@@ -285,17 +285,14 @@ class _Run(_Story):
 
         With another interpreter than where they were built they have another name here.
         """
-        name, lock = self._spec.environment, self._spec.lock
-        if name is None or lock is None or self._means.environments.path(name).is_dir():
+        name = self._spec.environment
+        if name is None or self._means.environments.path(name).is_dir():
             return self._spec
-        text = self._means.blobs.read(lock).decode()
         try:
             target = self.asked(self._means.client.interpreter(self._spec.runtime, self._spec.python), end).interpreter
-            packed = self._means.archives.of(self._spec)
-            path = self._means.environments.ensure(text, self._spec.python, end, target, packed)
+            return self._means.archives.installed(self._spec, target, end)
         except BuildError as error:
             raise PlatformFailure(f"the environment could not be installed here: {quoted(error.message)}") from error
-        return replace(self._spec, environment=path.name)
 
     def _not_started(self, failure: SandboxError) -> RunEnded:
         """The end of a run whose sandbox did not come up by the user's own doing."""

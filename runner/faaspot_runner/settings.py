@@ -82,6 +82,10 @@ class Settings:
         default=32, metadata=_row("Runs in flight at once in each sync and background worker.", least=1, most=1024)
     )
     build_threads: int = field(default=2, metadata=_row("Builds at once in each build worker.", least=1, most=64))
+    resolution_age: float = field(
+        default=600.0,
+        metadata=_row("For how long the same requirements are not resolved anew; 0 asks the index each time.", least=0),
+    )
     grace: float = field(default=30.0, metadata=_row("How long a stopping spot waits for what runs.", least=0))
     cold_start_timeout: float = field(
         default=60.0,
@@ -92,6 +96,14 @@ class Settings:
     )
     sandboxes: int = field(
         default=200, metadata=_row("How many sandboxes are kept warm; beyond it the least used goes.", least=1)
+    )
+    blanks: int = field(
+        default=8,
+        metadata=_row("For so many kinds of functions sandboxes stand ready ahead; 0: none.", least=0),
+    )
+    shared_start: bool = field(
+        default=True,
+        metadata=_row("Fork functions' interpreters from one that has started (yes), or start each by itself (no)."),
     )
     download_uid: int = field(
         default=64_719, metadata=_row("Uid that downloads and unpacks packages, if the spot is root.", least=1)

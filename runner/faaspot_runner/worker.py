@@ -370,6 +370,7 @@ def environments(settings: Settings, interpreters: Mapping[str, Interpreter], cg
         environ=settings_module.environment(),
         uid=settings.download_uid if os.geteuid() == 0 else None,
         run_command=functools.partial(run_command, cgroups=cgroups),
+        resolution_age=settings.resolution_age,
     )
 
 

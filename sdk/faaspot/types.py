@@ -193,6 +193,7 @@ class Settings(Record):
     concurrency = Field[int]()
     keep_days = Field[float | None]()
     keep_runs = Field[int | None]()
+    min_warm = Field[int]()
 
 
 class Deployment(Record):
@@ -309,7 +310,8 @@ class SettingsFields(TypedDict, total=False):
     that the platform lost or that ended for a reason in `retry_on` ("error", "timeout" ...), `retry_backoff` seconds
     before the first of them; `max_age` seconds that a run may wait for its start; `callback_url` who is told of
     each end; `concurrency` runs at once, over all spots; `reuse` one process for run after run; `keep_days`,
-    `keep_runs` how long, and how many, records of ended runs are kept.
+    `keep_runs` how long, and how many, records of ended runs are kept; `min_warm` on how many spots a sandbox of it
+    is started before anybody runs it.
     """
 
     timeout: float
@@ -331,6 +333,7 @@ class SettingsFields(TypedDict, total=False):
     callback_url: str
     keep_days: float
     keep_runs: int
+    min_warm: int
 
 
 class RunFields(TypedDict, total=False):

@@ -23,6 +23,10 @@ HELLO = "def main(args, context):\n    return 'hello ' + args.get('name', 'world
 IDNA = "import idna\ndef main(args, context):\n    return [idna.encode('ä.example').decode(), idna.__file__]\n"
 
 
+NO_BLANKS = {"FAASPOT_SPOT_BLANKS": "0"}
+"""Containers are counted here: none may come by itself. See tests/unit/runner/test_docker_blanks.py for those."""
+
+
 @pytest.fixture(scope="module")
 def relay() -> Iterator[EngineRelay]:
     with relaying(EngineRelay) as relay:
@@ -31,7 +35,7 @@ def relay() -> Iterator[EngineRelay]:
 
 @pytest.fixture(scope="module")
 def running(relay: EngineRelay) -> Iterator[Platform]:
-    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": relay.url}
+    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": relay.url, **NO_BLANKS}
     with platform("root", environ=environ) as running:
         yield running
         data = running.data
@@ -201,7 +205,7 @@ def test_an_ordinary_user_with_access_to_the_engine_has_containers_of_its_own_ui
     relay.path.parent.chmod(0o755)
     relay.path.chmod(0o666)
     code = "import os\ndef main(args, context):\n    held = bytearray(args.get('mb', 0) << 20)\n    return len(held)\n"
-    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": relay.url}
+    environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": relay.url, **NO_BLANKS}
     with platform("user", environ=environ) as running:
         running.deploy("mine", code, runtime="docker", memory=64)
         assert running.run("mine").json == 0

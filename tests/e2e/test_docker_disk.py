@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import docker_engine
+from tests.e2e.test_docker import NO_BLANKS
 from tests.platforms import Platform, eventually, platform
 from tests.unit.runner.engine_relay import EngineRelay, relaying
 
@@ -57,7 +58,7 @@ def engine() -> Iterator[FullEngine]:
 @pytest.fixture(scope="module")
 def running(engine: FullEngine) -> Iterator[Platform]:
     environ = {"FAASPOT_SPOT_DOCKER_IMAGE": docker_engine.IMAGE, "FAASPOT_SPOT_DOCKER_HOST": engine.url}
-    with platform("root", environ={**environ, "FAASPOT_MAX_ATTEMPTS": "1"}) as running:
+    with platform("root", environ={**environ, **NO_BLANKS, "FAASPOT_MAX_ATTEMPTS": "1"}) as running:
         running.deploy("warm", HELLO, runtime="docker")
         assert running.run("warm").json == "hello"
         yield running

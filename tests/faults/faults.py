@@ -16,8 +16,8 @@ from pathlib import Path
 import redis
 
 from tests.faults.worlds import PASSWORD, World, kill
-from tests.platforms import command_line
 
+ZYGOTE = "faaspot-zygote"
 POINTS = ("before_commit", "after_commit", "after_dequeue", "before_report", "before_acknowledge", "after_told")
 
 
@@ -41,7 +41,7 @@ def _zygotes(world: World) -> list[int]:
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{pid}/status").read_text()
             depth = next(len(line.split()) - 1 for line in status.splitlines() if line.startswith("NSpid:"))
-            if "agent.__main__" in command_line(pid) and depth == 3:
+            if Path(f"/proc/{pid}/comm").read_text().strip() == ZYGOTE and depth == 3:
                 found.append(pid)
     return found
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests import docker_engine
 from tests.hostile.outcomes import Outcomes
-from tests.platforms import SETUPS, Answer, Platform, descendants, eventually, platform
+from tests.platforms import SETUPS, Answer, Platform, children, descendants, eventually, platform
 from tests.unit.runner.package_index import PackageIndex
 
 OUTCOMES = Outcomes()
@@ -30,6 +30,8 @@ LOST_SECONDS = 20
 """Until a run that nobody reports has its end: the reconciler waits 10 s for a report that is on its way."""
 PROGRAMS = ("faaspot_api", "faaspot_runner spot", "faaspot_runner.worker", "valkey", "redis-server")
 INNOCENT = "def main(args, context):\n    return 'fine ' + args['n']\n"
+NO_BLANKS = {"FAASPOT_SPOT_BLANKS": "0"}
+"""Sandboxes are counted here before and after: none may come by itself. Blanks are tested in tests/unit/runner."""
 NEIGHBOUR = "import os\nBORN = os.urandom(8).hex()\ndef main(args, context):\n    return BORN\n"
 SYSCALLS = textwrap.dedent('''
     import ctypes, errno, os, platform
@@ -175,8 +177,9 @@ class Arena:
         if self.runtime == "docker":
             return docker_engine.processes(docker_engine.platform_of(self.platform.data))
         spots = self.platform.processes("faaspot_runner", "spot")
-        workers = set(self.platform.processes("faaspot_runner"))
-        return {pid for spot in spots for pid in descendants(spot)} - workers
+        # The platform's own, and what looks like a zygote but has made them: the launchers, children of the spot.
+        ours = set(self.platform.processes("faaspot_runner")).union(*map(children, spots))
+        return {pid for spot in spots for pid in descendants(spot)} - ours
 
     def since(self, before: set[int]) -> set[int]:
         """Processes of sandboxes that did not stand `before`. What an older sandbox has forked meanwhile is its own."""
@@ -200,7 +203,7 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     if runtime == "docker":
         docker_engine.needed()
         environ["FAASPOT_SPOT_DOCKER_IMAGE"] = docker_engine.IMAGE
-    with PackageIndex() as index, platform(setup, environ={**environ, **only(index)}) as running:
+    with PackageIndex() as index, platform(setup, environ={**environ, **only(index), **NO_BLANKS}) as running:
         running.deploy("innocent", INNOCENT, runtime=runtime)
         assert running.run("innocent", {"n": "zero"}).json == "fine zero"
         yield Arena(running, runtime, index)

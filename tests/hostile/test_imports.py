@@ -348,9 +348,9 @@ HOARDS = {
 
 
 def anonymous_mb(pid: int) -> int:
-    """Memory of its own that a process has; 0 when it is gone."""
-    status = dict(line.split(b":", 1) for line in read(Path(f"/proc/{pid}/status")).splitlines())
-    return int(status.get(b"RssAnon", b"0 kB").split()[0]) // 1024
+    """Memory that a process has, of what it has in common with those that forked it only its part; 0 if it is gone."""
+    lines = read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()[1:]
+    return int(dict(line.split(b":", 1) for line in lines).get(b"Pss_Anon", b"0 kB").split()[0]) // 1024
 
 
 @pytest.mark.parametrize("how", HOARDS)

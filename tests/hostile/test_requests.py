@@ -94,6 +94,7 @@ WRONG: dict[str, list[Any]] = {
         "http://example.com/\r\nX: y",
     ],
     "max_age": ["x", 0, -1, 10**9, None],
+    "min_warm": ["x", -1, 1.5, 10**9, None, True],
     "surprise": [1],
     "concurrency": [-1, "x", 10**6, None],
     "keep_days": [0, -1, "x", 10**6, None],

@@ -90,7 +90,11 @@ def machine(arena: Arena) -> set[str]:
     lines = {command_line(pid) or "a zombie" for pid in descendants(arena.platform.process.pid)}
     groups = {path for top in Path("/sys/fs/cgroup").glob("*") for path in top.glob("*faaspot*/*/")}
     found = {each for kind in astuple(Traces.now()) for each in kind}
-    found |= {line for line in lines if not any(each in line for each in ("agent.__main__", "sandbox.launcher"))}
+    found |= {
+        line
+        for line in lines
+        if not any(each in line for each in ("agent.__main__", "sandbox.launcher", "/agent/base.py"))
+    }
     found |= {str(path) for path in groups if not path.name.startswith("r-") or busy(path)}
     if arena.runtime == "docker":
         found |= set(docker_engine.objects(docker_engine.platform_of(arena.platform.data)))

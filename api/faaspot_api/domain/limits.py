@@ -41,6 +41,7 @@ RANGES = {
     "tmp": Range(least=1, most=1_048_576, noun=MEGABYTES),
     "retries": Range(least=0, most=100, noun="further starts"),
     "retry_backoff": Range(least=0, most=retries.LONGEST_PAUSE, noun="seconds", whole=False),
+    "min_warm": Range(least=0, most=1000, noun="spots"),
     "max_age": Range(least=1, most=31 * 86_400, noun="seconds", whole=False),
     "concurrency": Range(least=0, most=100_000, noun="runs"),
     "keep_days": Range(least=0.05, most=36_500, noun="days", whole=False),
@@ -110,6 +111,7 @@ def filled(settings: Settings, *, network: Network, python: str, runtime: str) -
             retry_backoff=0.0,
             callback_url="",
             concurrency=0,
+            min_warm=0,
         ),
     )
 

@@ -32,7 +32,7 @@ class Settings:
     `max_age`: seconds that a run may wait for its start; None, or more than that: the server's own number.
     `callback_url`: who is told of each run's end, "" nobody. `concurrency`: runs at once over all spots, 0 as many as
     there is room for. `keep_days`, `keep_runs`: how long, and how many, records of ended runs are kept; None: the
-    server's own days, and any number.
+    server's own days, and any number. `min_warm`: on how many spots it stands ready unasked.
     """
 
     timeout: float | None = None
@@ -54,6 +54,7 @@ class Settings:
     concurrency: int | None = None
     keep_days: float | None = None
     keep_runs: int | None = None
+    min_warm: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,9 @@ class _Settings(Request):
     keep_runs: int = left_out(
         "Records of ended runs that are kept, the newest ones; left out: any number.", document=_range("keep_runs")
     )
+    min_warm: int = left_out(
+        "On so many spots a sandbox of it is started before anybody runs it, and stays.", document=_range("min_warm")
+    )
 
 
 class CreateDeployment(_Settings):
@@ -255,6 +258,7 @@ class Settings(BaseModel):
     concurrency: int | None
     keep_days: float | None
     keep_runs: int | None
+    min_warm: int | None
 
 
 class VersionSummary(BaseModel):

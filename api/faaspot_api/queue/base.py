@@ -30,7 +30,7 @@ from faaspot_runner.contract import (
     SpotRequest,
 )
 from faaspot_runner.contract.runtimes import Runtimes
-from faaspot_runner.contract.spots import Wish
+from faaspot_runner.contract.spots import Warm, Wish
 
 LeaseState = Literal["held", "done", "none"]
 """held: a worker runs the attempt; done: it has reported the end (for `LEASE_DONE_SECONDS`); none: no worker has it."""
@@ -143,6 +143,9 @@ class Queue(Protocol):
 
         `joined`: the addresses of those on other hosts; nobody else is listened to there.
         """
+
+    def keep_warm(self, warm: Mapping[str, Warm]) -> None:
+        """Tell the spots, by address, which versions shall stand ready there, and of all others that none shall."""
 
     def strand(self) -> frozenset[str]:
         """Take back the wake-ups that only a spot was to take which is not online; the ids of their executions."""

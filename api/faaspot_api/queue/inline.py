@@ -26,7 +26,7 @@ from faaspot_runner.contract import (
     SpotRequest,
 )
 from faaspot_runner.contract.runtimes import Runtimes
-from faaspot_runner.contract.spots import Wish
+from faaspot_runner.contract.spots import Warm, Wish
 
 Request = RunRequest | BuildRequest | SpotRequest
 
@@ -43,6 +43,7 @@ class InlineQueue:
         self.needed: tuple[str, ...] | None = None
         self.wishes: dict[str, Wish] = {}
         self.joined: frozenset[str] = frozenset()
+        self.warm: dict[str, Warm] = {}
         self._recorder: str | None = None
         self._changed = Condition()
         self._waiting: dict[str, dict[str, dict[Attempt, Request]]] = defaultdict(dict)
@@ -165,6 +166,11 @@ class InlineQueue:
         """See `Queue.wish`."""
         self._check()
         self.wishes, self.joined = dict(wishes), frozenset(joined)
+
+    def keep_warm(self, warm: Mapping[str, Warm]) -> None:
+        """See `Queue.keep_warm`."""
+        self._check()
+        self.warm = dict(warm)
 
     def strand(self) -> frozenset[str]:
         """See `Queue.strand`. Here every spot takes everything."""

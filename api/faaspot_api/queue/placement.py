@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from faaspot_api.queue.base import SpotSeen
-from faaspot_runner.contract import BuildRequest, RunRequest, SpotInfo
+from faaspot_runner.contract import BuildRequest, RunRequest, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import own_line
 
 FRESH_SECONDS = 1.0
@@ -33,7 +33,11 @@ def is_able(info: SpotInfo, request: RunRequest | BuildRequest) -> bool:
     """Whether a spot offers all that this request needs."""
     if isinstance(request, BuildRequest):
         return request.runtime in info.runtimes and request.python in info.pythons
-    spec = request.sandbox
+    return can_hold(info, request.sandbox)
+
+
+def can_hold(info: SpotInfo, spec: SandboxSpec) -> bool:
+    """Whether a spot offers all that a sandbox of this version needs."""
     limits = spec.limits
     return (
         spec.runtime in info.runtimes

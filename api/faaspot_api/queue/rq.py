@@ -65,7 +65,7 @@ from faaspot_runner.contract import (
 from faaspot_runner.contract.lanes import OVER
 from faaspot_runner.contract.runtimes import Runtimes
 from faaspot_runner.contract.scripts import SCRIPTS
-from faaspot_runner.contract.spots import JOINED, WISHES, Wish, spot_key
+from faaspot_runner.contract.spots import JOINED, WARM, WISHES, Warm, Wish, spot_key
 
 HEALTH_KEY = "faaspot:health"
 _log = structlog.get_logger(__name__)
@@ -264,6 +264,14 @@ class RedisQueue:
                 pipe.sadd(JOINED, *joined)
                 for script in SCRIPTS:  # which they may not give to the server themselves
                     pipe.script_load(script)
+            pipe.execute()
+
+    def keep_warm(self, warm: Mapping[str, Warm]) -> None:
+        """See `Queue.keep_warm`."""
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.delete(WARM)
+            if warm:
+                pipe.hset(WARM, mapping={ip: each.text() for ip, each in warm.items()})
             pipe.execute()
 
     def strand(self) -> frozenset[str]:

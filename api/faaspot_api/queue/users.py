@@ -25,7 +25,7 @@ from faaspot_runner.contract import (
     load_spot,
 )
 from faaspot_runner.contract.lanes import OVER, WAITING
-from faaspot_runner.contract.spots import WISHES, own_line, spot_key, spot_user
+from faaspot_runner.contract.spots import WARM, WISHES, own_line, spot_key, spot_user
 
 # Without CLIENT SETINFO, which Redis 7.0 does not know: a client that may not say its version goes on without.
 COMMANDS = (
@@ -64,7 +64,7 @@ def rules(ip: str, database: int = 0) -> list[str]:
         f"{PREFIX}log:*",
         spot_key(ip),
     ]
-    read = ["rq:suspended", "rq:worker:*", RUNTIMES, ENVIRONMENTS, WISHES, WAITING]
+    read = ["rq:suspended", "rq:worker:*", RUNTIMES, ENVIRONMENTS, WISHES, WARM, WAITING]
     return [
         *(f"~{key}" for key in written),
         *(f"%R~{key}" for key in read),

@@ -21,6 +21,7 @@ from faaspot_api.services.recorder import CANCELLED, Recorder, attempt_of
 from faaspot_api.services.retention import Retention
 from faaspot_api.services.sweeping import Sweeping
 from faaspot_api.services.wakeups import Bell
+from faaspot_api.services.warmth import Warmth
 from faaspot_api.store import deployments, executions, keys, pauses, runtimes, spots
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import Tracked
@@ -65,6 +66,7 @@ class Reconciler:
         self._policy = policy
         self._metrics = metrics
         self._bell = Bell(queue)
+        self._warmth = Warmth(store, queue)
         self._doubts: dict[Attempt, float] = {}
         self._said_needed: float | None = None
         self._wished = True
@@ -77,6 +79,7 @@ class Reconciler:
         began = time.monotonic()
         self._want_runtimes()
         self._wish()
+        self._warmth.say()
         self._count("shed", self._queue.shed())
         self._say_needed(at)
         stranded = self._queue.strand()

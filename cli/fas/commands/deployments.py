@@ -84,6 +84,7 @@ def settings_options(command: F) -> F:
             click.option("--keep-runs", type=int, metavar="N", help="How many records of ended runs are kept at most."),
             click.option("--callback-url", metavar="URL", help="Who is told of each run's end; '' for nobody."),
             click.option("--reuse/--no-reuse", default=None, help="Keep the process for the next run."),
+            click.option("--min-warm", type=int, metavar="N", help="On how many spots it stands ready before any run."),
             click.option("--description", metavar="TEXT", help="A text for people."),
         )
     ):

@@ -11,15 +11,18 @@ import sys
 import types
 
 from . import child, syscalls, wire, zygote
-from .loader import LoadError, load
+from .loader import LoadError, load, load_packages
 
 CONTROL = 3
 """Descriptor of the spot's channel."""
+NAME = b"faaspot-zygote"
+"""What the kernel calls a zygote and its runs."""
 
 
 def main() -> None:
     """The whole life of a zygote."""
     _hide()
+    _name()
     _streams()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, CONTROL)
     os.set_inheritable(CONTROL, False)
@@ -31,7 +34,12 @@ def main() -> None:
         # No longer handed on by an exec: what the import starts has none of them.
         syscalls.capset(syscalls.ZYGOTE_CAPS)
         os.set_inheritable(child.MOUNTS, False)
+    if config.packages is not None:
+        zygote.add_packages(config.packages)
     try:
+        if config.modules is not None:
+            load_packages(config.code, config.modules)
+            _await_code(control)
         user_main, import_ms, slowest = zygote.import_user(config, load)
     except LoadError as error:
         sys.stdout.flush()
@@ -46,6 +54,15 @@ def main() -> None:
     os._exit(0)
 
 
+def _await_code(control: socket.socket) -> None:
+    """A blank: say that the packages are there, and wait for the code to be."""
+    gc.collect()
+    gc.freeze()  # what is collected when the code is there is only what it has left
+    wire.send(control, {"op": "blank"})
+    if wire.receive(control) is None:
+        os._exit(0)
+
+
 def _hide() -> None:
     """Take the agent's modules out of the user's sight. Our functions keep each other by their globals."""
     package = __name__.partition(".")[0]
@@ -56,6 +73,12 @@ def _hide() -> None:
 
 
 _KEPT: list[types.ModuleType] = []
+
+
+def _name() -> None:
+    """For who looks at the machine's processes: forked as it may be, its command line can be another's."""
+    with open("/proc/self/comm", "wb", buffering=0) as file:
+        file.write(NAME)
 
 
 def _streams() -> None:

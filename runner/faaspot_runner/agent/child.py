@@ -37,6 +37,7 @@ class Config:
         self.filter = bytes.fromhex(start["filter"])
         self.code = str(start["code"])
         self.packages: str | None = start["packages"]
+        self.modules: list[str] | None = start["modules"]
 
 
 def live(config: Config, main: Main, control: socket.socket, others: int, *, ahead: bool) -> None:

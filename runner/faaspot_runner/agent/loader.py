@@ -25,6 +25,18 @@ class LoadError(Exception):
         self.error = error
 
 
+def load_packages(directory: str, names: list[str]) -> None:
+    """Import these modules as the user's module, which will be in that directory, begins with. Raises LoadError."""
+    global _code_file
+    _code_file = directory + "/main.py"
+    sys.argv = [_code_file]
+    try:
+        for name in names:
+            __import__(name)
+    except BaseException as error:  # noqa: BLE001 (the import may raise anything, sys.exit included)
+        raise LoadError(describe(error, "the import")) from None
+
+
 def load(directory: str) -> Main:
     """Import `main.py` of that directory as the module `main` and return its function `main`. Raises LoadError."""
     global _code_file

@@ -272,13 +272,18 @@ def _fork() -> int:
         return os.fork()
 
 
+def add_packages(directory: str) -> None:
+    """What the start of an interpreter does about its site-packages, for one that has started without them."""
+    import site
+
+    site.addsitedir(directory)
+    if "sitecustomize" not in sys.modules:
+        site.execsitecustomize()
+
+
 def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float, dict[str, float]]:
     """The user's `main`, how many milliseconds its import took, and its slowest modules. Raises LoadError."""
     started = time.monotonic()
-    if config.packages is not None:
-        import site
-
-        site.addsitedir(config.packages)
     with imports.Watch() as watch:
         main = load(config.code)
     sys.stdout.flush()

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -143,6 +143,15 @@ class Connector(ABC):
         False if a part is still in use: it goes with a later call. Raises SandboxError.
         """
         return True
+
+    def release(self, version_ids: Collection[str]) -> None:
+        """These versions are gone: let go of what stands ready for them alone."""
+        return
+
+    @property
+    def environments(self) -> frozenset[str]:
+        """Names of the environments that it has in use beside those of its sandboxes."""
+        return frozenset()
 
     async def lodging(self, spec: SandboxSpec, material: Material) -> Place:
         """A place of this runtime in which another makes its sandboxes. Raises SandboxError."""

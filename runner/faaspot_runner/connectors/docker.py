@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Sandbox
+from faaspot_runner.connectors.blanks import Blanks, Stock, Waiting
 from faaspot_runner.connectors.placed import open_in
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import Limits, SandboxSpec
@@ -38,11 +38,13 @@ log = logging.getLogger(__name__)
 
 LODGING_MEMORY_MB, LODGING_PIDS = 4096, 4096
 """Of a container for the sandboxes of many versions, where the config does not say."""
+STOCK = Stock(first=1, most=2, at_once=1)
+"""Blanks: each is a container."""
 
 
 class DockerConnector(Connector):
     """Config keys: those of `docker.config.DockerConfig`, and from the spot `engine` (an `Engine`), `owner` (an
-    `Owner`), `directory` (a Path, its own), `environments` (a Path), `cgroups` and `egress` as the sandbox has them.
+    `Owner`), `directory` (a Path, its own), `environments` (a Path), `cgroups`, `egress`, `blanks` as the sandbox has.
 
     External (`container`): sandboxes are made in that one container, as another runtime's are that stands on this one.
     """
@@ -64,6 +66,8 @@ class DockerConnector(Connector):
         self._sandboxes: set[ZygoteSandbox] = set()
         self._lodgings: dict[str, Place] = {}
         self._lodging = asyncio.Lock()
+        kinds = 0 if config.external else self._given.get("blanks", 0)
+        self.blanks = Blanks(self._made, kinds=kinds, stock=STOCK)
 
     async def deploy(self, external: bool) -> None:
         """Find the engine, sweep what an earlier spot left of this runtime. Raises EngineError, FeatureMissing."""
@@ -83,6 +87,7 @@ class DockerConnector(Connector):
     async def undeploy(self, external: bool) -> None:
         """Stop every sandbox, remove every container. What the engine does not remove now goes at the next start."""
         self._means = None
+        await self.blanks.close(starts=False)
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._sandboxes)))
         self._sandboxes.clear()
         lodgings, self._lodgings = self._lodgings, {}
@@ -104,6 +109,9 @@ class DockerConnector(Connector):
         if environment is not None and not self.config.external:
             await self._engine.background(self._images.of_environment, base, environment, log)
 
+    def release(self, version_ids: Collection[str]) -> None:
+        self.blanks.release(version_ids)
+
     async def forget(self, environment: str) -> bool:
         return await self._engine.removal(self._images.forget, environment)
 
@@ -116,20 +124,23 @@ class DockerConnector(Connector):
     # ------------------------------------------------------------ sandboxes
 
     async def open(self, spec: SandboxSpec, material: Material, deadline: float) -> Sandbox:
-        started, means = time.monotonic(), self._ready()
+        return await self.blanks.open(spec, material, deadline)
+
+    async def _made(self, spec: SandboxSpec, material: Material, waiting: Waiting | None = None) -> ZygoteSandbox:
+        """A sandbox, which then imports its module, or is `waiting` for it. Raises SandboxError."""
+        means = self._ready()
         if self.config.external:
             there, holdings = await self.lodging(spec, material), Holdings()
         else:
             holdings = Holdings()
             there = holdings.housing = await self._start(spec, material, holdings)
-        sandbox = await open_in(there, spec, material, holdings, self._grade)
+        sandbox = await open_in(there, spec, material, holdings, self._grade, waiting)
         sandbox.guard(self._config.runs)
         self._sandboxes.add(sandbox)
         sandbox.on_stop = lambda: self._sandboxes.discard(sandbox)
         if self._means is not means:
             await sandbox.stop()
             raise self._undeployed()
-        await sandbox.ready(deadline, started)
         return sandbox
 
     @property
@@ -233,5 +244,5 @@ class DockerConnector(Connector):
         return Guest(self._engine, self._config.container, user)
 
 
-FROM_THE_SPOT = frozenset(("engine", "owner", "directory", "environments", "cgroups", "egress"))
+FROM_THE_SPOT = frozenset(("engine", "owner", "directory", "environments", "cgroups", "egress", "blanks"))
 GUEST_UID = 65_533

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Sequence
 from typing import Any
 
 from faaspot_runner.contract import Limits, SandboxSpec
@@ -34,13 +35,20 @@ def _most(kind: int) -> int:
     return 2**31 if hard == resource.RLIM_INFINITY else hard
 
 
-def start_message(spec: SandboxSpec, grade: Grade, *, uids: int) -> dict[str, Any]:
-    """The first message to an agent in a sandbox: `agent.child.Config`. `uids`: how many the sandbox has, 1 or 2."""
+def start_message(
+    spec: SandboxSpec, grade: Grade, *, uids: int, packages: str | None = None, modules: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The first message to an agent in a sandbox: `agent.child.Config`. `uids`: how many the sandbox has, 1 or 2.
+
+    `packages`: the directory of its packages, where its interpreter has not found them at its start. `modules`: of a
+    blank, which imports them and then waits for its code.
+    """
     return {
         "isolated": True,
         "uid": USER_INSIDE if uids == 2 else None,
         "rlimits": rlimits(spec.limits, grade, lives=LIVES if spec.reuse else 1),
         "filter": seccomp.run_filter().hex(),
         "code": "/code",
-        "packages": None,
+        "packages": packages,
+        "modules": None if modules is None else list(modules),
     }

@@ -23,8 +23,9 @@ from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import SandboxSpec
 from faaspot_runner.errors import SandboxError
-from faaspot_runner.sandbox.enclosure import AGENT, Enclosure, boot
+from faaspot_runner.sandbox.enclosure import Enclosure, boot
 from faaspot_runner.sandbox.holdings import Holdings
+from faaspot_runner.sandbox.launchers import AGENT
 from faaspot_runner.sandbox.log import open_pipe
 from faaspot_runner.sandbox.spec import BASE_ENVIRON, Material
 
@@ -103,6 +104,7 @@ def _start(material: Material, place: Path) -> Enclosure:
         "rlimits": [],
         "filter": "",
         "code": str(place),
+        "modules": None,
     }
     wire.send(control, {"op": "start", "packages": str(packages) if packages else None, **start})
     return ProcessEnclosure(

@@ -16,7 +16,7 @@ from faaspot_runner.contract import Error, Reason, SandboxSpec
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.enclosure import Enclosure, failed
 from faaspot_runner.sandbox.end import broken, signal_name
-from faaspot_runner.sandbox.messages import Broken, Ended, ImportFailed, Ready, SetUpFailed, of_start
+from faaspot_runner.sandbox.messages import Blank, Broken, Ended, ImportFailed, Ready, SetUpFailed, of_start
 from faaspot_runner.sandbox.overrun import overrun
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class ZygoteSandbox(Sandbox):
         self._watched = True
         self._channels = 0
         self._guard: asyncio.Task[None] | None = None
-        self._said: Ready | ImportFailed | SetUpFailed | Ended | Broken | None = None
+        self._said: Ready | Blank | ImportFailed | SetUpFailed | Ended | Broken | None = None
         self.on_stop: Callable[[], None] = lambda: None
         self._loop.add_reader(enclosure.log, self._drain)
         self._loop.add_reader(enclosure.control, self._hear)
@@ -67,7 +67,32 @@ class ZygoteSandbox(Sandbox):
         self.imports = said.imports
         self.start_ms = took - self.import_ms
 
+    async def blank(self, deadline: float) -> None:
+        """Return when the packages of one without code are imported. Raises as `ready` does, and stops everything."""
+        try:
+            await self._word(deadline)
+            if not isinstance(self._said, Blank):
+                raise self._why()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def load(self, spec: SandboxSpec) -> None:
+        """A blank becomes the sandbox of `spec`, whose code is where it looks now; `ready` follows. Raises OSError."""
+        self.spec = spec
+        self._said = None
+        self._event.clear()
+        self._loop.add_reader(self._enclosure.control, self._hear)
+        wire.send(self._enclosure.control, {"op": "load"})
+
     async def _imported(self, deadline: float) -> Ready:
+        await self._word(deadline)
+        if isinstance(self._said, Ready):
+            return self._said
+        raise self._why()
+
+    async def _word(self, deadline: float) -> None:
+        """Wait until the zygote has said something. Raises SandboxError."""
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._event.wait()
@@ -76,9 +101,6 @@ class ZygoteSandbox(Sandbox):
             raise SandboxError(
                 text, reason="timeout", error=Error(type="Timeout", message=text), log=self.log
             ) from None
-        if isinstance(self._said, Ready):
-            return self._said
-        raise self._why()
 
     def guard(self, runs: int) -> None:
         """Watch the memory of all of it for as long as it lives, where no cgroup holds it. `runs`: the most at once.

@@ -6,10 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from faaspot_runner.contract import PREFIX
+from faaspot_runner.contract import PREFIX, SandboxSpec, sandbox_spec
 
 WISHES = PREFIX + "wishes"
 """Redis hash: spot address, or `EVERY`, -> JSON of `Wish`. Written by the API, read by each spot every second."""
+WARM = PREFIX + "warm"
+"""Redis hash: spot address -> what shall stand ready there without a run (`Warm`). Written by the API, read by each
+spot every second."""
 EVERY = "*"
 """Stands for all spots that have no numbers of their own."""
 JOINED = PREFIX + "joined"
@@ -67,6 +70,24 @@ class Wish:
             return cls(**{**mine, "least": numbers.get("least"), "most": numbers.get("most")})
         except TypeError as error:
             raise ValueError(f"malformed wish: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """The versions whose sandbox shall stand ready at a spot before anybody runs them; the first come first."""
+
+    specs: tuple[SandboxSpec, ...] = ()
+
+    def text(self) -> str:
+        return json.dumps([asdict(spec) for spec in self.specs])
+
+    @classmethod
+    def of(cls, text: str | bytes | None) -> Warm:
+        """Raises ValueError for what is no such list."""
+        try:
+            return cls(tuple(sandbox_spec(each) for each in json.loads(text or "[]")))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"malformed list of what is to stand ready: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

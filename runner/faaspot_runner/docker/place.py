@@ -17,8 +17,9 @@ from faaspot_runner.docker.guest import Guest
 from faaspot_runner.docker.hatch import CONNECT_SECONDS, INSIDE, Hatch, boot
 from faaspot_runner.docker.image import Base
 from faaspot_runner.errors import SandboxError
-from faaspot_runner.sandbox.enclosure import AGENT, BOOT_AGENT, Launcher
+from faaspot_runner.sandbox.enclosure import BOOT_AGENT
 from faaspot_runner.sandbox.launcher import Plan
+from faaspot_runner.sandbox.launchers import AGENT, Launcher
 from faaspot_runner.sandbox.mounts import IMAGES_ETC
 from faaspot_runner.sandbox.namespaces import UidPair
 from faaspot_runner.sandbox.network import Egress, NetworkLease

@@ -17,9 +17,10 @@ from faaspot_runner.environments.archive import Packed, unpacked
 from faaspot_runner.environments.assemble import assemble, manifest
 from faaspot_runner.environments.cache import FORMAT, Cache, flush, publish
 from faaspot_runner.environments.errors import BuildError, LockError
-from faaspot_runner.environments.installer import Installer, NoWheelError
+from faaspot_runner.environments.installer import Installer, NoWheelError, uv_environ
 from faaspot_runner.environments.process import Patience, disk_full
 from faaspot_runner.environments.requirements import plain
+from faaspot_runner.environments.resolutions import Resolutions
 from faaspot_runner.environments.sdist import RunCommand, SandboxedBuilds
 from faaspot_runner.sandbox.launch import run_command
 from faaspot_runner.sandbox.spec import Interpreter
@@ -37,6 +38,7 @@ class Environments:
     `uid`: an ordinary uid for downloads and unpacking when the platform is root; it need not exist in passwd.
     `environ`: the platform's environment, from which uv is given indexes, proxies and certificates, nothing else.
     `run_command`: for source distributions; a spot that has cgroups fills them in by `functools.partial`.
+    `resolution_age`: for how many seconds the same requirements are not resolved again.
     Deadlines are `time.monotonic()` seconds. Every method may block on the disk, `build` and `ensure` on the network.
     """
 
@@ -49,11 +51,14 @@ class Environments:
         environ: Mapping[str, str],
         uid: int | None = None,
         run_command: RunCommand = run_command,
+        resolution_age: float = 0.0,
     ) -> None:
         self._root = root
+        self._environ = uv_environ(environ)
         self._interpreters = interpreters
         installer = Installer(workshop=cache / ("uv" if uid is None else f"uv-{uid}"), environ=environ, uid=uid)
         self._cache = Cache(directory=cache, installer=installer)
+        self._resolutions = Resolutions(directory=cache / "resolutions", seconds=resolution_age)
         self._sources = cache / "sources"
         self._sandboxed = SandboxedBuilds(directory=self._sources, installer=installer, run_command=run_command)
         self._locks = root / ".locks"
@@ -62,6 +67,7 @@ class Environments:
         # Said, not left to the umask: the launcher in a container, an ordinary uid, goes in by an environment's name.
         root.chmod(0o711)
         self._cache.prepare()
+        self._resolutions.prepare()
 
     def build(
         self,
@@ -83,7 +89,7 @@ class Environments:
         interpreter = target or self._interpreter(request.python)
         patience = Patience(deadline=deadline, cancelled=cancelled)
         with _translated():
-            locked = self._resolve(requirements, interpreter, request.sdist, patience, log)
+            locked = self._looked_up(requirements, interpreter, request.sdist, patience, log)
             if not locked.packages:
                 log("No requirement applies to this Python: nothing to install")
                 return BuildOutcome(lock=None, environment=None)
@@ -148,6 +154,19 @@ class Environments:
         except KeyError:
             offered = ", ".join(self._interpreters) or "none"
             raise BuildError(f"This spot has no CPython {python}. It has: {offered}.") from None
+
+    def _looked_up(
+        self, requirements: Sequence[str], interpreter: Interpreter, sdist: bool, patience: Patience, log: Log
+    ) -> lock.Lock:
+        """What these requirements were resolved to lately, else what they are resolved to now."""
+        with self._resolutions.question(requirements, interpreter, self._environ, patience) as question:
+            if (known := question.answer()) is not None and (sdist or not known[0].sdist):
+                locked, age = known
+                log(f"Resolved {_count(locked)} as {age:.0f} s ago: {' '.join(map(str, locked.packages))}")
+                return locked
+            locked = self._resolve(requirements, interpreter, sdist, patience, log)
+            question.keep(locked)
+            return locked
 
     def _resolve(
         self, requirements: Sequence[str], interpreter: Interpreter, sdist: bool, patience: Patience, log: Log

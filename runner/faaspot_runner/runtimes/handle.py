@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Request, Sandbox
@@ -19,9 +19,16 @@ class Handle(Connector):
     manager's alone: `deploy` only makes the first use happen now, `undeploy` is refused.
     """
 
-    def __init__(self, config: DeploymentConfig, use: Callable[[], Awaitable[Connector]]) -> None:
+    def __init__(
+        self,
+        config: DeploymentConfig,
+        use: Callable[[], Awaitable[Connector]],
+        there: Callable[[], Connector | None],
+    ) -> None:
+        """`there`: the real one if it is up."""
         super().__init__(config, None)
         self._use = use
+        self._there = there
 
     async def deploy(self, external: bool) -> None:
         await self._use()
@@ -40,6 +47,15 @@ class Handle(Connector):
 
     async def forget(self, environment: str) -> bool:
         return await (await self._use()).forget(environment)
+
+    def release(self, version_ids: Collection[str]) -> None:
+        if (connector := self._there()) is not None:
+            connector.release(version_ids)
+
+    @property
+    def environments(self) -> frozenset[str]:
+        connector = self._there()
+        return connector.environments if connector is not None else frozenset()
 
     async def run(self, request: Request) -> Outcome:
         return await (await self._use()).run(request)

@@ -217,7 +217,7 @@ class DefaultDeploymentManager(DeploymentManager):
             await asyncio.wait([runtime.change])
         if runtime is None:
             runtime = _Runtime(config)
-            runtime.handle = Handle(config, lambda: self._use(runtime))
+            runtime.handle = Handle(config, lambda: self._use(runtime), lambda: runtime.connector)
             self._runtimes[config.name] = runtime
         elif runtime.config != config:
             raise DeploymentDefinitionError(

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 LINGER = 15.0
 """Seconds without a word of a worker after which a retired sandbox is stopped: three of the workers' rounds."""
 
+LEAST_FREE = 0.1
+"""Of the machine's memory: with less than this share free, sandboxes go before they have been idle for long."""
+
 FATES = 1024
 """How many sandboxes that were killed for what they did are remembered, for their runs to ask."""
 
@@ -31,7 +34,7 @@ Open = Callable[[SandboxSpec, float], Awaitable[Sandbox]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquired:
-    """A sandbox that is ready. `cold`: the asker waited for its start; `first`: it began it, its run has the log."""
+    """A sandbox that is ready. `cold`: the asker waited for its start; `first`: nobody asked before, it has the log."""
 
     sandbox: Sandbox
     cold: bool
@@ -41,12 +44,13 @@ class Acquired:
 class _Entry:
     """One sandbox: `start` is the task that opens it, its result the sandbox; `over`: nothing of it is left."""
 
-    __slots__ = ("buried", "over", "spec", "start", "used")
+    __slots__ = ("asked", "buried", "over", "spec", "start", "used")
 
     def __init__(self, spec: SandboxSpec, start: asyncio.Task[Sandbox], now: float) -> None:
         self.spec = spec
         self.start = start
         self.used = now
+        self.asked = False
         self.buried = False
         self.over = asyncio.Event()
 
@@ -70,16 +74,22 @@ class SandboxPool:
         gone: Callable[[str], None] = lambda _: None,
         leaves: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        free: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        """`gone` is told the id of each sandbox that is dead or about to be, `leaves` of each that takes no new run."""
+        """`gone` is told the id of each sandbox that is dead or about to be, `leaves` of each that takes no new run.
+
+        `free`: see `pressure.free_share`.
+        """
         self._open = opener
         self._gone = gone
         self._leaves = leaves
         self._most = most
         self._idle = idle
         self._clock = clock
+        self._free = free
         self._warm: dict[SandboxSpec, _Entry] = {}
         self._leaving: dict[str, _Entry] = {}
+        self._kept: frozenset[SandboxSpec] = frozenset()
         self._fates: dict[str, Error] = {}
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -97,6 +107,11 @@ class SandboxPool:
         """Ids of the versions that have a sandbox ready here."""
         return tuple({spec.version_id for spec, entry in self._warm.items() if entry.sandbox is not None})
 
+    @property
+    def short(self) -> bool:
+        """Whether the machine's memory is so short that sandboxes which nobody uses go."""
+        return self._free() < LEAST_FREE
+
     # ------------------------------------------------------------ asking
 
     async def acquire(self, spec: SandboxSpec, deadline: float, avoid: str | None = None) -> Acquired:
@@ -106,24 +121,24 @@ class SandboxPool:
         SandboxError to all who waited for a start that failed, and TimeoutError if the deadline passes first; the
         next asker tries again.
         """
-        entry = self._warm.get(spec)
-        if entry is not None and (sandbox := entry.sandbox) is not None:
-            if sandbox.alive() and sandbox.id != avoid:
-                entry.used = self._clock()
-                return Acquired(sandbox=sandbox, cold=False, first=False)
-            if sandbox.alive():
-                self._retire([entry])
-            else:
-                self._bury(entry)
-            entry = None
-        first = entry is None
+        entry = self._standing(spec, avoid)
+        cold = entry is None or entry.sandbox is None
         if entry is None:
             entry = self._start(spec, deadline)
-        # The start belongs to all who wait for it: one whose worker dies or whose deadline is nearer leaves alone.
-        async with asyncio.timeout(deadline - time.monotonic()):
-            sandbox = await asyncio.shield(entry.start)
-        entry.used = self._clock()
-        return Acquired(sandbox=sandbox, cold=True, first=first)
+        first, entry.asked = not entry.asked, True
+        return Acquired(sandbox=await self._started_by(entry, deadline), cold=cold, first=first)
+
+    async def prepare(self, spec: SandboxSpec, deadline: float) -> None:
+        """Have the sandbox of a spec stand ready; who asks for it first has its log. Raises as `acquire` does."""
+        await self._started_by(self._standing(spec) or self._start(spec, deadline), deadline)
+
+    def stands(self, spec: SandboxSpec) -> bool:
+        """Whether its sandbox is there, or is being started."""
+        return spec in self._warm
+
+    def keep(self, specs: frozenset[SandboxSpec]) -> None:
+        """The sandboxes of these, and no longer of others, stay also when nobody uses them, as long as memory lasts."""
+        self._kept = specs
 
     def touch(self, sandboxes: Collection[str]) -> None:
         """These are in use now."""
@@ -154,9 +169,17 @@ class SandboxPool:
         await asyncio.gather(*(each.over.wait() for each in started))
 
     def evict(self) -> None:
-        """Retire what was idle too long, and stop what was retired and is used no more. Called every few seconds."""
+        """Retire what was idle too long, and stop what was retired and is used no more. Called every few seconds.
+
+        While the machine's memory is short a quarter of what nobody uses now is retired at each call, the least used
+        first; what is to be kept goes only when nothing else is left.
+        """
         now = self._clock()
-        self._retire(entry for entry in tuple(self._warm.values()) if now - entry.used > self._idle)
+        self._retire(entry for entry in self._unkept() if now - entry.used > self._idle)
+        if self.short:
+            unused = sorted((e for e in self._warm.values() if now - e.used > LINGER), key=lambda entry: entry.used)
+            unused = [entry for entry in unused if entry.spec not in self._kept] or unused
+            self._retire(unused[: -(-len(unused) // 4)])
         for entry in tuple(self._leaving.values()):
             if now - entry.used > LINGER:
                 self._bury(entry)
@@ -186,15 +209,38 @@ class SandboxPool:
 
     # ------------------------------------------------------------ inside
 
+    def _standing(self, spec: SandboxSpec, avoid: str | None = None) -> _Entry | None:
+        """The one that is there or is being started, unless it is dead or to be avoided."""
+        entry = self._warm.get(spec)
+        if entry is None or (sandbox := entry.sandbox) is None:
+            return entry
+        if sandbox.alive() and sandbox.id != avoid:
+            return entry
+        if sandbox.alive():
+            self._retire([entry])
+        else:
+            self._bury(entry)
+        return None
+
+    async def _started_by(self, entry: _Entry, deadline: float) -> Sandbox:
+        # The start belongs to all who wait for it: one whose worker dies or whose deadline is nearer leaves alone.
+        async with asyncio.timeout(deadline - time.monotonic()):
+            sandbox = await asyncio.shield(entry.start)
+        entry.used = self._clock()
+        return sandbox
+
     def _start(self, spec: SandboxSpec, deadline: float) -> _Entry:
         if len(self._warm) >= self._most:
-            ready = [entry for entry in self._warm.values() if entry.sandbox is not None]
+            ready = [entry for entry in self._unkept() if entry.sandbox is not None]
             if ready:
                 self._retire([min(ready, key=lambda entry: entry.used)])
         start = asyncio.create_task(self._opened(spec, deadline), name=f"open {spec.deployment} {spec.version}")
         entry = self._warm[spec] = _Entry(spec, start, self._clock())
         start.add_done_callback(lambda _: self._started(entry))
         return entry
+
+    def _unkept(self) -> list[_Entry]:
+        return [entry for entry in self._warm.values() if entry.spec not in self._kept]
 
     async def _opened(self, spec: SandboxSpec, deadline: float) -> Sandbox:
         return await self._open(spec, deadline)

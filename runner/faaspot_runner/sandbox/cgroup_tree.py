@@ -32,7 +32,19 @@ class Group(Protocol):
     """A sandbox's own group: its zygote, the spare children and whatever a run leaves there."""
 
     def attach(self, pid: int) -> None:
-        """Move a process, with all its threads, into the group. Raises ProcessLookupError if it is gone."""
+        """Move a process, with all its threads, into the group. Raises ProcessLookupError if it is gone.
+
+        The kernel stops all forks and waits for every processor, some 20 ms: what is launched comes in by `leaf` and
+        `tasks` instead.
+        """
+
+    @property
+    def leaf(self) -> Path | None:
+        """The directory of its version 2 group, for `clone` into it."""
+
+    @property
+    def tasks(self) -> list[Path]:
+        """Files of version 1: a process is in the group after it has written `0` into each."""
 
     def oom_kills(self) -> int:
         """Processes of the group that the kernel killed for memory so far: an import may need too much, too."""

@@ -151,6 +151,14 @@ class GroupV1:
         for directory in self.parts:
             write(directory / "cgroup.procs", pid)
 
+    @property
+    def leaf(self) -> Path | None:
+        return self.unified
+
+    @property
+    def tasks(self) -> list[Path]:
+        return [directory / "tasks" for directory in self.parts if directory != self.unified]
+
     def oom_kills(self) -> int:
         return counter(read(self.memory / "memory.oom_control"), "oom_kill")
 

@@ -144,6 +144,14 @@ class GroupV2:
     def attach(self, pid: int) -> None:
         write(self.directory / "cgroup.procs", pid)
 
+    @property
+    def leaf(self) -> Path:
+        return self.directory
+
+    @property
+    def tasks(self) -> list[Path]:
+        return []
+
     def oom_kills(self) -> int:
         return counter(read(self.directory / "memory.events"), "oom_kill")
 

@@ -19,13 +19,13 @@ from faaspot_runner.sandbox.cgroups import Cgroups
 from faaspot_runner.sandbox.enclosure import (
     BOOT_COMMAND,
     Enclosure,
-    LauncherProcess,
     enclose,
     failed,
     plan_for,
 )
 from faaspot_runner.sandbox.end import signal_name
 from faaspot_runner.sandbox.holdings import Holdings
+from faaspot_runner.sandbox.launchers import LauncherProcess
 from faaspot_runner.sandbox.limits import rlimits
 from faaspot_runner.sandbox.log import RunLog
 from faaspot_runner.sandbox.memory import SandboxWatch

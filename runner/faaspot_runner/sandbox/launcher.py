@@ -15,7 +15,6 @@ would draw the same random numbers as the zygote.
 
     spot -> launcher   {"op": "launch", "fds": [names]} + descriptors; the one named "plan" holds the Plan as JSON
     launcher -> spot   {"op": "launched", "pid": n} + pidfd   |   {"op": "failed", "errno": n, "message": ...}
-    spot               moves the pid into its cgroup, then writes one byte into the pipe "go"
     sandbox -> spot    on "control": {"op": "failed", ...} if it could not be set up, then whatever the program says
 """
 
@@ -34,6 +33,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from faaspot_runner.agent import __main__ as agent
 from faaspot_runner.agent import syscalls as kernel
 from faaspot_runner.agent import wire
 from faaspot_runner.sandbox import init, mounts, namespaces
@@ -45,18 +45,29 @@ PARENT_CHECK_MS = 1000
 PROGRAM_FDS = ("null", "log", "log", "control")
 """What the program gets as 0, 1, 2 and 3; Plan.more follows."""
 CONTROL = PROGRAM_FDS.index("control")
+SPOT = 3
+"""Descriptor of the spot's channel."""
+is_base = False
+"""Whether this is the interpreter of the functions, with the agent in it; see `base`."""
+_born_there = True
+"""Whether the kernel can clone into a cgroup (clone3), as far as was seen."""
+_INIT = 2
+"""The init's number for the holder, which is the first of its pid namespace."""
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to launch. Descriptors that come with it: control, log, go, filter (the seccomp program), and as needed
-    watched (another one, on top), net (a network namespace), `file:PATH` (its contents go there), and those of `more`,
-    which the program gets from 4 on.
+    """What to launch. Descriptors that come with it: control, log, filter (the seccomp program), and as needed
+    watched (another one, on top), net (a network namespace), leaf (the directory of a version 2 cgroup) and
+    `tasks:NUMBER` (files of cgroups, into which the holder writes itself), `file:PATH` (its contents go there), and
+    those of `more`, which the program gets from 4 on; code (a stream socket), by which the holder is given
+    /code/main.py and one byte more when the sandbox stands already.
 
     Of `more`, "mounts" is made here: what a zygote's children ask the init on for the mounts of their runs.
 
     `uid_map`: None for an ordinary user. `libraries`: names in /python/lib that the system's loader must find.
+    `argv`: of the program; without any it is not started but forked: the agent, where the launcher is a `base`.
     `rlimits`: (resource, soft, hard) for the program. `counted`: a cgroup counts the sandbox's memory.
     `image`: the system is an image's, all of which is shown. `own_network`: False where it shares the network of who
     launches it, which then is a container's own.
@@ -89,8 +100,8 @@ class Stage(Exception):
 
 def main() -> NoReturn:
     """Serve the spot on descriptor 3 until it goes away."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3)
-    os.set_inheritable(3, False)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, SPOT)
+    os.set_inheritable(SPOT, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the spot's to handle, and its end is ours
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for an init: the spot watches its pidfd
     parent = os.getppid()
@@ -121,11 +132,11 @@ def _serve(sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None
 
 
 def _launch(plan: Plan, fds: dict[str, int]) -> int:
-    """Fork the init of a new sandbox; it waits for its maps and the spot's go. Raises OSError."""
+    """Fork the holder of a new sandbox; it waits for its maps. Raises OSError."""
     self_fd = kernel.pidfd_open(os.getpid())
     maps_read, maps_write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = _clone(fds.get("net"), plan.own_network)
+        pid = _clone(fds, plan.own_network)
         if pid == 0:
             os.close(maps_write)
             _hold(plan, fds, maps_read, self_fd)
@@ -142,19 +153,33 @@ def _launch(plan: Plan, fds: dict[str, int]) -> int:
         wire.close([self_fd, maps_read, maps_write])
 
 
-def _clone(net: int | None, own_network: bool) -> int:
+def _clone(fds: dict[str, int], own_network: bool) -> int:
     """Clone into new namespaces, but into that network if there is one: it belongs to the host's user namespace."""
+    net, leaf = fds.get("net"), fds.get("leaf")
     if net is None:
-        return clone(NAMESPACES | (kernel.CLONE_NEWNET if own_network else 0))
+        return _clone_into(leaf, NAMESPACES | (kernel.CLONE_NEWNET if own_network else 0))
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(net, kernel.CLONE_NEWNET)
     try:
-        return clone(NAMESPACES)
+        return _clone_into(leaf, NAMESPACES)
     finally:
         # In the child, too, this is only the copy of the launcher's descriptor; but it stays where it is.
         if os.getpid() != 1:
             kernel.setns(own, kernel.CLONE_NEWNET)
         os.close(own)
+
+
+def _clone_into(leaf: int | None, flags: int) -> int:
+    """Clone into that cgroup; where a filter around us refuses the call, the holder goes there by itself."""
+    global _born_there
+    if leaf is not None and _born_there:
+        try:
+            return clone(flags, leaf)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
+                raise
+            _born_there = False
+    return clone(flags)
 
 
 # ---------------------------------------------------------------- inside
@@ -164,10 +189,12 @@ def _hold(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn
     """The life of the outer pid 1: build the place, start the init, wait for its end. All dies with this process."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if os.read(maps, 1) and os.read(fds["go"], 1):
-            _set_up(plan, fds, launcher)
-            _arrange([])
+        if os.read(maps, 1):
+            root = _set_up(plan, fds, launcher)
+            _arrange([fds["code"], root] if root >= 0 else [])
             kernel.capset(())
+            if root >= 0:
+                _await_code()
             os.wait()
     except Stage as failure:
         _report(fds["control"], failure)
@@ -175,10 +202,34 @@ def _hold(plan: Plan, fds: dict[str, int], maps: int, launcher: int) -> NoReturn
         os._exit(0)
 
 
-def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> None:
-    """Everything between the clone and the init, which it starts. Raises Stage."""
+def _await_code() -> None:
+    """Write what comes on descriptor 0 to /code, in the root that descriptor 1 is, and say so; or the init ends."""
+    ended = kernel.pidfd_open(_INIT)
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    poll.poll()
+    parts = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, 0) as spot:
+        while not select.select([ended], [], [], 0)[0] and (part := spot.recv(1 << 20)):
+            parts.append(part)
+        if parts:
+            path = os.open("code/main.py", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444, dir_fd=1)
+            with open(path, "wb") as file:
+                file.write(b"".join(parts)[:-1])
+            spot.sendall(b"w")
+    os.close(1)
+
+
+def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> int:
+    """Everything between the clone and the init, which it starts. Raises Stage.
+
+    Returns the root, by which the code can be written, -1 where the code is in it.
+    """
     stage = "start"
     try:
+        stage = "cgroup"
+        _join_cgroups(fds)
         stage = "mount namespace"
         mounts.make_private()
         # Whatever the platform's is: the run is another uid than the one that makes the directories.
@@ -201,11 +252,23 @@ def _set_up(plan: Plan, fds: dict[str, int], launcher: int) -> None:
             _loopback_up()
         stage = "root file system"
         links = {**(mounts.image_links() if plan.image else {}), **plan.links}
-        mounts.build_root(opened, files, links, plan.libraries, plan.tmp_mb)
+        root = mounts.build_root(opened, files, links, plan.libraries, plan.tmp_mb, writable="code" in fds)
+        if root >= 0:
+            os.mkdir("code", 0o755, dir_fd=root)
         stage = "second user namespace"
         _start_init(plan, fds)
+        return root
     except OSError as error:
         raise Stage(stage, error) from None
+
+
+def _join_cgroups(fds: dict[str, int]) -> None:
+    """Into the groups in which this process was not born. Raises OSError."""
+    tasks = [fd for name, fd in fds.items() if name.startswith("tasks:")]
+    if "leaf" in fds and not _born_there:
+        tasks.append(os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fds["leaf"]))
+    for each in tasks:
+        os.write(each, b"0")
 
 
 def _start_init(plan: Plan, fds: dict[str, int]) -> None:
@@ -290,12 +353,26 @@ def _exec(plan: Plan, fds: dict[str, int], filters: list[bytes]) -> NoReturn:
         stage = "seccomp filter"
         for program in filters:
             kernel.load_filter(program)
+        if not plan.argv:
+            _become_zygote()
         stage = f"start of {plan.executable}"
         os.execve(plan.executable, plan.argv, plan.environ)  # noqa: S606 (no shell: that is the point)
     except OSError as error:
         _report(control, Stage(stage, error))
     finally:
         os._exit(127)
+
+
+def _become_zygote() -> NoReturn:
+    """Go on as the agent: this is its interpreter already, started with a zygote's arguments and environment.
+
+    Raises OSError if it is not: a base died, and what came in its place is none.
+    """
+    if not is_base:
+        raise OSError(errno.ENOEXEC, "interpreters cannot be forked any more, and are started from now on")
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    agent.main()
+    os._exit(0)
 
 
 def _limit(kind: int, soft: int, hard: int) -> None:

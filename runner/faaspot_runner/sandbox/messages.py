@@ -106,6 +106,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blank:
+    """The packages of one that has no code yet are imported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImportFailed:
     """The user's import raised."""
 
@@ -128,11 +133,13 @@ class Ended:
     status: int
 
 
-def of_start(message: Mapping[str, Any]) -> Ready | ImportFailed | SetUpFailed | Ended:
-    """The first word on a control channel. Raises Broken."""
+def of_start(message: Mapping[str, Any]) -> Ready | Blank | ImportFailed | SetUpFailed | Ended:
+    """The first word on a control channel, or after `Blank` the second. Raises Broken."""
     match message["op"]:
         case "ready":
             return Ready(import_ms=_quantity(message, "import_ms"), imports=_imports(message))
+        case "blank":
+            return Blank()
         case "ended":
             return Ended(status=_integer(message, "status", MOST_STATUS))
         case "failed":

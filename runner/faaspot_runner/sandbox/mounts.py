@@ -115,14 +115,35 @@ def open_devices() -> list[OpenBind]:
 
 
 def build_root(
-    binds: list[OpenBind], files: dict[str, bytes], links: dict[str, str], libraries: list[str], tmp_mb: int
-) -> None:
+    binds: list[OpenBind],
+    files: dict[str, bytes],
+    links: dict[str, str],
+    libraries: list[str],
+    tmp_mb: int,
+    *,
+    writable: bool = False,
+) -> int:
     """Put the root together, enter it, let go of the host's and make it read-only. Raises OSError.
 
-    `libraries`: names in /python/lib that the dynamic loader must find by itself.
+    `libraries`: names in /python/lib that the dynamic loader must find by itself. `writable`: returns a descriptor of
+    the root, by which its own files can still be written; it has no place in any mount namespace. Else -1.
     """
+    open_stage()
+    root = open_tree(".", recursive=False) if writable else -1
+    fill_stage(binds, files, links, libraries)
+    _mount_own(tmp_mb)
+    _enter()
+    return root
+
+
+def open_stage() -> None:
+    """An empty file system of our own at `STAGE`, which is the working directory then. Raises OSError."""
     mount("tmpfs", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, ROOT_OPTIONS)
     os.chdir(STAGE)
+
+
+def fill_stage(binds: list[OpenBind], files: dict[str, bytes], links: dict[str, str], libraries: list[str]) -> None:
+    """Put a root together there. Raises OSError."""
     for path, text in FILES.items():
         _write(path, text.encode())
     for path, data in files.items():
@@ -132,8 +153,6 @@ def build_root(
     for path, target in {**_system_links(libraries), **_DEVICE_LINKS, **links}.items():
         _parent(path)
         os.symlink(target, _staged(path))
-    _mount_own(tmp_mb)
-    _enter()
 
 
 _DEVICE_LINKS = {

@@ -70,6 +70,14 @@ def write_maps(pid: int, uid_map: str | None) -> None:
         (process / "gid_map").write_text(uid_map)
 
 
+def write_own_map(uid: int, gid: int) -> None:
+    """Say that this process, alone in a new user namespace, is root in it; `uid` and `gid` are its own outside."""
+    process = Path("/proc/self")
+    (process / "setgroups").write_text("deny")
+    (process / "uid_map").write_text(f"{ROOT_INSIDE} {uid} 1\n")
+    (process / "gid_map").write_text(f"{ROOT_INSIDE} {gid} 1\n")
+
+
 def write_same_maps(pid: int, *, mapped: bool) -> None:
     """Everybody is in the user namespace of `pid` who he is in this process' own, the one above it. Raises OSError.
 

@@ -1,9 +1,12 @@
-"""Whose process a descriptor is that came out of a sandbox."""
+"""Descriptors of processes: whose one is that came out of a sandbox, and the end of that process."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import os
+import signal
 
 
 def pid_of(pidfd: int) -> int | None:
@@ -31,3 +34,31 @@ def _own_depth() -> int:
 def _text_of(path: str) -> list[str]:
     with open(path) as file:
         return file.read().splitlines()
+
+
+def kill(pidfd: int) -> None:
+    """SIGKILL, if it still lives."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+async def readable(fd: int, seconds: float) -> bool:
+    """Whether the descriptor becomes readable within that time; without a thread."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    # A descriptor of our own: the caller may watch the same one already.
+    watched = os.dup(fd)
+    loop.add_reader(watched, _set, ready)
+    try:
+        await asyncio.wait_for(ready, max(0.0, seconds))
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(watched)
+        os.close(watched)
+    return True
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 
 from faaspot_runner.agent.syscalls import check
 
@@ -23,12 +22,13 @@ MNT_DETACH = 2
 IN_DELETE_SELF = 0x400
 IN_IGNORED = 0x8000
 SIGCHLD = 17
+CLONE_INTO_CGROUP = 0x200000000
 
 _NUMBERS = {
     "x86_64": {"clone": 56, "pivot_root": 155},
     "aarch64": {"clone": 220, "pivot_root": 41},
 }
-_COMMON = {"open_tree": 428, "move_mount": 429, "mount_setattr": 442}
+_COMMON = {"open_tree": 428, "move_mount": 429, "clone3": 435, "mount_setattr": 442}
 
 # PyDLL holds the interpreter's lock over the call: after a clone the child must not wait for it.
 _python = ctypes.PyDLL(None, use_errno=True)
@@ -39,21 +39,25 @@ _libc.syscall.restype = ctypes.c_long
 
 def _number(name: str) -> int:
     try:
-        return _COMMON.get(name) or _NUMBERS[platform.machine()][name]
+        return _COMMON.get(name) or _NUMBERS[os.uname().machine][name]
     except KeyError:
-        raise OSError(errno.ENOSYS, f"{name}: unknown on {platform.machine()}") from None
+        raise OSError(errno.ENOSYS, f"{name}: unknown on {os.uname().machine}") from None
 
 
-def clone(flags: int) -> int:
+def clone(flags: int, cgroup: int | None = None) -> int:
     """Fork with namespaces made on the way: 0 in the child, its pid in the parent. Only from a single-threaded process.
 
-    Python's own fork hooks run; those of libc do not, so the child may only set up and exec.
+    Python's own fork hooks run; those of libc do not, so the child may only set up, fork and exec. `cgroup`: directory
+    of the version 2 group that the child is born in; to be moved there later would wait for all processors.
     """
     python = ctypes.pythonapi
-    number = ctypes.c_long(_number("clone"))
-    zero = ctypes.c_long(0)
+    if cgroup is None:
+        arguments = [_number("clone"), flags | SIGCHLD, 0, 0, 0, 0]
+    else:
+        wanted = (ctypes.c_uint64 * 11)(flags | CLONE_INTO_CGROUP, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup)
+        arguments = [_number("clone3"), ctypes.addressof(wanted), ctypes.sizeof(wanted)]
     python.PyOS_BeforeFork()
-    pid = int(_python.syscall(number, ctypes.c_long(flags | SIGCHLD), zero, zero, zero, zero))
+    pid = int(_python.syscall(*map(ctypes.c_long, arguments)))
     if pid == 0:
         python.PyOS_AfterFork_Child()
     else:
@@ -61,9 +65,9 @@ def clone(flags: int) -> int:
     return check(pid, "clone")
 
 
-def open_tree(path: str) -> int:
-    """A detached copy of the mounts at and below `path`."""
-    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE
+def open_tree(path: str, *, recursive: bool = True) -> int:
+    """A detached copy of the mount at `path`, by default with those below it."""
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     return _path_call("open_tree", ctypes.c_long(AT_FDCWD), path.encode(), ctypes.c_long(flags))
 
 

@@ -11,13 +11,17 @@ from typing import Any
 
 import redis
 
+from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import BlobError, Blobs
 from faaspot_runner.connectors.base import Connector, Log, Sandbox
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES, Release, SandboxSpec, SpotInfo
 from faaspot_runner.contract.spots import Wish
+from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.errors import DeploymentError, NotOffered, SandboxError
+from faaspot_runner.runtimes.ahead import Ahead
 from faaspot_runner.runtimes.pool import SandboxPool
 from faaspot_runner.runtimes.spot_socket import welcome
+from faaspot_runner.sandbox.pressure import free_share
 from faaspot_runner.sandbox.spec import Interpreter, Material
 from faaspot_runner.settings import Settings
 from faaspot_runner.spot import pulse
@@ -49,6 +53,7 @@ class Broker:
             idle=settings.sandbox_idle,
             gone=self._gone,
             leaves=self._leaves,
+            free=free_share,
         )
         self._runtimes = SpotRuntimes(
             ground.means(),
@@ -57,7 +62,9 @@ class Broker:
         )
         client = self._client = pulse.connect(settings)
         self._heartbeat = Heartbeat(client, settings, self._info, self._leave_shut_out)
-        self._wishes = Wishes(client, settings.ip, self._follow)
+        most = max(1, settings.sandboxes // 2)
+        self._ahead = Ahead(self._pool, self._installed, most=most, seconds=settings.cold_start_timeout)
+        self._wishes = Wishes(client, settings.ip, self._follow, self._ahead.want)
         self._scale = Scale(settings.worker_counts, settings.threads)
         self._draining = False
         self._control = Control(
@@ -97,6 +104,7 @@ class Broker:
             if self._wishes.leaving:
                 await self._heartbeat.leave()
         finally:
+            await self._ahead.close()
             await self._pool.close()
             await self._runtimes.close()
             await self._client.aclose()
@@ -198,7 +206,10 @@ class Broker:
         self._crew.forget(sandbox)
 
     def _leaves(self, sandbox: str) -> None:
-        """Runs go on in it: whose they are is still to be known when their worker dies."""
+        """Have the workers let go of what waits in it for a next run; it ends with the last that is let go of.
+
+        Runs go on in it: whose they are is still to be known when their worker dies.
+        """
         self._crew.tell({"op": "gone", "sandbox": sandbox})
 
     # ------------------------------------------------------------ sandboxes
@@ -217,6 +228,21 @@ class Broker:
             return await connector.open(spec, material, deadline)
         except DeploymentError as error:
             raise _sandbox_error(error) from error
+
+    async def _installed(self, spec: SandboxSpec, deadline: float) -> SandboxSpec:
+        """The spec once its packages are here, as a worker has it before it asks for a sandbox. Raises SandboxError."""
+        environments = self._ground.environments
+        if spec.environment is None or environments.path(spec.environment).is_dir():
+            return spec
+        connector = await self._connector(spec.runtime)
+        try:
+            python = await connector.interpreter(self._python(spec.python), log.info)
+            archives = Archives(self._blobs, environments)
+            return await asyncio.to_thread(archives.installed, spec, python, deadline)
+        except DeploymentError as error:
+            raise _sandbox_error(error) from error
+        except (BuildError, BlobError) as error:
+            raise SandboxError(f"its environment could not be installed here: {error}") from error
 
     def _python(self, version: str) -> Interpreter:
         python = self._ground.interpreters.get(version)
@@ -251,7 +277,7 @@ class Broker:
             self._pool.evict()
             for name in tuple(self._doomed):
                 async with self._removal:
-                    if name not in self._doomed - self._pool.environments:
+                    if name not in self._doomed - self._pool.environments - self._runtimes.environments:
                         continue
                     self._doomed.discard(name)
                     await asyncio.to_thread(self._remove_environment, name)
@@ -290,7 +316,9 @@ class Broker:
         self._crew.tell({"op": "cancel", "execution_id": execution_id})
 
     def _release(self, release: Release) -> None:
+        self._ahead.release(release.version_ids)
         self._pool.release(release.version_ids)
+        self._runtimes.release(release.version_ids)
         self._doomed |= set(release.environments)
 
     async def _keep_only(self, needed: frozenset[str]) -> None:
@@ -325,6 +353,7 @@ def worker_arguments(settings: Settings) -> list[str]:
         "redis_url",
         "threads",
         "build_threads",
+        "resolution_age",
         "cold_start_timeout",
         "download_uid",
         "failpoints",

@@ -58,7 +58,14 @@ class Ground:
         """What the runtimes of each type get of this spot."""
         ways = {"cgroups": self.cgroups, "egress": self.egress}
         own = {
-            "sandbox": TypeMeans(given={**ways, "runs": self.settings.most_runs}),
+            "sandbox": TypeMeans(
+                given={
+                    **ways,
+                    "runs": self.settings.most_runs,
+                    "blanks": self.settings.blanks,
+                    "shared_start": self.settings.shared_start,
+                }
+            ),
             "process": TypeMeans(given={"directory": self.settings.home / "process"}),
         }
         means = {name: own[name] for name in self.runtimes}
@@ -73,6 +80,7 @@ class Ground:
             "owner": watch.owner,
             "directory": settings.home / "docker",
             "environments": settings.data_dir / "environments",
+            "blanks": settings.blanks,
             **ways,
         }
         defaults = {"image": settings.docker_image}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,6 +160,20 @@ class SpotRuntimes:
             if self._manager.state(name).status == "deployed" and self._is_at_hand(name):
                 found.setdefault(self._configs[name].type, name)
         return list(found.values())
+
+    def release(self, version_ids: Collection[str]) -> None:
+        """Have every runtime let go of what stands ready for these versions alone."""
+        for connector in self._connectors():
+            connector.release(version_ids)
+
+    @property
+    def environments(self) -> frozenset[str]:
+        """Names of the environments that runtimes have in use beside those of their sandboxes."""
+        return frozenset().union(*(each.environments for each in self._connectors()))
+
+    def _connectors(self) -> list[Connector]:
+        found = (self._manager.get_connector(name) for name in self._configs)
+        return [each for each in found if each is not None]
 
     async def _bring_up(self, config: DeploymentConfig) -> None:
         """Up it is, lazy or not. Raises what the connector raises."""

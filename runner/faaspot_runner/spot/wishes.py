@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import redis
 import redis.asyncio
 
-from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, SandboxSpec
 from faaspot_runner.contract.lanes import WAITING
-from faaspot_runner.contract.spots import EVERY, WISHES, Wish, own_line
+from faaspot_runner.contract.spots import EVERY, WARM, WISHES, Warm, Wish, own_line
 from faaspot_runner.spot.pulse import ASK_SECONDS
 
 log = logging.getLogger(__name__)
@@ -23,15 +23,20 @@ IDLE_SECONDS = 30.0
 """A worker that was not needed for this long goes."""
 
 Follow = Callable[[Wish, Mapping[str, int]], None]
+KeepReady = Callable[[Sequence[SandboxSpec]], None]
 
 
 class Wishes:
-    """Looks every second at what is wanted, and at what waits in the lines that this spot takes from."""
+    """Looks every second at what is wanted, and at what waits in the lines that this spot takes from.
 
-    def __init__(self, client: redis.asyncio.Redis, ip: str, follow: Follow) -> None:
+    `ready` is told which versions shall stand ready here.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, ip: str, follow: Follow, ready: KeepReady) -> None:
         self._redis = client
         self._ip = ip
         self._follow = follow
+        self._ready = ready
         self.leaving = False
         """Whether this spot was told to end."""
 
@@ -52,11 +57,13 @@ class Wishes:
             pipe.hmget(WAITING, lines)
             for line in lines:
                 pipe.llen(f"rq:queue:{line}")
-            (own, every), before, *within = await pipe.execute()
+            pipe.hget(WARM, self._ip)
+            (own, every), before, *within, warm = await pipe.execute()
         wish = Wish.of(own, every)
         self.leaving = wish.leaving
         lengths = [int(first or 0) + length for first, length in zip(before, within, strict=True)]
         self._follow(wish, dict(zip(RUN_QUEUES, (lengths[0] + lengths[1], lengths[2] + lengths[3]), strict=True)))
+        self._ready(() if wish.draining or wish.leaving else Warm.of(warm).specs)
 
 
 class Scale:

@@ -12,7 +12,7 @@ import redis
 from faaspot_api.queue.base import Attempt
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_runner.contract import SPOTS, RunRequest, SandboxSpec, SpotInfo, dump
-from faaspot_runner.contract.spots import EVERY, WISHES, Wish, spot_key
+from faaspot_runner.contract.spots import EVERY, WARM, WISHES, Warm, Wish, spot_key
 from tests.redis_servers import running_redis
 
 SPEC = SandboxSpec(version_id="v1", deployment="d", version=1, runtime="sandbox", python="3.12", code="c")
@@ -87,6 +87,15 @@ def test_a_wish_replaces_all_earlier_ones(client: redis.Redis) -> None:
     kept = client.hgetall(WISHES)
     assert list(kept) == [b"*"]
     assert Wish.of(None, kept[b"*"]) == Wish(most=3)
+
+
+def test_what_shall_stand_ready_is_told_to_each_spot_and_replaces_what_was_told(client: redis.Redis) -> None:
+    queue, warm = RedisQueue(client), Warm((SPEC,))
+    queue.keep_warm({"10.0.0.1": warm, "10.0.0.2": warm})
+    queue.keep_warm({"10.0.0.2": warm})
+    assert {ip: Warm.of(text) for ip, text in client.hgetall(WARM).items()} == {b"10.0.0.2": warm}
+    queue.keep_warm({})
+    assert client.hgetall(WARM) == {}
 
 
 def test_a_line_of_nobody_is_forgotten_until_something_stands_in_it(client: redis.Redis) -> None:

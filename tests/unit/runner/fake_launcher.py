@@ -19,8 +19,8 @@ from faaspot_runner.docker.container import Container
 from faaspot_runner.docker.engine import Engine
 from faaspot_runner.docker.image import Base
 from faaspot_runner.docker.place import Place
-from faaspot_runner.sandbox.enclosure import Launcher
 from faaspot_runner.sandbox.holdings import Holdings
+from faaspot_runner.sandbox.launchers import Launcher
 from faaspot_runner.sandbox.spec import Interpreter, Material
 
 Behave = Callable[[socket.socket], None]
@@ -46,10 +46,13 @@ class Housing:
 
 @dataclass
 class Group(Housing):
-    """A cgroup that nothing gets into."""
+    """A cgroup that nothing gets into: it is not there."""
+
+    leaf: Path | None = Path("/nowhere")
+    tasks: list[Path] = field(default_factory=list)
 
     def attach(self, pid: int) -> None:
-        raise FileNotFoundError("no such group")
+        raise FileNotFoundError(str(self.leaf))
 
 
 @dataclass

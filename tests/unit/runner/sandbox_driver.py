@@ -1,11 +1,14 @@
 """A spot in small, as a program of its own: opens sandboxes and runs code in them, asked by lines of JSON.
 
 Standard library and the runner only, so that the tests can start it as an ordinary user with any Python 3.11+ that
-this user can start. ``python sandbox_driver.py RUNTIME`` with the runner on PYTHONPATH. One line in, one line out::
+this user can start. ``python sandbox_driver.py RUNTIME BLANKS`` with the runner on PYTHONPATH. One line in, one line
+out::
 
     {"op": "run", "code": "...", "args": {}, "limits": {}, "count": 1, "together": false, "python": "/usr/bin/python3"}
     -> {"outcomes": [...], "import_log": "...", "took": [seconds]} | {"failed": {"reason", "type", "message", ...}}
     {"op": "command", "argv": [...], "limits": {}, "timeout": 5} -> CommandResult
+    {"op": "blanks", "wanted": 2} -> {} once so many stand ready; {"op": "blanks", "least": 2}: or more
+    {"op": "release", "versions": [...]} -> {} and those versions are gone
     {"op": "close"} -> {} and everything is taken down
 """
 
@@ -24,14 +27,15 @@ from typing import Any
 
 from faaspot_runner.connectors import CONNECTORS
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Sandbox
+from faaspot_runner.connectors.sandbox import SandboxConnector
 from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.docker.engine import Engine, Owner
 from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox.cgroups import Cgroups, RunSlots
 from faaspot_runner.sandbox.channel import Channel
-from faaspot_runner.sandbox.enclosure import readable
 from faaspot_runner.sandbox.launch import run_command
 from faaspot_runner.sandbox.outcome import Outcome, request_frame
+from faaspot_runner.sandbox.pidfd import readable
 from faaspot_runner.sandbox.run import run_once
 from faaspot_runner.sandbox.spec import Interpreter, Material, run_environ
 
@@ -61,7 +65,7 @@ def containers(directory: Path) -> dict[str, Any]:
 class Driver:
     """One runtime that is up, and the sandboxes that were opened in it."""
 
-    def __init__(self, runtime: str) -> None:
+    def __init__(self, runtime: str, blanks: int = 0, *, shared_start: bool = True) -> None:
         root = runtime != "process" and os.geteuid() == 0
         self.cgroups = Cgroups.open(f"test-{os.getpid()}") if root else None
         self.slots: RunSlots | None = self.cgroups.slots("worker") if self.cgroups else None
@@ -71,6 +75,8 @@ class Driver:
         self.directory = tempfile.TemporaryDirectory(prefix="faaspot-tests-") if runtime == "docker" else None
         if self.directory:
             config |= containers(Path(self.directory.name))
+        elif runtime == "sandbox":
+            config |= {"blanks": blanks, "shared_start": shared_start}
         self.connector: Connector = CONNECTORS[runtime](DeploymentConfig(name=runtime, type=runtime, config=config))
         self.runtime = runtime
         self.sandboxes: dict[str, Sandbox] = {}
@@ -81,6 +87,12 @@ class Driver:
             return await self.run(request)
         if request["op"] == "command":
             return await self.command(request)
+        if request["op"] == "release":
+            self.connector.release(request["versions"])
+            return {}
+        if request["op"] == "blanks":
+            await asyncio.wait_for(self.blanks(request.get("wanted"), request.get("least", 0)), 20)
+            return {}
         for sandbox in self.sandboxes.values():
             await sandbox.stop()
         self.sandboxes.clear()
@@ -106,8 +118,18 @@ class Driver:
             "took": [took for _, took, _ in ended],
             "settled": all(settled for _, _, settled in ended),
             "import_log": sandbox.log,
+            "import_ms": sandbox.import_ms,
             "alive": sandbox.alive(),
         }
+
+    async def blanks(self, wanted: int | None, least: int) -> None:
+        """Return when so many stand ready and none is being made."""
+        assert isinstance(self.connector, SandboxConnector)
+        while True:
+            ready, making = self.connector.blanks.standing
+            if not making and ready >= least and wanted in (None, ready):
+                return
+            await asyncio.sleep(0.01)
 
     async def sandbox(self, request: dict[str, Any], limits: Limits) -> Sandbox:
         """The sandbox of this code with these limits, opened at the first use."""
@@ -115,7 +137,13 @@ class Driver:
         key = json.dumps([request["code"], asdict(limits), python, request.get("environment")])
         if key not in self.sandboxes or not self.sandboxes[key].alive():
             spec = SandboxSpec(
-                version_id="v", deployment="d", version=1, runtime=self.runtime, python="3", code="0", limits=limits
+                version_id=request.get("version", "v"),
+                deployment="d",
+                version=1,
+                runtime=self.runtime,
+                python="3",
+                code="0",
+                limits=limits,
             )
             environment = Path(request["environment"]) if request.get("environment") else None
             material = Material(
@@ -179,9 +207,9 @@ class Driver:
             self.directory.cleanup()
 
 
-async def main(runtime: str) -> None:
+async def main(runtime: str, blanks: int) -> None:
     """Answer until the input ends."""
-    driver = Driver(runtime)
+    driver = Driver(runtime, blanks)
     await driver.connector.deploy(False)
     try:
         while line := await asyncio.to_thread(sys.stdin.readline):
@@ -191,4 +219,4 @@ async def main(runtime: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

@@ -89,8 +89,9 @@ def eventually(check: Callable[[], bool], seconds: float = 5.0) -> bool:
 class Stage:
     """A driver process. Ask it by `run`."""
 
-    def __init__(self, grade: str, runtime: str = "sandbox") -> None:
+    def __init__(self, grade: str, runtime: str = "sandbox", blanks: int = 0) -> None:
         self.grade = grade
+        self.blanks = blanks
         self.runtime = runtime
         python = sys.executable if grade == "root" else ordinary_python()
         if python is None:
@@ -101,7 +102,7 @@ class Stage:
         os.write(write, PLANTED.encode())
         os.close(write)
         self.process = subprocess.Popen(
-            [python, "-X", "dev", "-W", "error", str(place / "sandbox_driver.py"), runtime],
+            [python, "-X", "dev", "-W", "error", str(place / "sandbox_driver.py"), runtime, str(blanks)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

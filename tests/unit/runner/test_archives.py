@@ -189,13 +189,14 @@ def test_an_environment_travels_by_its_archive_without_an_index(
     archive = Archives(blobs("here"), here).keep(outcome.environment)
     assert archive == digest_of(store.blobs[archive or ""])
     assert Archives(blobs("here"), here).keep(outcome.environment) == archive
+    lock = digest_of(outcome.lock.encode())
+    store.blobs[lock] = outcome.lock.encode()
     spec = SandboxSpec(
-        version_id="v", deployment="d", version=1, runtime="sandbox", python=python, code="c", lock="l",
+        version_id="v", deployment="d", version=1, runtime="sandbox", python=python, code="c", lock=lock,
         environment=outcome.environment, archive=archive,
     )  # fmt: skip
-    packed = Archives(blobs("there"), there).of(spec)
-    path = there.ensure(outcome.lock, python, deadline, None, packed)
-    assert path.name == outcome.environment
+    assert Archives(blobs("there"), there).installed(spec, None, deadline) == spec, "it has the same name there"
+    path = there.path(outcome.environment)
     site = path / interpreters[python].site_packages
     assert (site / "greeter" / "__init__.py").read_text() == "WORD = 'hello'\n"
     assert os.readlink(path / "bin" / "python") == interpreters[python].inside

@@ -25,7 +25,7 @@ from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.docker.config import DockerConfig
 from faaspot_runner.errors import DeploymentDefinitionError, EngineError, ImageError, SandboxError
 from faaspot_runner.runtimes.manager import DefaultDeploymentManager
-from faaspot_runner.sandbox.enclosure import readable
+from faaspot_runner.sandbox.pidfd import readable
 from faaspot_runner.sandbox.profile import profile
 from faaspot_runner.sandbox.spec import Material
 from tests import docker_engine

@@ -16,7 +16,7 @@ from faaspot_runner.docker import guest as module
 from faaspot_runner.docker.engine import Engine
 from faaspot_runner.docker.guest import Guest
 from faaspot_runner.errors import EngineError, SandboxError
-from faaspot_runner.sandbox import enclosure
+from faaspot_runner.sandbox import launchers
 from tests import docker_engine
 from tests.unit.runner.test_docker_connector import (
     SAME,
@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 def test_a_shared_container_whose_launcher_hangs_gives_way_to_a_new_one(
     tmp_path: Path, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enclosure, "_LAUNCH_SECONDS", 2.0)
+    monkeypatch.setattr(launchers, "_LAUNCH_SECONDS", 2.0)
 
     async def story() -> None:
         manager = stack(tmp_path)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from faaspot_runner.errors import SandboxError
-from faaspot_runner.sandbox import enclosure
+from faaspot_runner.sandbox import launchers
 from faaspot_runner.sandbox.holdings import Holdings
 from tests.unit.runner.fake_launcher import Behave, FakeLauncher, Group, Housing, opened, says, writes
 from tests.unit.runner.sandboxes import eventually
@@ -72,7 +72,7 @@ def refused(fake: FakeLauncher, room: int | None = None) -> str:
 
 def test_a_launcher_whose_answer_is_late_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its late answer would be taken for the next one's, and so on for good."""
-    monkeypatch.setattr(enclosure, "_LAUNCH_SECONDS", 0.1)
+    monkeypatch.setattr(launchers, "_LAUNCH_SECONDS", 0.1)
     with launcher(lambda _: None) as fake:
         assert not fake.launcher.closed
         assert refused(fake) == "the launcher process gave no answer: timed out"
@@ -191,21 +191,39 @@ def test_whichever_descriptor_cannot_be_had_nothing_is_left() -> None:
             refused(fake, room)
 
 
-def test_a_launched_sandbox_that_cannot_begin_is_killed_and_what_it_held_is_freed_once() -> None:
+def test_what_a_sandbox_held_that_cannot_get_into_its_group_is_freed_once() -> None:
+    """There is no step between the launch and the group: it is launched into it."""
+
+    async def story() -> None:
+        group, housing = Group(), Housing()
+        with (
+            launcher(says({"op": "failed", "errno": 0, "message": "it was asked"})) as fake,
+            pytest.raises(SandboxError, match="No such file"),
+        ):
+            await opened(fake.place(), Holdings(housing=housing, group=group))
+        assert (housing.removed, group.removed) == (1, 1)
+
+    asyncio.run(story())
+
+
+def test_a_launched_sandbox_that_nobody_waits_for_is_killed_and_what_it_held_is_freed_once() -> None:
     outer = subprocess.Popen(["unshare", "--user", "--pid", "--fork", "--kill-child", "sleep", "600"])
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
     assert eventually(lambda: children.read_text() != "")
     pidfd = os.pidfd_open(int(children.read_text()))
 
     async def story() -> None:
-        group, housing = Group(), Housing()
-        holdings = Holdings(housing=housing, group=group)
-        with (
-            launcher(says({"op": "launched", "pid": 2}, pidfd)) as fake,
-            pytest.raises(SandboxError, match="no such group"),
-        ):
-            await opened(fake.place(), holdings)
-        assert (housing.removed, group.removed) == (1, 1)
+        housing, loop = Housing(), asyncio.get_running_loop()
+
+        def answer(sock: socket.socket) -> None:
+            loop.call_soon_threadsafe(starting.cancel)
+            says({"op": "launched", "pid": 2}, pidfd)(sock)
+
+        with launcher(answer) as fake:
+            starting = asyncio.ensure_future(opened(fake.place(), Holdings(housing=housing)))
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        assert housing.removed == 1
 
     try:
         asyncio.run(story())

@@ -56,9 +56,11 @@ def environments(tmp_path: Path, index: PackageIndex) -> Environments:
     return made_in(tmp_path, index.url)
 
 
-def made_in(path: Path, url: str) -> Environments:
+def made_in(path: Path, url: str, resolution_age: float = 0.0) -> Environments:
     environ = {"UV_DEFAULT_INDEX": url, "HOME": str(path), "UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "30"}
-    return Environments(path / "environments", path / "cache", FOUND, environ=environ, uid=UID)
+    return Environments(
+        path / "environments", path / "cache", FOUND, environ=environ, uid=UID, resolution_age=resolution_age
+    )
 
 
 def build(
@@ -229,6 +231,18 @@ def test_a_newer_release_makes_a_new_environment_and_the_old_one_stays(
     new = build(environments, "beta")
     assert new.packages == ("beta==3.0",)
     assert (site(environments, old) / "beta.py").exists()
+
+
+def test_the_same_requirements_are_not_resolved_again_for_a_while(tmp_path: Path, index: PackageIndex) -> None:
+    environments = made_in(tmp_path, index.url, resolution_age=600.0)
+    first = build(environments, "beta")
+    index.wheel("beta", "3.0")
+    shutil.rmtree(next((environments._cache.installer.workshop / "uv").glob("simple-*")))
+    log: list[str] = []
+    second = build(environments, "beta", log=log)
+    assert (second.lock, second.environment, second.reused) == (first.lock, first.environment, True)
+    assert log[0].startswith("Resolved 1 package as ")
+    assert build(environments, "beta>2").packages == ("beta==3.0",)
 
 
 # ---------------------------------------------------------------- errors

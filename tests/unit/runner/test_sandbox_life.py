@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from faaspot_runner.errors import FeatureMissing, SandboxError
-from faaspot_runner.sandbox import enclosure
+from faaspot_runner.sandbox import enclosure, pidfd
 from faaspot_runner.sandbox.cgroups import Cgroups
 from faaspot_runner.sandbox.namespaces import UidPairs
 from tests.platforms import mount_table
@@ -223,7 +223,7 @@ def test_retire_lets_the_last_run_end() -> None:
         refused = await asyncio.to_thread(driver.once, sandbox, request, sandbox.spec.limits, 2)
         assert refused[0].reason == "refused"
         assert (await running)["outcomes"][0]["status"] == "Success"
-        assert await enclosure.readable(sandbox.fileno(), 5)
+        assert await pidfd.readable(sandbox.fileno(), 5)
         assert not sandbox.alive()
         await sandbox.stop()
         await sandbox.stop()

@@ -430,7 +430,7 @@ def test_a_zygote_that_is_dead_or_frozen_is_replaced_without_harm(fresh: Site, n
 
 def zygotes(site: Site) -> list[int]:
     """Idle user processes: the zygote and the child that it has forked ahead."""
-    return [pid for pid in descendants(site.pid) if "from agent.__main__ import" in cmdline(pid)]
+    return [pid for pid in descendants(site.pid) if comm(pid) == "faaspot-zygote"]
 
 
 def test_a_wake_up_lost_between_dequeue_and_start_is_started_within_thirty_seconds(site: Site) -> None:
