@@ -34,6 +34,8 @@ BATCH_BYTES = 16 * 1024 * 1024
 """What a batch should stay below: the next one's length goes by the size of the last one's events."""
 GATHER_SECONDS = 0.005
 """How long more events are waited for once one has come: a short run's start and end are one write then, not two."""
+LONGEST_GATHER = 0.04
+"""The same where nothing was left to write lately, because sync callers had recorded all ends themselves."""
 WAIT_SECONDS = 0.5
 """Of one read; as long as a signal may go unnoticed."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -49,7 +51,8 @@ TEND_SECONDS = 1.0
 DRAIN_SECONDS = 8.0
 """How long a stopping recorder goes on applying what still comes in."""
 
-Apply = Callable[[Sequence[Event]], object]
+Apply = Callable[[Sequence[Event]], int]
+"""Takes events into the records; how many were not on record before."""
 _log = structlog.get_logger(__name__)
 
 
@@ -63,6 +66,7 @@ class Recorder:
     tell: Callable[[], None] = lambda: None
     """Called between batches, so that silence means that this thread does not go on."""
     _count: int = BATCH
+    _gather: float = GATHER_SECONDS
     _failures: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -97,7 +101,7 @@ class Recorder:
     def _gathered(self, reports: list[Report]) -> list[Report]:
         """With what comes in the next moment, unless the batch is full."""
         if len(reports) < self._count:
-            self.stop.wait(GATHER_SECONDS)
+            self.stop.wait(self._gather)
             reports = [*reports, *self.stream.more(self._count - len(reports))]
         return reports
 
@@ -119,7 +123,8 @@ class Recorder:
 
     def _apply(self, reports: Sequence[Report]) -> None:
         if reports:
-            self.apply([report.event for report in reports if report.event is not None])
+            new = self.apply([report.event for report in reports if report.event is not None])
+            self._gather = GATHER_SECONDS if new else min(2 * self._gather, LONGEST_GATHER)
             reach("before_acknowledge")
             self.stream.acknowledge(reports)
 

@@ -117,16 +117,18 @@ class Recorder:
             after = self.within(transaction, [event for events in calls for event in events])
         return [after, *(After(ended=after.ended) for _ in calls[1:])]
 
-    def apply_reported(self, events: Sequence[RunStarted | RunEnded]) -> None:
+    def apply_reported(self, events: Sequence[RunStarted | RunEnded]) -> int:
         """The same for what came over the stream, where most ends may be on record already: by their sync callers.
 
-        Such a one never changes again. To pass it over takes only a look, and no turn of the one writer.
+        Such a one never changes again. To pass it over takes only a look, and no turn of the one writer. Returns how
+        many were not on record.
         """
         with self._store.read() as transaction:
             ended = executions.ended_of(transaction, [event.execution_id for event in events])
         left = [event for event in events if event.execution_id not in ended]
         if left:
             self.apply(left)
+        return len(left)
 
     def within(self, transaction: Transaction, events: Sequence[RunStarted | RunEnded]) -> After:
         """The same inside a transaction of the caller, who tells what follows after the commit."""

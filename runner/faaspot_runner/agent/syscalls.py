@@ -48,14 +48,23 @@ _NUMBERS = {
 }
 _CAP_VERSION_3 = 0x20080522
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-
 
 class _Program(ctypes.Structure):
     """`struct sock_fprog`."""
 
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# With their types said, plain integers are passed as they are. An object made for each argument would be new memory in
+# a process that was just forked, where each page that is written to is copied first.
+_libc.syscall.restype = ctypes.c_long
+_libc.syscall.argtypes = [ctypes.c_long] * 5
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_libc.unshare.argtypes = [ctypes.c_int]
+_libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
+_load_filter = ctypes.CDLL(None, use_errno=True).prctl  # the same call, with its third argument a pointer
+_load_filter.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.POINTER(_Program), ctypes.c_ulong, ctypes.c_ulong]
 
 
 def check(result: int, what: str) -> int:
@@ -76,23 +85,22 @@ def number(name: str) -> int:
 
 def call(name: str, *args: int) -> int:
     """A system call by name; every argument is passed as a long."""
-    return check(int(_libc.syscall(ctypes.c_long(number(name)), *[ctypes.c_long(arg) for arg in args])), name)
+    return check(_libc.syscall(number(name), *(*args, 0, 0, 0, 0)[:4]), name)
 
 
 def prctl(option: int, *args: int) -> int:
     """`prctl(2)`."""
-    longs = [ctypes.c_ulong(arg) for arg in (*args, 0, 0, 0, 0)[:4]]
-    return check(int(_libc.prctl(ctypes.c_int(option), *longs)), "prctl %d" % option)
+    return check(_libc.prctl(option, *(*args, 0, 0, 0, 0)[:4]), "prctl %d" % option)
 
 
 def unshare(flags: int) -> None:
     """`unshare(2)`."""
-    check(int(_libc.unshare(ctypes.c_int(flags))), "unshare")
+    check(_libc.unshare(flags), "unshare")
 
 
 def setns(fd: int, kind: int) -> None:
     """`setns(2)`."""
-    check(int(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind))), "setns")
+    check(_libc.setns(fd, kind), "setns")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
@@ -113,16 +121,13 @@ def capset(caps: tuple[int, ...], ambient: bool = False) -> None:
     header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)(bits, bits, bits if ambient else 0, 0, 0, 0)
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    check(int(_libc.capset(header, data)), "capset")
+    check(_libc.capset(header, data), "capset")
 
 
 def load_filter(program: bytes) -> None:
     """Put a seccomp program (8 bytes an instruction) on this thread and all it makes. Needs no_new_privs."""
     fprog = _Program(len(program) // 8, program)
-    check(
-        int(_libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(fprog), 0, 0)),
-        "seccomp filter",
-    )
+    check(_load_filter(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(fprog), 0, 0), "seccomp filter")
 
 
 def pidfd_open(pid: int) -> int:

@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
 if TYPE_CHECKING:
     from typing import Any, Sequence
 
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
 MAX_MESSAGE = 64 * 1024
 HEADER = 4
 
@@ -25,7 +26,7 @@ class WireError(Exception):
 
 def send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one message. Raises OSError; never waits if the socket is non-blocking (BlockingIOError)."""
-    data = json.dumps(message, separators=(",", ":")).encode("ascii")
+    data = _encoded(message).encode("ascii")
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 

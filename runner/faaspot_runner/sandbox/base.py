@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from faaspot_runner.agent import child, wire
 from faaspot_runner.agent import syscalls as kernel
-from faaspot_runner.agent import wire
 from faaspot_runner.sandbox import launcher, mounts, namespaces
 from faaspot_runner.sandbox.syscalls import AT_FDCWD, MOUNT_ATTR_RDONLY, mount_setattr, umount
 
@@ -93,6 +93,7 @@ def begin() -> NoReturn:
     umount(mounts.STAGE)
     launcher.is_base = True
     _tell({"op": "begun"})
+    child.rehearse()
     gc.collect()
     gc.freeze()
     launcher.main()

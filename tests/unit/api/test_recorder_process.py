@@ -12,7 +12,7 @@ import redis
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import BURIED, Event, ReportStream
-from faaspot_api.recorder import BATCH, BATCH_BYTES, Pulse, Recorder, reconcile, usher
+from faaspot_api.recorder import BATCH, BATCH_BYTES, GATHER_SECONDS, LONGEST_GATHER, Pulse, Recorder, reconcile, usher
 from faaspot_runner.contract import REPORTS, RunEnded, RunRequest, RunStarted, SandboxSpec, dump, lease_key
 from faaspot_runner.contract.lanes import OVER
 from tests.platforms import eventually
@@ -47,12 +47,16 @@ class Records:
 
     def __init__(self, trouble: Callable[[Sequence[Event]], Exception | None] = lambda _events: None) -> None:
         self.batches: list[list[Event]] = []
+        self.known: set[str] = set()
+        """What is on record already, by sync callers."""
         self.trouble = trouble
 
-    def apply(self, events: Sequence[Event]) -> None:
+    def apply(self, events: Sequence[Event]) -> int:
         if (error := self.trouble(events)) is not None:
             raise error
+        new = [event for event in events if event.execution_id not in self.known]
         self.batches.append(list(events))
+        return len(new)
 
     @property
     def ids(self) -> list[str]:
@@ -83,6 +87,36 @@ def test_events_are_applied_in_order_in_batches_and_taken_out(client: redis.Redi
     assert max(len(batch) for batch in records.batches) == BATCH
     assert client.xlen(REPORTS) == 0
     assert client.xpending(REPORTS, "recorder")["pending"] == 0
+
+
+class Waits(threading.Event):
+    """Notes how long was waited; that long has passed at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0.0)
+        return self.is_set()
+
+
+def test_more_is_gathered_at_once_while_sync_callers_record_all_ends_themselves(client: redis.Redis) -> None:
+    stop, records = Waits(), Records()
+    records.known = {f"run-{number}" for number in range(6)}
+    number = iter(range(8))
+
+    def tell() -> None:
+        if (next_one := next(number, None)) is None:
+            stop.set()
+        else:
+            report(client, started(next_one))
+
+    Recorder(ReportStream(client), records.apply, stop, tell).run()
+    assert records.ids == [f"run-{number}" for number in range(8)]
+    longer = [GATHER_SECONDS, 2 * GATHER_SECONDS, 4 * GATHER_SECONDS, LONGEST_GATHER, LONGEST_GATHER, LONGEST_GATHER]
+    assert stop.seconds[:7] == [*longer, LONGEST_GATHER], "the first that is new still waits as long"
+    assert stop.seconds[7] == GATHER_SECONDS, "then it goes fast again"
 
 
 def test_what_a_killed_recorder_had_read_is_applied_by_the_next(client: redis.Redis) -> None:
