@@ -9,10 +9,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import redis
 
 from faaspot_runner.contract.scripts import digest
+
+
+class _Here(threading.local):
+    """What this thread has: a connection to each server, whoever asks over it."""
+
+    def __init__(self) -> None:
+        self.connections: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        """By the client's pool."""
+
+
+_here = _Here()
 
 
 class Lines:
@@ -20,7 +32,6 @@ class Lines:
 
     def __init__(self, client: redis.Redis) -> None:
         self._pool = client.connection_pool
-        self._here = threading.local()
 
     def ask(self, *command: Any) -> Any:
         """The answer to one command. Raises redis.RedisError.
@@ -35,9 +46,9 @@ class Lines:
             return self._exchanged(connection, command)
 
     def _connection(self) -> Any:
-        connection = getattr(self._here, "connection", None)
+        connection = _here.connections.get(self._pool)
         if connection is None:
-            connection = self._here.connection = self._pool.make_connection()
+            connection = _here.connections[self._pool] = self._pool.make_connection()
         return connection
 
     @staticmethod

@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from queue import SimpleQueue
 from typing import Any
 
 import redis
@@ -43,6 +42,7 @@ from faaspot_runner.lease import Ending, Lease, Leases, Place, RedisClock, Reque
 from faaspot_runner.lifeline import die_with, many_descriptors
 from faaspot_runner.line import Lines
 from faaspot_runner.pace import Pace
+from faaspot_runner.posts import Posts
 from faaspot_runner.report import LiveLogs, Reporter
 from faaspot_runner.runtimes.channels import Channels
 from faaspot_runner.runtimes.spot_socket import Heard, SpotClient, SpotGoneError
@@ -75,9 +75,7 @@ class SpotWorker(BaseWorker):
         self._runs = runs
         self._threads = threads
         self._lines = Lines(connection)
-        self._posts: SimpleQueue[tuple[str, str]] = SimpleQueue()
-        for post in zip(self._place.lines, self._place.intermediates, strict=True):
-            self._posts.put(post)
+        self._posts = Posts(zip(self._place.lines, self._place.intermediates, strict=True))
         self._taken = 0
         self._stopping = False
         self._suspended = False
@@ -119,11 +117,11 @@ class SpotWorker(BaseWorker):
         stands one; who has waited for a while in vain takes its turn at the other, in case that nobody else is free.
         """
         while not self._stopping:
-            post = self._posts.get()
+            post = self._posts.take()
             try:
                 identifier = self._wait_at(post)
             finally:
-                self._posts.put(post)
+                self._posts.leave(post)
             if identifier is not None:
                 self._taken += 1
                 self._serve(identifier)

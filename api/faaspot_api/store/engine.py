@@ -167,6 +167,7 @@ def _open(url: URL, synchronous: Synchronous, busy: float) -> Engine:
             pool_size=POOL,
             max_overflow=POOL_MORE,
             pool_timeout=busy,
+            pool_use_lifo=True,
             connect_args={"connect_timeout": max(2, round(busy)), "options": _postgres_options(busy)},
         )
     except (ModuleNotFoundError, NoSuchModuleError):
@@ -200,6 +201,7 @@ def _open_sqlite(url: URL, synchronous: Synchronous, busy: float, *, writes: boo
         pool_size=POOL,
         max_overflow=POOL_MORE,
         pool_timeout=busy,
+        pool_use_lifo=True,
         connect_args={"timeout": busy, "check_same_thread": False},
     )
 

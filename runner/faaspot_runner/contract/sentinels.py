@@ -6,6 +6,7 @@ With ``rediss+sentinel`` both the Sentinels and the servers are asked over TLS. 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -31,14 +32,17 @@ class Sentinels:
 
 def sentinels(url: str) -> Sentinels | None:
     """What the address says; None for one of a single server. Raises ValueError that says the form."""
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
+    scheme, _, rest = url.partition("://")
+    if scheme not in SCHEMES:
         return None
-    user, at, hosts = parts.netloc.rpartition("@")
+    # Not by urlsplit: from some security releases on it refuses a bracket anywhere but at the beginning of a host.
+    where = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, hosts = where.rpartition("@")
+    parts = urlsplit(rest.removeprefix(where))
     service, _, database = parts.path.strip("/").partition("/")
     if not hosts or not service or (database and not database.isdecimal()):
         raise ValueError(f"a Redis behind Sentinels is said as {FORM}")
-    server = (SCHEMES[parts.scheme], f"{user}{at}sentinels", f"/{database or 0}", parts.query, "")
+    server = (SCHEMES[scheme], f"{user}{at}sentinels", f"/{database or 0}", parts.query, "")
     return Sentinels(
         hosts=tuple(_host(text) for text in hosts.split(",")),
         service=unquote(service),
