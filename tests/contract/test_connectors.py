@@ -78,6 +78,18 @@ def test_what_is_printed_is_the_log_in_order(stage: Stage) -> None:
     assert answer["outcomes"][0]["log"] == "out\nerr\nunfinished"
 
 
+def test_the_log_tells_of_threads_that_no_run_will_have(stage: Stage) -> None:
+    code = """
+    import threading
+    threading.Thread(target=threading.Event().wait, name="poller", daemon=True).start()
+    def main(args, context):
+        return [thread.name for thread in threading.enumerate()]
+    """
+    answer = stage.runs(code)
+    assert "left threads running (poller)" in answer["import_log"]
+    assert json.loads(answer["outcomes"][0]["output"]) == ["MainThread"]
+
+
 def test_a_failure_has_type_message_and_the_users_lines(stage: Stage) -> None:
     error = stage.run("def main(args, context):\n    raise KeyError('gone')")["error"]
     assert (error["type"], error["message"]) == ("KeyError", "'gone'")

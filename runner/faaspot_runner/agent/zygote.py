@@ -281,11 +281,25 @@ def add_packages(directory: str) -> None:
         site.execsitecustomize()
 
 
+def _warn_of_threads() -> None:
+    """A fork takes only the thread that forks along: who waits in a run for another one of the import waits in vain."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others:
+        sys.stderr.write(
+            "faaspot: the import has left threads running (%s). The processes of runs do not have them: "
+            "start them in main instead.\n" % ", ".join(others)[:200]
+        )
+
+
 def import_user(config: child.Config, load: Callable[[str], Main]) -> tuple[Main, float, dict[str, float]]:
     """The user's `main`, how many milliseconds its import took, and its slowest modules. Raises LoadError."""
     started = time.monotonic()
     with imports.Watch() as watch:
         main = load(config.code)
+    _warn_of_threads()
     sys.stdout.flush()
     sys.stderr.flush()
     return main, (time.monotonic() - started) * 1000, watch.slowest()
