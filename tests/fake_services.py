@@ -5,6 +5,7 @@ Runs happen at once, in this process. A function whose code says ``# never ends`
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -21,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from faaspot_api.domain.model import (
     NO_OPTIONS,
+    Args,
     Callback,
     CallbackTry,
     Deployment,
@@ -43,8 +45,9 @@ from faaspot_api.domain.runtimes import problems
 from faaspot_api.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthorized, Unprocessable
 from faaspot_api.metrics import Metrics
 from faaspot_api.services.doctor import Check, Examination
-from faaspot_api.services.executions import Output
+from faaspot_api.services.executions import Text
 from faaspot_api.services.joining import Admission
+from faaspot_runner.contract import LargeValue
 from faaspot_runner.contract.runtimes import RuntimeDefinition
 
 ADMIN_TOKEN = "fas_test-admin-token"
@@ -203,7 +206,7 @@ class FakeExecutions:
         self.rerun: set[str] = set()
         """Those that were run again."""
 
-    def run(self, who: Principal, name: str, args: str, options: RunOptions = NO_OPTIONS) -> Execution:
+    def run(self, who: Principal, name: str, args: Args, options: RunOptions = NO_OPTIONS) -> Execution:
         self._state.calls.append(("run", (name, args) if options == NO_OPTIONS else (name, args, options)))
         if options.key is not None:
             request = (name, args, options.max_age)
@@ -217,7 +220,10 @@ class FakeExecutions:
             return execution
         deployment = self._deployments.get(who, name)
         code = self._state.codes[deployment.version.id]
-        known = {"args": args, "version": deployment.version.number, "traceparent": options.traceparent}
+        known = {"version": deployment.version.number, "traceparent": options.traceparent}
+        if isinstance(args, LargeValue):
+            return self._state.record("run", name, args_blob=args.digest, args_size=args.size, output="null", **known)
+        known["args"] = args
         if "# never ends" in code:
             return self._state.record("run", name, status="Started", ended=None, **known)
         space: dict[str, Any] = {}
@@ -238,7 +244,7 @@ class FakeExecutions:
         self,
         who: Principal,
         name: str,
-        args: str,
+        args: Args,
         wait: float | None,
         gone: Any = None,
         options: RunOptions = NO_OPTIONS,
@@ -286,15 +292,25 @@ class FakeExecutions:
         self._state.executions[uuid] = ended
         return ended
 
-    def output(self, who: Principal, uuid: str) -> Output:
+    def output(self, who: Principal, uuid: str) -> Text:
         execution = self.get(who, uuid)
         if execution.ended is None:
             raise Conflict("It has not ended.")
         return self.output_of(execution)
 
-    def output_of(self, execution: Execution) -> Output:
+    def output_of(self, execution: Execution) -> Text:
         text = (execution.output or "null") if execution.output_size is None else '"' + "x" * 98 + '"'
-        return Output(size=len(text), pieces=iter([text.encode()]))
+        return Text(size=len(text), pieces=iter([text.encode()]))
+
+    def args(self, who: Principal, uuid: str) -> Text:
+        execution = self.get(who, uuid)
+        text = (execution.args or "null") if execution.args_size is None else '{"x":"' + "x" * 92 + '"}'
+        return Text(size=len(text), pieces=iter([text.encode()]))
+
+    def take_args(self, who: Principal, name: str, pieces: Iterable[bytes]) -> LargeValue:
+        taken = b"".join(pieces)
+        self._state.calls.append(("take_args", (name, len(taken))))
+        return LargeValue(digest=hashlib.sha256(taken).hexdigest(), size=len(taken))
 
     def logs(self, who: Principal, uuid: str) -> str:
         self.get(who, uuid)

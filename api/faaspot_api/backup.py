@@ -37,6 +37,7 @@ SECRET_FILES = (PRIVATE_KEY, ADMIN_TOKEN)
 """What opens contexts, and the platform: left out with `--without-keys`."""
 PART_BYTES = 16 * 1024 * 1024
 """What of a table is one member of the file: that much is in memory at a time."""
+LEFT_OUT = "left out"
 TRIES = 5
 STDOUT = "-"
 FAILED, CANNOT_WORK = 1, 2
@@ -119,6 +120,7 @@ def _write(settings: Settings, store: Store, out: IO[bytes], keys: bool) -> dict
             _add(tar, BLOBS + digest, blobs.get(digest))
         counts["blobs"] = len(digests)
         _add(tar, COMPLETE, _json(counts))
+        counts[LEFT_OUT] = dump.large_values(transaction)
     return counts
 
 
@@ -169,5 +171,7 @@ def _tell(counts: dict[str, int], file: str, keys: bool) -> None:
     about = "it holds the key that opens every context, and the admin token: keep it as you keep those"
     if not keys:
         about = "without keys: its contexts open only with keys/spot.key, so keep that elsewhere"
+    if left := counts[LEFT_OUT]:
+        about += f". Not in it: {left} args and results of more than 8 MB, to which records refer"
     where = "" if file == STDOUT else f" in {file}"
     sys.stderr.write(f"faaspot: {what}, {counts['blobs']} blobs{where}; {about}\n")

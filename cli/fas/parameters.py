@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 
 import click
 
+LARGE_BYTES = 8 * 1024 * 1024
+"""A file of more is sent as it stands, and read by nobody before the run."""
 _NEXT = re.compile(r",\s*(?=[^\W\d][\w.-]*\s*=)")
 """A comma before the next parameter's name."""
 
@@ -61,8 +63,10 @@ def typed(text: str | None) -> Any:
     return _json(text, "it")
 
 
-def one(args: str | None, texts: Iterable[str]) -> dict[str, Any]:
-    """The parameters of one run: those of ``--args``, and over them those of ``-p``."""
+def one(args: str | None, texts: Iterable[str]) -> dict[str, Any] | Path:
+    """The parameters of one run: those of ``--args``, and over them those of ``-p``; or a large file as it stands."""
+    if args is not None and args.startswith("@") and not (texts := list(texts)) and _is_large(file := Path(args[1:])):
+        return file.expanduser()
     base = typed(args)
     if base is None:
         base = {}
@@ -71,6 +75,14 @@ def one(args: str | None, texts: Iterable[str]) -> dict[str, Any]:
     if not isinstance(base, dict):
         _refuse("it must be a JSON object of parameters")
     return {**base, **parsed(texts)}
+
+
+def _is_large(file: Path) -> bool:
+    """Whether a file is too large to be read, only to be sent. One that cannot be looked at is none."""
+    try:
+        return file.expanduser().stat().st_size > LARGE_BYTES
+    except OSError:
+        return False
 
 
 def many(args: str | None, texts: Iterable[str]) -> list[dict[str, Any]]:

@@ -112,15 +112,25 @@ class Blobs:
 
     def checked(self, digest: str) -> Path:
         """The same with its content compared, wherever it came from. Raises BlobError."""
+        with self.opened(digest):
+            return self.path(digest)
+
+    def opened(self, digest: str) -> IO[bytes]:
+        """The blob's file, to be read from its beginning; its content was compared. Raises BlobError."""
         path = self.path(digest)
         try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            file = path.open("rb")
+            try:
+                if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                    file.seek(0)
+                    return file
+            except OSError:
+                file.close()
+                raise
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
-        if found != digest:
-            raise self._damaged(path)
-        return path
+        file.close()
+        raise self._damaged(path)
 
     def _damaged(self, path: Path) -> BlobError:
         """What is wrong with it. A copy that was fetched is thrown away: the next one to ask fetches it anew."""

@@ -16,7 +16,9 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import IO
 
 from faaspot_runner import outputs
 from faaspot_runner.archives import Archives
@@ -25,7 +27,7 @@ from faaspot_runner.contract import (
     BuildOutcome,
     BuildRequest,
     Error,
-    LargeOutput,
+    LargeValue,
     Marks,
     Reason,
     RunEnded,
@@ -35,6 +37,7 @@ from faaspot_runner.contract import (
     Timings,
     Usage,
 )
+from faaspot_runner.contract.large import most_bytes
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
 from faaspot_runner.errors import NotOffered, SandboxError
@@ -175,7 +178,7 @@ class _Story:
         reason: Reason | None = None,
         *,
         output: str | None = None,
-        large: LargeOutput | None = None,
+        large: LargeValue | None = None,
         error: Error | None = None,
         log: str = "",
         logs_truncated: bool = False,
@@ -256,6 +259,15 @@ class _Run(_Story):
             return self._attempt(avoid=refused.sandbox)
 
     def _attempt(self, avoid: str | None) -> Ended | None:
+        with self._large_args() as args:
+            return self._attempt_with(args, avoid)
+
+    def _large_args(self) -> AbstractContextManager[IO[bytes] | None]:
+        """The file of args that are a blob. Raises BlobError."""
+        large = self._run.large
+        return nullcontext() if large is None else self._means.blobs.opened(large.digest)
+
+    def _attempt_with(self, args: IO[bytes] | None, avoid: str | None) -> Ended | None:
         context = self._means.contexts.open(self._spec.context, self._spec.context_for or self._spec.version_id)
         try:
             warm = self._warm(avoid)
@@ -266,10 +278,9 @@ class _Run(_Story):
         environ = run_environ(self._run.execution_id, self._run.attempt, self._run.traceparent)
         # A process that is kept serves sync runs, too, and could not become quicker again.
         nice = 0 if self._run.reply or self._spec.reuse else NICE
-        frame = request_frame(
-            self._run.args, context, environ, outputs.most(self._spec.limits), keep=self._spec.reuse, nice=nice
-        )
-        return self._drive(warm, frame)
+        most, given = most_bytes(self._spec.limits.memory), self._run.large or self._run.args
+        frame = request_frame(given, context, environ, most, keep=self._spec.reuse, nice=nice)
+        return self._drive(warm, frame, args)
 
     # ------------------------------------------------------------ a place to run
 
@@ -304,7 +315,7 @@ class _Run(_Story):
 
     # ------------------------------------------------------------ the run itself
 
-    def _drive(self, warm: Warm, frame: bytes) -> Ended | None:
+    def _drive(self, warm: Warm, frame: bytes, args: IO[bytes] | None) -> Ended | None:
         """Run it in the sandbox. What it occupied is given back after its end was reported, or at once without one."""
         means = self._means
         seat = Seat(means.channels, means.slots, means.client, warm, self._lease)
@@ -313,7 +324,8 @@ class _Run(_Story):
             if warm.log:
                 self._live.write(warm.log.encode("utf-8", "replace"))
             began = time.monotonic()
-            outcome = seat.run(frame, began + self._spec.limits.timeout, self._live.write, means.blobs.spool)
+            deadline = began + self._spec.limits.timeout
+            outcome = seat.run(frame, deadline, self._live.write, means.blobs.spool, args)
             event = self._judge(warm, outputs.kept(outcome, means.blobs), began)
         finally:
             if event is None:

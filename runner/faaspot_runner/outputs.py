@@ -5,15 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from faaspot_runner.blobs import BlobError, Blobs
-from faaspot_runner.contract import MAX_RESULT_BYTES, Error, LargeOutput, Limits
-from faaspot_runner.contract.outputs import MAX_LARGE_BYTES
+from faaspot_runner.contract import Error, LargeValue
 from faaspot_runner.sandbox.large import Large
 from faaspot_runner.sandbox.outcome import Outcome
-
-
-def most(limits: Limits) -> int:
-    """Bytes of the largest result: what its process could hold."""
-    return max(MAX_RESULT_BYTES, min(MAX_LARGE_BYTES, limits.memory * 1024 * 1024))
 
 
 def kept(outcome: Outcome, blobs: Blobs) -> Outcome:
@@ -29,6 +23,6 @@ def kept(outcome: Outcome, blobs: Blobs) -> Outcome:
     return outcome
 
 
-def told(large: Large | None) -> LargeOutput | None:
+def told(large: Large | None) -> LargeValue | None:
     """What the record needs to know of it."""
-    return None if large is None else LargeOutput(digest=large.digest, size=large.size)
+    return None if large is None else LargeValue(digest=large.digest, size=large.size)

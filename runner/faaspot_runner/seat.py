@@ -7,10 +7,11 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import IO
 
 from faaspot_runner.contract import MAX_LOG_BYTES
+from faaspot_runner.contract.large import most_bytes
 from faaspot_runner.lease import Lease
-from faaspot_runner.outputs import most
 from faaspot_runner.runtimes.channels import Channels, Warm
 from faaspot_runner.runtimes.spot_socket import SpotClient
 from faaspot_runner.sandbox.cgroup_tree import RunSlot
@@ -51,8 +52,15 @@ class Seat:
             return self._warm.kept.slot
         return self._slots.acquire(self._warm.spec.limits, sandbox=self._warm.sandbox) if self._slots else None
 
-    def run(self, frame: bytes, deadline: float, on_log: Callable[[bytes], None], spool: Open) -> Outcome:
-        """One `run_once`; the lease's word stops it."""
+    def run(
+        self,
+        frame: bytes,
+        deadline: float,
+        on_log: Callable[[bytes], None],
+        spool: Open,
+        args: IO[bytes] | None = None,
+    ) -> Outcome:
+        """One `run_once`; the lease's word stops it. `args`: a file with those that the frame only announces."""
         stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lease.on_stop(lambda: os.eventfd_write(stop, 1))
         kept, self._warm = self._warm.kept, replace(self._warm, kept=None)
@@ -69,8 +77,9 @@ class Seat:
                 log_limit=MAX_LOG_BYTES - len(self._warm.log.encode("utf-8", "replace")),
                 keep=self._warm.spec.reuse,
                 kept=kept,
-                result_limit=most(self._warm.spec.limits),
+                result_limit=most_bytes(self._warm.spec.limits.memory),
                 spool=spool,
+                args=args,
             )
         finally:
             self._lease.on_stop(None)

@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -34,14 +35,15 @@ TRY_AGAIN = frozenset({429, 502, 503, 504})
 class Request:
     """One HTTP request. `path` is relative to the API's prefix and already percent-encoded.
 
-    `payload` is the body's bytes. `timeout` in seconds: how long an answer may take, None = the client's own.
-    `safe`: may be sent again, nothing happens by it.
+    `payload` is the body's bytes; `file` has them where they are too many for the memory. `timeout` in seconds: how
+    long an answer may take, None = the client's own. `safe`: may be sent again, nothing happens by it.
     """
 
     method: str
     path: str
     query: tuple[tuple[str, str], ...] = ()
     payload: bytes = b""
+    file: Path | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
     safe: bool = False
@@ -91,7 +93,9 @@ def get(path: str, **query: str | None) -> Request:
 
 
 def send(method: str, path: str, body: Any = None, **more: Any) -> Request:
-    """A request that does something; `body` goes as strict JSON (`BadArgument` if it is none)."""
+    """A request that does something; `body` goes as strict JSON (`BadArgument` if it is none), a file as it stands."""
+    if isinstance(body, Path):
+        return Request(method=method, path=path, file=body, **more)
     payload = b"" if body is None else strict_json(body)
     return Request(method=method, path=path, payload=payload, **more)
 

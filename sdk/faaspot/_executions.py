@@ -234,6 +234,11 @@ def output(execution: Reference) -> Conversation[Any]:
     return (yield from _calls.ask(_calls.get(f"{_path(execution)}/output")))
 
 
+def args(execution: Reference) -> Conversation[Any]:
+    """What it was given, however long that is."""
+    return (yield from _calls.ask(_calls.get(f"{_path(execution)}/args")))
+
+
 def whole(record: Execution) -> Conversation[Execution]:
     """The record with its output in it, also where that is too long to come along."""
     if record.get("output_size") is not None and record.status == "Success":

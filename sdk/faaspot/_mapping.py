@@ -110,8 +110,10 @@ def accepted(path: str, batch: list[dict[str, Any]]) -> Conversation[list[str]]:
     try:
         return [str(uuid) for uuid in (yield from _calls.ask(request))]
     except TooLarge:
-        if len(batch) == 1:
-            raise
+        if len(batch) == 1:  # alone they may be much larger
+            alone = path.replace("/bulk_rpc/", "/rpc/")
+            request = _calls.send("POST", alone, batch[0], headers=headers, safe=True)
+            return [_calls.uuid_of((yield from _calls.ask(request)))]
     half = len(batch) // 2
     first = yield from accepted(path, batch[:half])
     return first + (yield from accepted(path, batch[half:]))

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import ssl
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx2
 
 from faaspot._calls import PREFIX, Request, Response, decode
 from faaspot.config import Profile, is_local
-from faaspot.errors import AnswerTimedOut, ConfigError, ConnectionFailed
+from faaspot.errors import AnswerTimedOut, BadArgument, ConfigError, ConnectionFailed
 
 logger = logging.getLogger("faaspot")
 
 CONNECT_SECONDS = 10.0
 USER_AGENT = "faaspot-python"
+_PIECE = 1024 * 1024
 
 
 class HttpTransport:
@@ -36,8 +38,9 @@ class HttpTransport:
 
     def send(self, request: Request) -> Response:
         started = time.monotonic()
-        with translated(str(self._client.base_url)):
-            answer = self._client.request(**_arguments(request, self._timeout))
+        with translated(str(self._client.base_url)), _opened(request) as file:
+            content = {} if file is None else {"content": _pieces(file)}
+            answer = self._client.request(**_arguments(request, self._timeout, file) | content)
         return _response(answer, started)
 
     def stream(self, request: Request) -> Iterator[str]:
@@ -64,8 +67,9 @@ class AsyncHttpTransport:
 
     async def send(self, request: Request) -> Response:
         started = time.monotonic()
-        with translated(str(self._client.base_url)):
-            answer = await self._client.request(**_arguments(request, self._timeout))
+        with translated(str(self._client.base_url)), _opened(request) as file:
+            content = {} if file is None else {"content": _awaited_pieces(file)}
+            answer = await self._client.request(**_arguments(request, self._timeout, file) | content)
         return _response(answer, started)
 
     async def stream(self, request: Request) -> AsyncIterator[str]:
@@ -122,10 +126,36 @@ def _verification(profile: Profile, url: str) -> ssl.SSLContext | bool:
     return context
 
 
-def _arguments(request: Request, timeout: float) -> dict[str, Any]:
+@contextlib.contextmanager
+def _opened(request: Request) -> Iterator[IO[bytes] | None]:
+    """The file that is sent, if one is. `BadArgument` if it cannot be opened."""
+    if request.file is None:
+        yield None
+        return
+    try:
+        file = request.file.open("rb")
+    except OSError as error:
+        raise BadArgument(f"Cannot read {request.file}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE):
+        yield piece
+
+
+async def _awaited_pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
+    for piece in _pieces(file):
+        yield piece
+
+
+def _arguments(request: Request, timeout: float, file: IO[bytes] | None = None) -> dict[str, Any]:
     headers = dict(request.headers)
-    if request.payload:
+    if request.payload or file is not None:
         headers["Content-Type"] = "application/json"
+    if file is not None:
+        headers["Content-Length"] = str(os.fstat(file.fileno()).st_size)
     return {
         "method": request.method,
         "url": request.path,

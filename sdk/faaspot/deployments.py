@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 from urllib.parse import unquote
 
@@ -124,7 +125,7 @@ def _rollback(name: str, version: int, wait: bool) -> Conversation[str | Executi
 
 
 def _run(
-    name: str, args: Args | Sequence[Args] | None, wait: bool, timeout: float | None, options: RunFields
+    name: str, args: Args | Path | Sequence[Args] | None, wait: bool, timeout: float | None, options: RunFields
 ) -> Conversation[Any]:
     if isinstance(args, Sequence) and not isinstance(args, str | bytes):
         return (yield from _run_bulk(name, args, wait, False, options))
@@ -157,8 +158,10 @@ def _headers(options: RunFields) -> dict[str, str]:
     return headers
 
 
-def _arguments(args: Any) -> dict[str, Any] | None:
+def _arguments(args: Any) -> dict[str, Any] | Path | None:
     """The body of a run. None for no arguments, so that the request has no body, as the first clients send it."""
+    if isinstance(args, Path):
+        return args
     return None if args is None else _calls.mapping(args, "args") or None
 
 
@@ -255,7 +258,7 @@ class Deployments:
     def run(
         self,
         name: str,
-        args: Args | Sequence[Args] | None = None,
+        args: Args | Path | Sequence[Args] | None = None,
         wait: bool = False,
         *,
         timeout: float | None = None,
@@ -263,8 +266,8 @@ class Deployments:
     ) -> Any:
         """Run it: the execution id, or with `wait` what `main` returned, or the `RunError` of its failure.
 
-        `args` keep their JSON types. A list of them runs each (see `run_bulk`). `timeout`: seconds to wait, then
-        `WaitTimeout`; the run goes on. `options`: see `RunFields`.
+        `args` keep their JSON types; a `Path` is a file that has them as JSON, up to 1 GB. A list of them runs each
+        (see `run_bulk`). `timeout`: seconds to wait, then `WaitTimeout`; the run goes on. `options`: see `RunFields`.
         """
         return self._session.hold(_run(name, args, wait, timeout, options))
 
@@ -381,7 +384,7 @@ class AsyncDeployments:
     async def run(
         self,
         name: str,
-        args: Args | Sequence[Args] | None = None,
+        args: Args | Path | Sequence[Args] | None = None,
         wait: bool = False,
         *,
         timeout: float | None = None,
@@ -389,8 +392,8 @@ class AsyncDeployments:
     ) -> Any:
         """Run it: the execution id, or with `wait` what `main` returned, or the `RunError` of its failure.
 
-        `args` keep their JSON types. A list of them runs each (see `run_bulk`). `timeout`: seconds to wait, then
-        `WaitTimeout`; the run goes on. `options`: see `RunFields`.
+        `args` keep their JSON types; a `Path` is a file that has them as JSON, up to 1 GB. A list of them runs each
+        (see `run_bulk`). `timeout`: seconds to wait, then `WaitTimeout`; the run goes on. `options`: see `RunFields`.
         """
         return await self._session.hold(_run(name, args, wait, timeout, options))
 

@@ -91,6 +91,10 @@ class Executions:
         """The `output` of one that has ended, also where that is too long for its record."""
         return self._session.hold(calls.output(execution))
 
+    def args(self, execution: Reference) -> Any:
+        """The `args` of one, also where they are too long for its record."""
+        return self._session.hold(calls.args(execution))
+
     def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""
         return self._session.hold(calls.cancel(execution))
@@ -206,6 +210,10 @@ class AsyncExecutions:
     async def output(self, execution: Reference) -> Any:
         """The `output` of one that has ended, also where that is too long for its record."""
         return await self._session.hold(calls.output(execution))
+
+    async def args(self, execution: Reference) -> Any:
+        """The `args` of one, also where they are too long for its record."""
+        return await self._session.hold(calls.args(execution))
 
     async def cancel(self, execution: Reference) -> Any:
         """Cancel it, queued or running; its record. `AlreadyEnded` if it has ended."""

@@ -121,7 +121,7 @@ class Execution(Record):
 
     `output` is the JSON value that `main` returned, for a failure the error's one-line text. `reason` is a word that
     says why it did not succeed, None if it did (or has not ended). `output_size`: bytes of an output that is too long
-    to stand here; then `output` is None, and `executions.output` fetches it.
+    to stand here; then `output` is None, and `executions.output` fetches it. `args_size`, `executions.args`: the same.
     """
 
     uuid = Field[str]()
@@ -144,6 +144,7 @@ class Execution(Record):
     logs_truncated = Field[bool]()
     traceparent = Field[str | None]()
     output_size = Field[int | None]()
+    args_size = Field[int | None]()
 
     @property
     def has_ended(self) -> bool:

@@ -295,3 +295,18 @@ def test_a_missing_blob_is_named_and_leaves_no_file(
     assert backup(old, str(tmp_path / "kept")) == CANNOT_WORK
     assert "is missing" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+def test_the_last_line_says_how_many_large_values_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = settings(tmp_path / "data")
+    DataDirectory(path=said.data_dir, uid=None).furnish()
+    with control_plane(said.data_dir, said.database) as plane:
+        plane.create()
+        assert backup(said, str(tmp_path / "before.tar.gz")) == 0
+        assert "Not in it" not in capsys.readouterr().err
+        large = plane.services.executions.take_args(ADMIN, "hello", [b'{"n": 1}'])
+        plane.services.executions.run(ADMIN, "hello", large)
+        assert backup(said, str(tmp_path / "file.tar.gz")) == 0
+    assert "Not in it: 1 args and results of more than 8 MB" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 
 from faaspot import Faaspot
 from faaspot_runner.contract import MAX_ARGS_BYTES, MAX_LOG_BYTES, MAX_RESULT_BYTES, Limits
-from faaspot_runner.contract.outputs import MAX_LARGE_BYTES
+from faaspot_runner.contract.large import MAX_LARGE_BYTES
 from faaspot_runner.sandbox.spec import run_environ
 from fas import reference
 
@@ -60,7 +60,8 @@ def test_what_the_guide_says_of_the_function_is_what_a_run_gets() -> None:
         f"| processes and threads | {limits.pids} |",
         f"| `/tmp`, and again `/dev/shm` | {limits.tmp} MB ",
         f"at most {MAX_LARGE_BYTES >> 30} GB; up to {MAX_RESULT_BYTES >> 20} MB stand in the record",
-        f"| args, as JSON | {MAX_ARGS_BYTES >> 20} MB |",
+        f"| args, as JSON | the run's memory, at most {MAX_LARGE_BYTES >> 30} GB; "
+        f"up to {MAX_ARGS_BYTES >> 20} MB stand in the record |",
         f"| log | {MAX_LOG_BYTES >> 20} MB is kept",
     ):
         assert row in guide

@@ -132,7 +132,14 @@ def test_b4_bodies_over_the_limit_are_413_and_not_read_whole(arena: Arena) -> No
     chunks = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     endless = raw_request(arena, f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks * 2000)
     assert endless.split(b"\r\n")[0].split(b" ")[1] in (b"413", b"400")
-    refused(arena.platform.call("POST", "deployments/innocent/rpc/", {"n": "x" * (9 * 1024 * 1024)}), 413)
+    head = head.replace("PUT /v1/deployments/", "POST /v1/deployments/innocent/rpc/")
+    claimed = raw_request(arena, f"{head}Content-Length: {1 + (1 << 30)}\r\n\r\n".encode() + b"{" * 1000)
+    assert b" 413 " in claimed.split(b"\r\n")[0]
+    held = sum(path.stat().st_size for path in (arena.platform.data / "blobs").rglob("*"))
+    for path, status in (("innocent", 413), ("nobodys", 404)):
+        body = b'{"n": "' + b"x" * (257 << 20) + b'"}'
+        refused(arena.platform.call("POST", f"deployments/{path}/rpc/", raw=body), status)
+    assert sum(path.stat().st_size for path in (arena.platform.data / "blobs").rglob("*")) - held < 1 << 20
 
 
 def raw_request(arena: Arena, data: bytes) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from faaspot_runner.contract import Kind, Network, Reason, Status
+from faaspot_runner.contract import Kind, LargeValue, Network, Reason, Status
 from faaspot_runner.contract.runtimes import RuntimeStatus
 
 Role = Literal["admin", "deployer", "invoker", "monitor", "join", "spot"]
@@ -116,11 +116,21 @@ class Deployment:
     updated: datetime
 
 
+Args = str | LargeValue
+"""Of a run: JSON text of a dict, or where such a text is kept that is too long for a record."""
+
+
+def large(digest: str | None, size: int | None) -> LargeValue | None:
+    """The value that a record has as a blob, None if it has none."""
+    return None if digest is None or size is None else LargeValue(digest=digest, size=size)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """The one record of an execution. `output` and `args` are JSON texts; `error` is {type, message, traceback}.
 
     `output_blob`, `output_size`: the digest and the bytes of an output that is too long to stand here; then it is None.
+    `args_blob`, `args_size`: the same of args.
     """
 
     uuid: str
@@ -145,6 +155,13 @@ class Execution:
     traceparent: str | None = None
     output_blob: str | None = None
     output_size: int | None = None
+    args_blob: str | None = None
+    args_size: int | None = None
+
+    @property
+    def given(self) -> Args:
+        """The args, wherever they are."""
+        return large(self.args_blob, self.args_size) or self.args or "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,5 +44,6 @@ def text(execution: Execution) -> str:
         "logs_truncated": execution.logs_truncated,
         "traceparent": execution.traceparent,
         "output_size": execution.output_size,
+        "args_size": execution.args_size,
     }
     return f'{_ENCODER.encode(known)[:-1]},"output":{execution.output or "null"},"args":{execution.args or "null"}}}'

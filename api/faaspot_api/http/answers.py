@@ -11,7 +11,7 @@ from faaspot_api.domain.model import Deployment, Execution, Runtime, Spot, Token
 from faaspot_api.domain.records import text as record
 from faaspot_api.domain.records import time
 from faaspot_api.http import strict
-from faaspot_api.services.executions import Output
+from faaspot_api.services.executions import Text
 
 
 def text(json: str, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -28,10 +28,10 @@ def value(value: Any, *, status: int = 200, headers: dict[str, str] | None = Non
     return text(strict.dump(value), status=status, headers=headers)
 
 
-def output(output: Output, *, headers: dict[str, str] | None = None) -> Response:
-    """What a function returned, piece by piece."""
-    answer = Response(output.pieces, headers=headers, content_type="application/json")
-    answer.content_length = output.size
+def streamed(found: Text, *, headers: dict[str, str] | None = None) -> Response:
+    """What a function was given or returned, piece by piece."""
+    answer = Response(found.pieces, headers=headers, content_type="application/json")
+    answer.content_length = found.size
     return answer
 
 

@@ -89,7 +89,13 @@ def cancel_execution(call: Call, uuid: str) -> Response:
 @routes.route("GET", "/executions/<uuid>/output", Any, errors=(404, 409))
 def get_output(call: Call, uuid: str) -> Response:
     """What an execution that has ended returned, also where that is too long for its record."""
-    return answers.output(call.services.executions.output(call.who, uuid))
+    return answers.streamed(call.services.executions.output(call.who, uuid))
+
+
+@routes.route("GET", "/executions/<uuid>/args", Any, errors=(404,))
+def get_args(call: Call, uuid: str) -> Response:
+    """What an execution was given, also where that is too long for its record."""
+    return answers.streamed(call.services.executions.args(call.who, uuid))
 
 
 @routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404, 429), media="text/plain")

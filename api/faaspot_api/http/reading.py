@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import IO, Any
 from urllib.parse import parse_qsl
 
@@ -16,6 +17,7 @@ from flask import Request
 from faaspot_api.errors import FieldError, Invalid, TooLarge
 from faaspot_api.http import gateway, strict
 from faaspot_runner.contract import MAX_ARGS_BYTES
+from faaspot_runner.contract.large import MAX_LARGE_BYTES
 
 MB = 1024 * 1024
 SMALL_BODY = 64 * 1024
@@ -60,6 +62,20 @@ def read(request: Request, limit: int) -> bytes:
     return data
 
 
+def body(request: Request, limit: int) -> bytes | Iterator[bytes]:
+    """The whole body, or piece by piece one of more than `limit` bytes, which may have `MAX_LARGE_BYTES`.
+
+    Raises as `read`, and so does the iterator.
+    """
+    length, stream = request.content_length, request.environ["wsgi.input"]
+    if length is not None:
+        return read(request, limit) if length <= limit else pieces(request, MAX_LARGE_BYTES)
+    if not request.environ.get("wsgi.input_terminated"):
+        return b""
+    began = b"".join(islice(_until_the_end(stream), limit // MB + 1))
+    return began if len(began) <= limit else chain((began,), _until_the_end(stream))
+
+
 def pieces(request: Request, limit: int) -> Iterator[bytes]:
     """The body piece by piece, for what is too large for the memory. Raises as `read`."""
     length = request.content_length
@@ -81,6 +97,15 @@ def _pieces(stream: IO[bytes], length: int) -> Iterator[bytes]:
             strict.refuse("ended before its Content-Length")
         length -= len(piece)
         yield piece
+
+
+def _until_the_end(stream: IO[bytes]) -> Iterator[bytes]:
+    """What a server hands on of a chunked body."""
+    try:
+        while piece := stream.read(MB):
+            yield piece
+    except gateway.BROKEN_BODY as error:
+        raise Invalid.fields(FieldError(field="body", message=f"could not be read: {error}")) from error
 
 
 def too_large(field: str, limit: int) -> TooLarge:

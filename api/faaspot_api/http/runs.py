@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Response
 
-from faaspot_api.domain.model import Execution
+from faaspot_api.domain.model import Args, Execution
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, RunFailed, TimedOut, TooLarge, Unavailable
 from faaspot_api.http import answers, gateway, reading, schemas, strict, wire
 from faaspot_api.http.options import PARAMETERS, preferred_wait, run_options
 from faaspot_api.http.routes import Call, Routes
-from faaspot_runner.contract import MAX_ARGS_BYTES
+from faaspot_runner.contract import MAX_ARGS_BYTES, LargeValue
 
 routes = Routes("runs")
 
@@ -121,7 +122,7 @@ def run_bulk(call: Call, name: str) -> Response:
 
 def _run(call: Call, name: str) -> Response:
     prefer = call.request.headers.get("Prefer", "")
-    args = _args(call)
+    args = _args(call, name)
     seconds = preferred_wait(call.request)
     if seconds is not None:
         execution, ended = _wait(call, name, args, seconds)
@@ -135,7 +136,7 @@ def _run(call: Call, name: str) -> Response:
 
 def _run_sync(call: Call, name: str) -> Response:
     seconds = preferred_wait(call.request)
-    execution, ended = _wait(call, name, _args(call), seconds)
+    execution, ended = _wait(call, name, _args(call, name), seconds)
     if not ended and gateway.departure.is_near:
         raise Unavailable(
             "This web process restarts; the execution goes on, and its record stays.",
@@ -151,7 +152,7 @@ def _run_sync(call: Call, name: str) -> Response:
     return _result(call, execution, None if seconds is None else f"wait={seconds:g}")
 
 
-def _wait(call: Call, name: str, args: str, seconds: float | None) -> tuple[Execution, bool]:
+def _wait(call: Call, name: str, args: Args, seconds: float | None) -> tuple[Execution, bool]:
     """Run and wait, among those who may; a caller who leaves meanwhile is not waited for, its run goes on."""
     gone, options = gateway.nobody_waits(call.request.environ), run_options(call.request)
     with call.waiters.waiting(call.who):
@@ -165,7 +166,7 @@ def _result(call: Call, execution: Execution, applied: str | None) -> Response:
     if applied is not None:
         headers["Preference-Applied"] = applied
     if execution.output_size is not None:
-        return answers.output(call.services.executions.output_of(execution), headers=headers)
+        return answers.streamed(call.services.executions.output_of(execution), headers=headers)
     return answers.text(execution.output or "null", headers=headers)
 
 
@@ -199,11 +200,24 @@ def _line(execution: Execution) -> str:
     return said if isinstance(said, str) else str(execution.reason)
 
 
-def _args(call: Call) -> str:
+def _args(call: Call, name: str) -> Args:
+    """What the request says, kept as a blob where it is too long for a record."""
     args = wire.run_args(call.request, reading.ARGS_BODY)
-    if len(args) > MAX_ARGS_BYTES or len(args.encode()) > MAX_ARGS_BYTES:
-        raise reading.too_large("args", MAX_ARGS_BYTES)
+    if not isinstance(args, str):
+        return _kept(call, name, args)
+    if len(args) > MAX_ARGS_BYTES // 4 and len(args.encode()) > MAX_ARGS_BYTES:
+        return _kept(call, name, iter((args.encode(),)))
     return args
+
+
+def _kept(call: Call, name: str, pieces: Iterator[bytes]) -> LargeValue:
+    """Who sends much holds a thread for as long: one of those who may."""
+    try:
+        with call.waiters.waiting(call.who):
+            return call.services.executions.take_args(call.who, name, pieces)
+    except ApiError:
+        gateway.discard(call.request.environ)
+        raise
 
 
 def _texts(items: list[Any]) -> list[str]:

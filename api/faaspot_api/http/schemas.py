@@ -236,6 +236,10 @@ class Execution(BaseModel):
         description="Bytes of an output that is too long to stand here: then `output` is null, "
         "and GET /executions/{uuid}/output has it."
     )
+    args_size: int | None = Field(
+        description="Bytes of args that are too long to stand here: then `args` is null, "
+        "and GET /executions/{uuid}/args has them."
+    )
 
 
 class Settings(BaseModel):

@@ -12,14 +12,16 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from typing import Any, NoReturn
 
 from flask import Request
 
 from faaspot_api.domain import encoded
-from faaspot_api.errors import FieldError, Invalid
-from faaspot_api.http import reading, strict
+from faaspot_api.errors import ApiError, FieldError, Invalid
+from faaspot_api.http import gateway, reading, strict
 from faaspot_api.http.reading import Fields
+from faaspot_runner.contract import MAX_ARGS_BYTES
 
 # ---------------------------------------------------------------- addresses
 
@@ -109,21 +111,44 @@ def _is_form(request: Request, raw: bytes) -> bool:
     return request.mimetype == "application/x-www-form-urlencoded" and not raw.lstrip().startswith((b"{", b"["))
 
 
-def run_args(request: Request, limit: int) -> str:
+def run_args(request: Request, limit: int) -> str | Iterator[bytes]:
     """The args of one run as JSON text: the body's fields and the query's, both may be empty (W18 to W20).
 
-    A JSON body alone is handed on as it came: on the hot path nothing is encoded again.
+    A JSON body alone is handed on as it came: on the hot path nothing is encoded again. One of more than `limit` bytes
+    comes in pieces, and what it holds is not looked into.
     """
     query = reading.pairs(request.query_string) if request.query_string else {}
-    raw = reading.read(request, limit) if request.method != "GET" else b""
+    raw = reading.body(request, limit) if request.method != "GET" else b""
+    if not isinstance(raw, bytes):
+        return _large_args(request, raw, query)
     if not raw.strip():
         return strict.dump(query) if query else "{}"
     if _is_form(request, raw):
         return strict.dump(_merged(reading.pairs(raw, field="body"), query))
     args = strict.load(raw)
     if not isinstance(args, dict):
-        strict.refuse('must be a JSON object of parameters, for example {"name": "user1"}; many runs go to bulk_rpc')
+        _refuse_others()
     return strict.dump(_merged(args, query)) if query else raw.decode()
+
+
+def _large_args(request: Request, pieces: Iterator[bytes], query: dict[str, Any]) -> Iterator[bytes]:
+    """The pieces again, if they begin as a JSON object does."""
+    first = next(pieces)
+    try:
+        if not first.lstrip().startswith(b"{"):
+            if _is_form(request, first):
+                raise reading.too_large("args", MAX_ARGS_BYTES)
+            _refuse_others()
+        if query:
+            strict.refuse(f"cannot go with a body of more than {MAX_ARGS_BYTES // reading.MB} MB", field="query")
+    except ApiError:
+        gateway.discard(request.environ)
+        raise
+    return chain((first,), pieces)
+
+
+def _refuse_others() -> NoReturn:
+    strict.refuse('must be a JSON object of parameters, for example {"name": "user1"}; many runs go to bulk_rpc')
 
 
 def _merged(args: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,9 @@
     code(version) -> str                             lock(version) -> str | None
 
 ``executions: ExecutionService``
-    run(who, name, args, options) -> Execution       args: JSON text of a dict, checked by the caller (size, strictness)
+    run(who, name, args, options) -> Execution       args: JSON text of a dict, checked by the caller (size, strict),
+                                                     or what this gave for those that are too long:
+    take_args(who, name, pieces) -> LargeValue
     run_bulk(who, name, [args], options) -> list of ids
     run_wait(who, name, args, wait: float | None, gone, options) -> (Execution, ended: bool)
         gone(): the caller has left; it is not waited for any more, and the run goes on.
@@ -22,7 +24,8 @@
                                                      with `wait` seconds once the first of them has ended
     list(who, filter, limit, cursor) -> Page
     cancel(who, id) -> Execution                     (waits up to 1 s for the kill; Started if it takes longer)
-    output(who, id) -> Output                        of one that has ended, however long it is
+    output(who, id) -> Text                          of one that has ended, however long it is
+    args(who, id) -> Text
     logs(who, id) -> str
     follow(who, id, gone) -> Iterator[str]           until the end, or the reader is gone(); "" while silent
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import structlog
 
 from faaspot_api.domain import callbacks as rules
-from faaspot_api.domain.model import NO_OPTIONS, Principal, RunOptions, Version
+from faaspot_api.domain import limits
+from faaspot_api.domain.model import NO_OPTIONS, Args, Principal, RunOptions, Version, large
 from faaspot_api.domain.names import is_name, new_execution_id
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable, Unprocessable
 from faaspot_api.metrics import Metrics
@@ -26,8 +27,9 @@ from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import SECOND, now
-from faaspot_runner.contract import SandboxSpec
+from faaspot_runner.contract import LargeValue, SandboxSpec
 from faaspot_runner.contract.failpoints import reach
+from faaspot_runner.contract.large import most_bytes
 
 _log = structlog.get_logger(__name__)
 
@@ -37,13 +39,13 @@ MAX_READY = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Runs of one deployment that are asked for together. `texts`: the args of each, as JSON.
+    """Runs of one deployment that are asked for together. `args`: those of each.
 
     `bounded`: somebody waits for the end, so the deployment's timeout must not be too long for that.
     """
 
     name: str
-    texts: Sequence[str]
+    args: Sequence[Args]
     queue: str
     options: RunOptions = NO_OPTIONS
     bounded: bool = False
@@ -51,7 +53,8 @@ class Order:
     @property
     def digest(self) -> str:
         """What makes two requests under one idempotency key the same."""
-        said = [self.name, self.options.max_age, self.options.callback, *self.texts]
+        args = (given if isinstance(given, str) else [given.digest] for given in self.args)
+        said = [self.name, self.options.max_age, self.options.callback, *args]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -98,7 +101,7 @@ class Acceptance:
         keyed = order.options.key is not None
         if keyed and (known := self._answered(who, order)) is not None:
             return known
-        self.make_room(who, len(order.texts))
+        self.make_room(who, len(order.args))
         taken = self._under_key(who, order) if keyed else self._among_others(who, order)
         reach("after_commit")
         return taken
@@ -113,6 +116,17 @@ class Acceptance:
         if not self._queue.has_room():
             raise Unavailable("The queue is full; try again when some runs have ended.", retry_after=RETRY_AFTER)
 
+    def most_args(self, who: Principal, name: str) -> int:
+        """Bytes of the largest args that a run of this deployment may have, before any of them is kept.
+
+        Raises what `make_room` raises, NotFound, and Conflict (`deployment_not_ready`).
+        """
+        access.require(who, "run")
+        self.make_room(who, 1)
+        with self._store.read() as transaction:
+            _, version, _ = self._target(transaction, who, name)
+        return most_bytes(limits.of(version.settings).memory)
+
     def within(self, transaction: Transaction, who: Principal, order: Order) -> Accepted:
         """The same inside a transaction of the caller, who announces it after the commit.
 
@@ -123,7 +137,7 @@ class Acceptance:
             self._check_sync(version)
         age = int(self._max_age(version, order.options) * SECOND)
         told = self._told(who, row, version, order.options.callback)
-        rows = tuple(_record(who, row, version, build, order, age, n) for n in range(len(order.texts)))
+        rows = tuple(_record(who, row, version, build, order, age, n) for n in range(len(order.args)))
         if rows:
             executions.add(transaction, rows)
         if told is not None:
@@ -249,6 +263,8 @@ def _record(
 ) -> NewExecution:
     """The record of the `n`th run of an order. `age`: microseconds that it may wait for its start."""
     created = now() + n  # the runs of one bulk call keep their order in lists
+    args = order.args[n]
+    blob = args if isinstance(args, LargeValue) else None
     return NewExecution(
         uuid=new_execution_id(),
         kind="run",
@@ -264,8 +280,10 @@ def _record(
         deployment_owner=row.owner,
         version=version.number,
         version_id=version.id,
-        args=order.texts[n],
+        args=args if isinstance(args, str) else None,
         traceparent=order.options.traceparent,
+        args_blob=blob.digest if blob else None,
+        args_size=blob.size if blob else None,
     )
 
 
@@ -277,7 +295,7 @@ def _task(row: NewExecution, committed: int) -> Task:
         queue=row.queue,
         created=row.created,
         expires=row.expires,
-        args=row.args,
+        args=large(row.args_blob, row.args_size) or row.args,
         traceparent=row.traceparent,
         committed=committed,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from faaspot_api.domain.model import NO_OPTIONS, Execution, Filter, Page, Principal, RunOptions
+from faaspot_api.domain.model import NO_OPTIONS, Args, Execution, Filter, Page, Principal, RunOptions
 from faaspot_api.domain.names import is_execution_id, is_name
 from faaspot_api.domain.states import End, is_ended
 from faaspot_api.errors import ApiError, Conflict, FieldError, Invalid, NotFound, Unavailable
@@ -24,7 +24,7 @@ from faaspot_api.store.blobs import Blobs, BrokenBlobError
 from faaspot_api.store.engine import Store
 from faaspot_api.store.executions import NewExecution
 from faaspot_api.store.moments import from_micros
-from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error, Status
+from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, Error, LargeValue, Status
 
 NO_SPOT = End(status="Failure", reason="no_spot")
 MAX_PAGE = 1000
@@ -35,8 +35,8 @@ FOLLOW_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """An output as JSON text: how many bytes, and they in pieces."""
+class Text:
+    """Args or an output as JSON text: how many bytes, and they in pieces."""
 
     size: int
     pieces: Iterator[bytes]
@@ -60,24 +60,31 @@ class ExecutionService:
 
     # ------------------------------------------------------------ running
 
-    def run(self, who: Principal, name: str, args: str, options: RunOptions = NO_OPTIONS) -> Execution:
+    def take_args(self, who: Principal, name: str, pieces: Iterable[bytes]) -> LargeValue:
+        """Keep args that are too long for a record, for a run that is asked for next; they are not looked into.
+
+        Raises what `run` raises, TooLarge, Unavailable (`storage_full`), and what `pieces` raises.
+        """
+        return self._blobs.take(pieces, self._acceptance.most_args(who, name))
+
+    def run(self, who: Principal, name: str, args: Args, options: RunOptions = NO_OPTIONS) -> Execution:
         """Accept a background run; its record is committed when this returns. A known key gives the run it stands for.
 
         Raises NotFound, Conflict (`deployment_not_ready`), Overloaded (too many wait already), Unavailable (the
         database, or a queue that is full; never one that is away), Unprocessable (a key of another request).
         """
-        accepted = self._accept(who, Order(name=name, texts=[args], queue=QUEUE_BACKGROUND, options=options))
+        accepted = self._accept(who, Order(name=name, args=[args], queue=QUEUE_BACKGROUND, options=options))
         return _public(accepted.rows[0]) if accepted.rows else self._read(accepted.uuids[0])
 
     def run_bulk(self, who: Principal, name: str, args: Sequence[str], options: RunOptions = NO_OPTIONS) -> list[str]:
         """Accept many, all or none; their ids in the order of their args."""
-        return self._accept(who, Order(name=name, texts=args, queue=QUEUE_BACKGROUND, options=options)).uuids
+        return self._accept(who, Order(name=name, args=args, queue=QUEUE_BACKGROUND, options=options)).uuids
 
     def run_wait(
         self,
         who: Principal,
         name: str,
-        args: str,
+        args: Args,
         wait: float | None,
         gone: Gone = never,
         options: RunOptions = NO_OPTIONS,
@@ -87,7 +94,7 @@ class ExecutionService:
         With None a run that no spot could take ends `no_spot`; with seconds, or if the caller has `gone`, it goes on.
         Raises what `run` raises, and Invalid where the deployment's timeout is too long to be waited for.
         """
-        order = Order(name=name, texts=[args], queue=QUEUE_SYNC, options=options, bounded=wait is None)
+        order = Order(name=name, args=[args], queue=QUEUE_SYNC, options=options, bounded=wait is None)
         accepted = self._acceptance.accept(who, order)
         uuid = accepted.uuids[0]
         seconds = accepted.timeout + self._policy.queueing if wait is None else wait
@@ -173,23 +180,31 @@ class ExecutionService:
         execution = self.get(who, uuid)
         return execution if is_ended(execution.status) else self._waiting.for_end(uuid, seconds) or self._read(uuid)
 
-    def output(self, who: Principal, uuid: str) -> Output:
+    def output(self, who: Principal, uuid: str) -> Text:
         """What it came to, however long it is. Raises Conflict while it has not ended."""
         execution = self.get(who, uuid)
         if not is_ended(execution.status):
             raise Conflict("It has not ended: its output comes with its end.", execution_id=uuid)
         return self.output_of(execution)
 
-    def output_of(self, execution: Execution) -> Output:
+    def output_of(self, execution: Execution) -> Text:
         """The same of a record that the caller may see, and that has ended."""
-        if execution.output_blob is None:
-            text = (execution.output or "null").encode("utf-8", "backslashreplace")
-            return Output(size=len(text), pieces=iter((text,)))
+        return self._text(execution, "output", execution.output, execution.output_blob)
+
+    def args(self, who: Principal, uuid: str) -> Text:
+        """What it was given, however long that is."""
+        execution = self.get(who, uuid)
+        return self._text(execution, "args", execution.args, execution.args_blob)
+
+    def _text(self, execution: Execution, what: str, text: str | None, blob: str | None) -> Text:
+        if blob is None:
+            found = (text or "null").encode("utf-8", "backslashreplace")
+            return Text(size=len(found), pieces=iter((found,)))
         try:
-            size, pieces = self._blobs.open(execution.output_blob)
+            size, pieces = self._blobs.open(blob)
         except BrokenBlobError:
-            raise NotFound("Its output is not there any more.", execution_id=execution.uuid) from None
-        return Output(size=size, pieces=pieces)
+            raise NotFound(f"Its {what} is not there any more.", execution_id=execution.uuid) from None
+        return Text(size=size, pieces=pieces)
 
     def logs(self, who: Principal, uuid: str) -> str:
         """What it has written: all of it once it has ended, until now while it runs."""

@@ -78,7 +78,7 @@ class RerunService:
         name = row.deployment_id and deployments.living_name(transaction, row.deployment_id)
         if not name:
             raise Conflict(f"The deployment of {old.uuid} was deleted; it cannot run again.", execution_id=old.uuid)
-        order = Order(name=name, texts=[old.args or "{}"], queue=QUEUE_BACKGROUND)
+        order = Order(name=name, args=[old.given], queue=QUEUE_BACKGROUND)
         accepted = self._acceptance.within(transaction, who, order)
         reruns.add(transaction, {accepted.rows[0].uuid: old.uuid})
         return accepted

@@ -1,4 +1,4 @@
-"""Removes blobs that nothing refers to: large outputs of records that are gone, and of ends that did not count."""
+"""Removes blobs that nothing refers to: large args and outputs of records that are gone, or that never were any."""
 
 from __future__ import annotations
 

@@ -148,6 +148,8 @@ def _ended(run: NewExecution, attempt: int, ending: Ending) -> Execution:
         traceparent=run.traceparent,
         output_blob=ending.output_blob,
         output_size=ending.output_size,
+        args_blob=run.args_blob,
+        args_size=run.args_size,
     )
 
 

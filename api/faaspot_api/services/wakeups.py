@@ -13,7 +13,7 @@ from itertools import groupby
 import structlog
 
 from faaspot_api.domain import limits, traces
-from faaspot_api.domain.model import Version
+from faaspot_api.domain.model import Args, Version
 from faaspot_api.errors import Unavailable
 from faaspot_api.queue.base import Attempt, Queue
 from faaspot_api.services.policy import Policy
@@ -24,6 +24,7 @@ from faaspot_api.store.moments import SECOND, now
 from faaspot_runner.contract import (
     QUEUE_SYNC,
     BuildRequest,
+    LargeValue,
     Release,
     RunEnded,
     RunRequest,
@@ -49,7 +50,7 @@ class Wakeup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What of a record goes into its request. Times in microseconds; `args`: the record's JSON text.
+    """What of a record goes into its request. Times in microseconds; `args`: the record's.
 
     `committed`: when its record was, 0 for a wake-up that is said again.
     """
@@ -60,7 +61,7 @@ class Task:
     queue: str
     created: int
     expires: int | None
-    args: str | None
+    args: Args | None
     traceparent: str | None = None
     committed: int = 0
 
@@ -94,7 +95,8 @@ def run(task: Task, spec: SandboxSpec, policy: Policy, concurrency: int) -> Wake
         attempt=task.attempt,
         token=task.token,
         sandbox=spec,
-        args=task.args or "{}",
+        args=task.args if isinstance(task.args, str) else "{}",
+        large=task.args if isinstance(task.args, LargeValue) else None,
         reply=task.queue == QUEUE_SYNC,
         accepted=task.created / SECOND,
         committed=task.committed / SECOND,
@@ -128,7 +130,7 @@ def build(task: Task, name: str, version: Version, policy: Policy) -> Wakeup:
 
 def spot(task: Task) -> Wakeup:
     """The wake-up for a change of the spots; the record's args are what was asked."""
-    asked = json.loads(task.args or "{}")
+    asked = json.loads(task.args if isinstance(task.args, str) else "{}")
     request = SpotRequest(
         execution_id=task.uuid,
         attempt=task.attempt,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.tables import archives, executions, versions
@@ -42,6 +42,8 @@ def forget(transaction: Transaction, digests: Iterable[str]) -> None:
 def unclaimed(transaction: Transaction, before: int) -> tuple[str, ...]:
     """Those brought before this moment to which no version and no record came that has them."""
     packed = select(versions.c.archive).where(versions.c.archive == A.digest).exists()
-    output = select(executions.c.output_blob).where(executions.c.output_blob == A.digest).exists()
-    rows = transaction.execute(select(A.digest).where(A.brought < before, ~packed, ~output).order_by(A.digest))
+    large = (executions.c.output_blob, executions.c.args_blob)
+    kept = [select(column).where(column == A.digest).exists() for column in large]
+    needed = or_(packed, *kept)
+    rows = transaction.execute(select(A.digest).where(A.brought < before, ~needed).order_by(A.digest))
     return tuple(row.digest for row in rows)

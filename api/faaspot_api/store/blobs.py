@@ -17,8 +17,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
 
-from faaspot_api.errors import ApiError, Unavailable
-from faaspot_runner.contract import is_digest
+from faaspot_api.errors import ApiError, TooLarge, Unavailable
+from faaspot_runner.contract import LargeValue, is_digest
+from faaspot_runner.contract.large import KEPT_FREE
 
 PIECE = 1024 * 1024
 PARTS = 256
@@ -78,15 +79,35 @@ class Blobs:
         """Keep what comes in pieces. Raises BrokenBlobError if it is not what `digest` says, Unavailable."""
         path, found = self._path(digest), hashlib.sha256()
         try:
-            path.parent.mkdir(exist_ok=True)
-            with self._new(path) as file:
+            with self._new(path.parent) as file:
                 for piece in pieces:
                     found.update(piece)
                     file.write(piece)
                 if found.hexdigest() != digest:
                     raise BrokenBlobError(f"has the digest {found.hexdigest()}, not {digest}")
+                _publish(file, path)
         except OSError as error:
             raise _translate(error) from error
+
+    def take(self, pieces: Iterable[bytes], most: int) -> LargeValue:
+        """Keep what comes in pieces, whatever it is; never more than one of them is in memory.
+
+        Raises TooLarge beyond `most` bytes, Unavailable (`storage_full`, too, before the disk is full).
+        """
+        found, size = hashlib.sha256(), 0
+        try:
+            with self._new(self._root / "00") as file:
+                for piece in pieces:
+                    size += len(piece)
+                    if size > most:
+                        raise TooLarge(f"This may have at most {most} bytes: what the run's memory holds, and 1 GB.")
+                    _check_room(file, len(piece))
+                    found.update(piece)
+                    file.write(piece)
+                _publish(file, self._path(found.hexdigest()))
+        except OSError as error:
+            raise _translate(error) from error
+        return LargeValue(digest=found.hexdigest(), size=size)
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
@@ -122,23 +143,40 @@ class Blobs:
         return self._root / digest[:2] / digest
 
     def _write(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(exist_ok=True)
-        with self._new(path) as file:
+        with self._new(path.parent) as file:
             file.write(content)
+            _publish(file, path)
 
     @contextmanager
-    def _new(self, path: Path) -> Iterator[IO[bytes]]:
-        """A file that gets its name when the block ends well, and is gone otherwise."""
-        with NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+    def _new(self, directory: Path) -> Iterator[IO[bytes]]:
+        """A file that is to be published in the block, and is gone if that does not come to its end."""
+        directory.mkdir(exist_ok=True)
+        with NamedTemporaryFile(dir=directory, prefix=".new-", delete=False) as file:
             try:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
             except BaseException:
                 os.unlink(file.name)
                 raise
-        _sync_directory(path.parent)
+
+
+def _publish(file: IO[bytes], path: Path) -> None:
+    """Give the file its name, for good."""
+    file.flush()
+    os.fsync(file.fileno())
+    path.parent.mkdir(exist_ok=True)
+    os.replace(file.name, path)
+    _sync_directory(path.parent)
+
+
+def _check_room(file: IO[bytes], more: int) -> None:
+    """Raises Unavailable where so many bytes more would take what the disk has left for others."""
+    disk = os.fstatvfs(file.fileno())
+    if more > (disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize:
+        raise Unavailable(
+            "The disk has no room for this beside what it keeps free; free some space and try again.",
+            code="storage_full",
+            retry_after=30,
+        )
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:

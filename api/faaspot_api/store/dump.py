@@ -47,6 +47,12 @@ def needed_blobs(transaction: Transaction) -> tuple[str, ...]:
     return tuple(sorted({digest for row in transaction.execute(living) for digest in row if digest}))
 
 
+def large_values(transaction: Transaction) -> int:
+    """How many large args and outputs the records refer to."""
+    columns = tables.executions.c.args_blob, tables.executions.c.output_blob
+    return sum(transaction.execute(select(func.count(each))).scalar_one() for each in columns)
+
+
 @contextmanager
 def filling(store: Store, wanted: str) -> Iterator[Filling]:
     """Fill an empty database with rows of the revision `wanted`, all or nothing; then it is brought to this release.

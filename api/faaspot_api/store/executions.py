@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, insert, or_, select, update
 
-from faaspot_api.domain.model import Execution, Filter
+from faaspot_api.domain.model import Args, Execution, Filter, large
 from faaspot_api.domain.states import State
 from faaspot_api.errors import TooLarge
 from faaspot_api.store.engine import Transaction
@@ -69,13 +69,15 @@ class NewExecution:
     output: str | None = None
     args: str | None = None
     traceparent: str | None = None
+    args_blob: str | None = None
+    args_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What came with the request, as JSON text and as its header."""
+    """What came with the request: its args, as JSON text or as a large value, and its header."""
 
-    args: str | None
+    args: Args | None
     traceparent: str | None
 
 
@@ -332,8 +334,12 @@ def waiting_for(transaction: Transaction, build: str) -> tuple[Tracked, ...]:
 
 def given(transaction: Transaction, uuids: Sequence[str]) -> dict[str, Given]:
     """What came with the requests for these, by id."""
-    statement = select(C.uuid, C.args, C.traceparent).where(is_one_of(transaction, C.uuid, uuids))
-    return {row.uuid: Given(args=row.args, traceparent=row.traceparent) for row in transaction.execute(statement)}
+    columns = C.uuid, C.args, C.traceparent, C.args_blob, C.args_size
+    statement = select(*columns).where(is_one_of(transaction, C.uuid, uuids))
+    return {
+        row.uuid: Given(args=large(row.args_blob, row.args_size) or row.args, traceparent=row.traceparent)
+        for row in transaction.execute(statement)
+    }
 
 
 @contextmanager
@@ -409,6 +415,8 @@ def _execution(row: Row[*tuple[Any, ...]]) -> Execution:
         traceparent=row.traceparent,
         output_blob=row.output_blob,
         output_size=row.output_size,
+        args_blob=row.args_blob,
+        args_size=row.args_size,
     )
 
 

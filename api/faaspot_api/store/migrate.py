@@ -8,7 +8,7 @@ from sqlalchemy import inspect, text
 
 from faaspot_api.store.engine import BadDatabaseError, Store, Transaction, hold
 
-HEAD = "r0008"
+HEAD = "r0009"
 """The newest revision in `migrations/versions`; a test holds the two together."""
 
 PLACE = Path(__file__).parent / "migrations"

@@ -92,5 +92,6 @@ def unneeded_blobs(transaction: Transaction, digests: Iterable[str]) -> frozense
         statement = select(column).select_from(alive).where(deployments.c.cleared.is_(None))
         needed = statement.where(is_one_of(transaction, column, left))
         left -= set(transaction.execute(needed).scalars())
-    needed = select(C.output_blob).where(is_one_of(transaction, C.output_blob, left))
-    return frozenset(left - set(transaction.execute(needed).scalars()))
+    for column in (C.output_blob, C.args_blob):
+        left -= set(transaction.execute(select(column).where(is_one_of(transaction, column, left))).scalars())
+    return frozenset(left)

@@ -109,6 +109,8 @@ executions = Table(
     Column("traceparent", String(55)),
     Column("output_blob", String(64)),
     Column("output_size", BigInteger),
+    Column("args_blob", String(64)),
+    Column("args_size", BigInteger),
 )
 _open = executions.c.ended.is_(None)
 _closed = executions.c.ended.is_not(None)
@@ -116,6 +118,8 @@ _waits = executions.c.waits_for.is_not(None)
 _failed = executions.c.reason.is_not(None)
 _large = executions.c.output_blob.is_not(None)
 Index("ix_executions_output_blob", executions.c.output_blob, sqlite_where=_large, postgresql_where=_large)
+_given = executions.c.args_blob.is_not(None)
+Index("ix_executions_args_blob", executions.c.args_blob, sqlite_where=_given, postgresql_where=_given)
 Index("ix_executions_created", executions.c.created)
 Index("ix_executions_owner", executions.c.owner, executions.c.created)
 Index("ix_executions_deployment_owner", executions.c.deployment_owner, executions.c.created)

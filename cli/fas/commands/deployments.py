@@ -314,7 +314,7 @@ def run(
     return output.value(result, state.as_json)
 
 
-def _under_way(state: State, name: str, args: dict[str, Any]) -> str | None:
+def _under_way(state: State, name: str, args: dict[str, Any] | Path) -> str | None:
     """The run of `name` with these args that has not ended; None if there is none, or more than one."""
     from faaspot import FaaspotError
 

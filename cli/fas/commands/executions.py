@@ -100,6 +100,14 @@ def output_(state: State, /, uuid: str) -> None:
     output.value(state.client.executions.output(uuid), True)
 
 
+@executions.command("args")
+@click.argument("uuid")
+@pass_state
+def args_(state: State, /, uuid: str) -> None:
+    """Print what an execution was given, as JSON, also where that is too long for its record."""
+    output.value(state.client.executions.args(uuid), True)
+
+
 @executions.command()
 @click.argument("uuid")
 @pass_state

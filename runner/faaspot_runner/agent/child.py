@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 
-from . import syscalls, values, wire
+from . import arguments, syscalls, values, wire
 from .loader import describe, run
 
 TYPE_CHECKING = False  # `typing` itself takes longer to import than all of ours
@@ -209,7 +209,7 @@ def _run(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
     os.environ.update(request["environ"])
     if os.environ.get("TZ") != zone:
         time.tzset()
-    parts = answer(main, request, time.process_time())
+    parts = answer(main, request, time.process_time(), channel)
     _flush()
     _send(channel, parts)
 
@@ -224,11 +224,16 @@ def _send(channel: socket.socket, parts: Sequence[bytes]) -> None:
         channel.sendall(part)
 
 
-def answer(main: Main, request: dict[str, Any], cpu: float) -> Sequence[bytes]:
-    """Call `main`; the parts of the frame to send back."""
+def answer(main: Main, request: dict[str, Any], cpu: float, channel: socket.socket | None = None) -> Sequence[bytes]:
+    """Call `main`; the parts of the frame to send back. `channel`: where args are that are not in the request."""
     limit, began = request["result_limit"], time.monotonic()
     try:
-        value = run(main, request["args"], request["context"])
+        if channel is not None and "args_bytes" in request:
+            request["args"] = _args_behind(request, channel)
+            began = time.monotonic()
+        value = run(main, request.pop("args"), request["context"])
+    except arguments.InvalidArgs as error:
+        return _failure("error", {"type": "InvalidArgs", "message": str(error), "traceback": None}, began)
     except BaseException as error:  # noqa: BLE001 (the user's code may raise anything, sys.exit included)
         return _failure("error", describe(error), began)
     finished = time.monotonic()
@@ -244,6 +249,15 @@ def answer(main: Main, request: dict[str, Any], cpu: float) -> Sequence[bytes]:
     usage = (time.process_time() - cpu) * 1000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     head = b'{"ok":true,"began":%.6f,"finished":%.6f,"cpu_ms":%.3f,"max_memory_mb":%.3f,' % (began, finished, *usage)
     return head + b'"output":', output, b"}"
+
+
+def _args_behind(request: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
+    """The args that follow the request on the channel. Raises InvalidArgs, MemoryError."""
+    # Where they were not read whole the next request could not be told from them.
+    keep = request.pop("keep", False)
+    text = arguments.read(channel, request["args_bytes"])
+    request["keep"] = keep
+    return arguments.parse(text)
 
 
 def _failure(reason: str, error: dict[str, Any], began: float) -> Sequence[bytes]:

@@ -90,13 +90,18 @@ def header(length: int) -> bytes:
 def read_exactly(sock: socket.socket, size: int) -> bytes:
     """That many bytes. Raises WireError if the stream ends before."""
     data = bytearray(size)
+    read_into(sock, data)
+    return bytes(data)
+
+
+def read_into(sock: socket.socket, data: bytearray) -> None:
+    """Fill `data` from the stream. Raises WireError if that ends before."""
     view = memoryview(data)
     while view:
         got = sock.recv_into(view)
         if not got:
             raise WireError("the stream ended inside a frame")
         view = view[got:]
-    return bytes(data)
 
 
 def read_frame(sock: socket.socket) -> bytes:

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from faaspot_runner.contract.exact import exact, json_object, moment, of_a_build, of_a_run
-from faaspot_runner.contract.outputs import MAX_RESULT_BYTES as MAX_RESULT_BYTES
-from faaspot_runner.contract.outputs import LargeOutput as LargeOutput
-from faaspot_runner.contract.outputs import is_digest as is_digest
+from faaspot_runner.contract.large import MAX_ARGS_BYTES as MAX_ARGS_BYTES
+from faaspot_runner.contract.large import MAX_RESULT_BYTES as MAX_RESULT_BYTES
+from faaspot_runner.contract.large import LargeValue as LargeValue
+from faaspot_runner.contract.large import is_digest as is_digest
 from faaspot_runner.contract.runtimes import Runtimes, RuntimeState, runtimes_of
 from faaspot_runner.contract.sandboxes import Limits as Limits
 from faaspot_runner.contract.sandboxes import Network as Network
@@ -107,7 +108,6 @@ def log_key(execution_id: str) -> str:
 
 # ---------------------------------------------------------------- limits of the wire
 
-MAX_ARGS_BYTES = 8 * 1024 * 1024
 MAX_LOG_BYTES = 1024 * 1024
 MAX_CODE_BYTES = 4 * 1024 * 1024
 MAX_REQUIREMENTS_BYTES = 64 * 1024
@@ -130,7 +130,7 @@ Reason = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """One attempt at one run of `main`. `args` is JSON text of a dict; `accepted` is epoch seconds.
+    """One attempt at one run of `main`. `args` is JSON text of a dict, or they are `large`; `accepted`: epoch seconds.
 
     `expires`: epoch seconds after which it must not start any more (reason no_spot), None = never. `committed` and
     `queued`: epoch seconds at which its record was on disk, and it was on its way to the queue; 0 where nobody knows.
@@ -144,6 +144,7 @@ class RunRequest:
     token: str
     sandbox: SandboxSpec
     args: str = "{}"
+    large: LargeValue | None = None
     reply: bool = False
     accepted: float = 0.0
     committed: float = 0.0
@@ -269,7 +270,7 @@ class RunEnded:
     status: Status
     reason: Reason | None = None
     output: str | None = None
-    large: LargeOutput | None = None
+    large: LargeValue | None = None
     error: Error | None = None
     log: str = ""
     logs_truncated: bool = False
@@ -389,7 +390,7 @@ def _ended(data: dict[str, Any]) -> RunEnded:
     return RunEnded(
         **{
             **data,
-            "large": LargeOutput.of(data.get("large")),
+            "large": LargeValue.of(data.get("large")),
             "error": Error(**data["error"]) if data["error"] else None,
             "timings": Timings(**{**data["timings"], "marks": Marks(**data["timings"].get("marks", {}))}),
             "usage": Usage(**data["usage"]),
@@ -403,7 +404,9 @@ def _release(data: dict[str, Any]) -> Release:
 
 
 _MAKERS: dict[str, Any] = {
-    "run": lambda data: RunRequest(**{**data, "sandbox": sandbox_spec(data["sandbox"])}),
+    "run": lambda data: RunRequest(
+        **{**data, "sandbox": sandbox_spec(data["sandbox"]), "large": LargeValue.of(data.get("large"))}
+    ),
     "build": lambda data: BuildRequest(**data),
     "spot": lambda data: SpotRequest(**data),
     "cancel": lambda data: Cancel(**data),

@@ -10,8 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import IO
 
-KEPT_FREE = 0.1
-"""What part of the disk is left to others."""
+from faaspot_runner.contract.large import KEPT_FREE
 
 
 class NoRoomError(Exception):

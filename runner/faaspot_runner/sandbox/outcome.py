@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from faaspot_runner.agent import wire
-from faaspot_runner.contract import MAX_RESULT_BYTES, Error, Reason
+from faaspot_runner.contract import MAX_RESULT_BYTES, Error, LargeValue, Reason
 from faaspot_runner.sandbox.kept import Kept
 from faaspot_runner.sandbox.large import Large
 
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def request_frame(
-    args: str,
+    args: str | LargeValue,
     context: str,
     environ: dict[str, str],
     result_limit: int = MAX_RESULT_BYTES,
@@ -51,11 +51,12 @@ def request_frame(
     keep: bool = False,
     nice: int = 0,
 ) -> bytes:
-    """The frame that a child is sent. `args` and `context`: JSON texts of dicts, put in as they are.
+    """The frame that a child is sent. `args` and `context`: JSON texts of dicts, put in as they are; large args follow.
 
     `keep`: it shall wait for another when it has answered. `nice`: by how much others go before it.
     """
     told: dict[str, object] = {"environ": environ, "result_limit": result_limit}
     told |= {name: value for name, value in (("keep", keep), ("nice", nice)) if value}
     rest = json.dumps(told, separators=(",", ":"))
-    return wire.frame(f'{{"args":{args},"context":{context},{rest[1:]}'.encode())
+    given = f'"args_bytes":{args.size}' if isinstance(args, LargeValue) else f'"args":{args}'
+    return wire.frame(f'{{{given},"context":{context},{rest[1:]}'.encode())

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import IO, Literal
 
 from faaspot_runner.agent import wire
 from faaspot_runner.contract import MAX_LOG_BYTES, MAX_RESULT_BYTES, Error, Limits
@@ -25,6 +25,7 @@ from faaspot_runner.sandbox.log import RunLog
 from faaspot_runner.sandbox.memory import MemoryWatch
 from faaspot_runner.sandbox.messages import Broken, Exited, Forked, Refused, of_run
 from faaspot_runner.sandbox.outcome import Outcome
+from faaspot_runner.sandbox.outgoing import Outgoing
 from faaspot_runner.sandbox.pidfd import pid_of
 from faaspot_runner.sandbox.result import Frame, Malformed, Open, Result
 
@@ -53,6 +54,7 @@ def run_once(
     keep: bool = False,
     kept: Kept | None = None,
     spool: Open | None = None,
+    args: IO[bytes] | None = None,
 ) -> Outcome:
     """Run `main` once and return how it ended; blocks, at most until shortly after `deadline` (`time.monotonic`).
 
@@ -60,11 +62,11 @@ def run_once(
     here). `cancelled`: a descriptor (eventfd) whose readability cancels the run. `on_log`: gets each piece of the log
     as it comes, as long as it is kept. When the outcome is reported, call `channel.settle()`, then release the slot.
     `keep`: if it ends well its process is not killed but in `Outcome.kept`, with the slot; `kept`: such a one, which
-    runs this. `spool`: opens a file for an output that is too long for a record; without it there is none. Raises
-    nothing that a run can cause.
+    runs this. `spool`: opens a file for an output that is too long for a record; without it there is none. `args`: a
+    file with those that the request only announces. Raises nothing that a run can cause.
     """
     log = RunLog(log_limit, on_log, read_end=kept.log if kept else None)
-    run = Run(channel, request, id, limits, slot, log, Frame(result_limit, spool), kept)
+    run = Run(channel, Outgoing(request, args), id, limits, slot, log, Frame(result_limit, spool), kept)
     with contextlib.closing(run):
         stays = False
         try:
@@ -87,7 +89,7 @@ class Run:
     def __init__(
         self,
         channel: Channel,
-        request: bytes,
+        request: Outgoing,
         name: str,
         limits: Limits,
         slot: RunSlot | None,
@@ -103,7 +105,7 @@ class Run:
         self._limits = limits
         self._slot = slot
         self._log = log
-        self._to_send = memoryview(request)
+        self._to_send = request
         self._frame = frame
         self._result_theirs: socket.socket | None = None
         if kept is not None:
@@ -131,7 +133,7 @@ class Run:
             fds = [self._result_theirs.fileno(), self._log.write_end, *(self._slot.files if self._slot else ())]
             self._channel.send({"op": "run", "id": self._id}, fds)
             self._close_theirs()
-        self._send_request()
+        self._to_send.send(self._result)
 
     def watch(self, deadline: float, cancelled: int | None) -> End:
         """Until there is a result, or a reason to end without one.
@@ -154,7 +156,7 @@ class Run:
                 self._forked = None
                 return lost("the sandbox does not answer")
             events = dict(poll.poll(self._pause(left)))
-            if events.get(result, 0) & select.POLLOUT and self._send_request():
+            if events.get(result, 0) & select.POLLOUT and self._to_send.send(self._result):
                 poll.modify(result, select.POLLIN)
             if events.get(log) and not self._log.drain():
                 poll.unregister(log)
@@ -188,7 +190,7 @@ class Run:
 
     def stays(self, end: End) -> bool:
         """Whether the process can run something else: it answered in good order, and is the one that was named."""
-        if end.reason is not None or self._pidfd < 0 or not self._frame.exact():
+        if end.reason is not None or self._pidfd < 0 or self._to_send or not self._frame.exact():
             return False
         well = self._parsed().reason in (None, "error", "unserialisable") and not self._malformed
         if not well or (self._slot is not None and self._slot.oom_kills()):
@@ -249,18 +251,12 @@ class Run:
 
     def _untaken(self) -> bool:
         """Whether nobody has begun with the request: no process was named, or the one that waited reads nothing."""
-        return self._forked is None or (self._kept is not None and unread(self._result))
+        return self._forked is None or (self._kept is not None and not self._has_begun and unread(self._result))
 
-    def _send_request(self) -> bool:
-        """Send what the socket takes; True when everything is out (or nobody reads any more)."""
-        try:
-            while self._to_send:
-                self._to_send = self._to_send[self._result.send(self._to_send, socket.MSG_NOSIGNAL) :]
-        except BlockingIOError:
-            return False
-        except OSError:
-            self._to_send = memoryview(b"")  # its end is seen where the result is read
-        return True
+    @property
+    def _has_begun(self) -> bool:
+        """Whether it has taken a part of large args: then what becomes of it is the end of the run."""
+        return self._to_send.is_read(self._result)
 
     def _hear(self) -> End | None:
         """What the zygote says of this run, and whether that ends it. Raises OSError if the zygote is gone, Broken."""
@@ -310,7 +306,7 @@ class Run:
         except BlockingIOError:
             return None
         except ConnectionResetError:  # it died with its request unread
-            if self._kept is not None:
+            if self._kept is not None and not self._has_begun:
                 self._forked = None
                 return lost("the process that waited for the run has died")
             data = b""

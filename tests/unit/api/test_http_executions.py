@@ -88,7 +88,7 @@ def test_the_record_has_every_field_of_the_wire(api: Api) -> None:
     assert set(record) == {
         "uuid", "name", "deployment", "version", "kind", "status", "reason", "output", "error", "args", "created",
         "started", "ended", "spot", "attempt", "timings", "usage", "logs_truncated",
-        "traceparent", "output_size",
+        "traceparent", "output_size", "args_size",
     }  # fmt: skip
     assert (record["output"], record["args"], record["kind"]) == ({"n": [1, None]}, {"n": [1, None]}, "run")
 
@@ -110,6 +110,17 @@ def test_an_output_that_is_too_long_for_its_record_is_sent_all_the_same(api: Api
     record = api.ok("GET", f"/v1/executions/{run}")
     assert (record["output"], record["output_size"]) == (None, 100)
     assert api.ok("GET", f"/v1/executions/{run}/output") == "x" * 98
+
+
+def test_the_args_alone_are_read_whatever_their_length(api: Api) -> None:
+    run = api.ok("POST", "/v1/deployments/hello/rpc/", {"n": 1})
+    assert api.call("GET", f"/v1/executions/{run}/args").text == '{"n": 1}'
+    state = api.services.state
+    state.executions[run] = replace(state.executions[run], args=None, args_blob="b" * 64, args_size=100)
+    record = api.ok("GET", f"/v1/executions/{run}")
+    assert (record["args"], record["args_size"]) == (None, 100)
+    assert api.ok("GET", f"/v1/executions/{run}/args") == {"x": "x" * 92}
+    api.refused(404, "GET", f"/v1/executions/{uuid.uuid4()}/args")
 
 
 def test_a_bulk_read_keeps_the_order(api: Api) -> None:

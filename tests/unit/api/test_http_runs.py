@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -70,17 +71,46 @@ def test_args_that_are_no_json_object_are_a_400_and_run_nothing(api: Api, path: 
     assert len(api.services.state.executions) == before
 
 
-def test_args_over_the_limit_are_a_413(api: Api) -> None:
+def test_args_that_are_too_long_for_a_record_are_kept_apart(api: Api) -> None:
     limit = 8 * 1024 * 1024
     just = {"s": "x" * (limit - len('{"s": ""}'))}
     assert api.ok("POST", RPC, just)
     over = {"s": just["s"] + "x"}
-    for path in (RPC, SYNC):
-        assert api.refused(413, "POST", path, over)["error_code"] == "too_large"
     wide = json.dumps({"s": "é" * (limit // 2)}, ensure_ascii=False).encode()
-    api.refused(413, "POST", RPC, raw=wide)
-    longer = {"s": over["s"] + "x"}  # items of a bulk are counted in compact form, without the space
-    assert "[1]" in api.refused(413, "POST", "/v1/deployments/hello/bulk_rpc/", [{}, longer])["message"]
+    invalid = b'{"looked into": by the run alone' + b" " * (9 << 20)
+    for body in (json.dumps(over).encode(), wide, invalid):
+        run = api.ok("POST", RPC, raw=body)
+        api.ok("POST", SYNC, raw=body)
+        kept = [said for what, said in api.services.state.calls if what == "take_args"][-2:]
+        assert kept == [("hello", len(body))] * 2
+        record = api.ok("GET", f"/v1/executions/{run}")
+        assert (record["args"], record["args_size"]) == (None, len(body))
+
+
+def test_a_chunked_body_may_be_as_long(api: Api) -> None:
+    body = b'{"s": "' + b"x" * (20 << 20) + b'"}'
+    for raw, answer in ((body, 200), (b"[" + body, 400), (b'{"n": 1}', 200)):
+        said = api.call(
+            "POST",
+            RPC,
+            headers={"Transfer-Encoding": "chunked"},
+            environ_overrides={"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(raw)},
+        )
+        assert said.status_code == answer, said.text
+    assert [said for what, said in api.services.state.calls if what == "take_args"] == [("hello", len(body))]
+
+
+def test_what_is_too_long_must_be_json_alone(api: Api) -> None:
+    pad = b" " * (9 << 20)
+    assert "JSON object" in api.refused(400, "POST", RPC, raw=b"[]" + pad)["message"]
+    assert api.refused(400, "POST", f"{RPC}?a=1", raw=b"{}" + pad)["errors"][0]["field"] == "query"
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert api.refused(413, "POST", RPC, raw=b"a=" + pad, headers=form)["errors"][0]["field"] == "args"
+
+
+def test_items_of_a_bulk_are_never_too_long_for_their_records(api: Api) -> None:
+    over = {"s": "x" * (8 * 1024 * 1024)}
+    assert "[1]" in api.refused(413, "POST", "/v1/deployments/hello/bulk_rpc/", [{}, over])["message"]
 
 
 def test_an_unknown_deployment_is_a_404(api: Api) -> None:
@@ -212,8 +242,8 @@ def test_a_bulk_of_20_000_is_taken_and_one_more_is_not(api: Api) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "limit"),
     [
-        ("POST", RPC, 8),
-        ("POST", SYNC, 8),
+        ("POST", RPC, 1024),
+        ("POST", SYNC, 1024),
         ("PUT", "/v1/deployments/", 32),
         ("PATCH", "/v1/deployments/hello", 32),
         ("POST", "/v1/deployments/hello/bulk_rpc/", 64),

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete
 
-from faaspot_api.domain.model import Principal
+from faaspot_api.domain.model import Principal, RunOptions
+from faaspot_api.errors import Forbidden, NotFound, TooLarge, Unprocessable
 from faaspot_api.services.sweeping import ROUND_SECONDS, YOUNG_SECONDS, Sweeping
 from faaspot_api.store import archives
 from faaspot_api.store.blobs import PARTS
 from faaspot_api.store.tables import executions
-from faaspot_runner.contract import LargeOutput
-from tests.control_plane import ADMIN, Plane, control_plane
+from faaspot_runner.contract import LargeValue
+from tests.control_plane import ADMIN, Plane, control_plane, failed
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def a_large(plane: Plane, content: bytes) -> tuple[str, str]:
     uuid = plane.run()
     request = plane.take()
     plane.start(request)
-    plane.finish(request, output=None, large=LargeOutput(digest=digest, size=len(content)))
+    plane.finish(request, output=None, large=LargeValue(digest=digest, size=len(content)))
     return uuid, digest
 
 
@@ -107,3 +108,59 @@ def test_what_a_spot_brought_is_kept_for_its_record_and_counted_no_more_when_it_
     assert sweep(plane) == 1
     with plane.store.read() as transaction:
         assert archives.total(transaction, spot.name) == 0
+
+
+def test_large_args_stay_as_long_as_a_record_has_them(plane: Plane) -> None:
+    taken = plane.services.executions.take_args(ADMIN, "hello", [b'{"n": ', b"1}"])
+    first = plane.services.executions.run(ADMIN, "hello", taken).uuid
+    request = plane.take()
+    assert (request.args, request.large) == ("{}", taken)
+    plane.start(request)
+    plane.finish(request, **failed("worker_lost", "its spot is gone"))
+    second = plane.take()
+    assert (second.attempt, second.large) == (2, taken), "another attempt has them, too"
+    plane.start(second)
+    plane.finish(second)
+    again = plane.services.reruns.rerun(ADMIN, first)
+    third = plane.take()
+    assert (third.execution_id, third.large) == (again, taken), "and whoever runs it again"
+    plane.start(third)
+    plane.finish(third)
+
+    for uuid in (first, again):
+        record = plane.record(uuid)
+        assert (record.args, record.args_size) == (None, 8)
+        age(plane, taken.digest)
+        assert sweep(plane) == 0
+        found = plane.services.executions.args(ADMIN, uuid)
+        assert (found.size, b"".join(found.pieces)) == (8, b'{"n": 1}')
+        with plane.store.write() as transaction:
+            transaction.execute(delete(executions).where(executions.c.uuid == uuid))
+    age(plane, taken.digest)
+    assert sweep(plane) == 1
+    assert not plane.blobs.has(taken.digest)
+
+
+def test_large_args_nobody_may_send_are_not_read(plane: Plane) -> None:
+    def unread() -> Iterator[bytes]:
+        raise AssertionError("read")
+        yield b""
+
+    monitor = Principal(name="m", role="monitor")
+    with pytest.raises(NotFound):
+        plane.services.executions.take_args(ADMIN, "nobodys", unread())
+    with pytest.raises(Forbidden):
+        plane.services.executions.take_args(monitor, "hello", unread())
+    small = iter([b"{" + b" " * (16 << 20)])
+    plane.create("small", memory=16, tmp=1)
+    with pytest.raises(TooLarge):
+        plane.services.executions.take_args(ADMIN, "small", small)
+
+
+def test_a_key_stands_for_the_same_large_args_alone(plane: Plane) -> None:
+    service, options = plane.services.executions, RunOptions(key="k")
+    one, other = (service.take_args(ADMIN, "hello", [text]) for text in (b'{"n": 1}', b'{"n": 2}'))
+    first = service.run(ADMIN, "hello", one, options)
+    assert service.run(ADMIN, "hello", one, options).uuid == first.uuid
+    with pytest.raises(Unprocessable):
+        service.run(ADMIN, "hello", other, options)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from faaspot_api.errors import Unavailable
+from faaspot_api.errors import Invalid, TooLarge, Unavailable
 from faaspot_api.store.blobs import Blobs, BrokenBlobError
 
 
@@ -81,4 +82,37 @@ def test_a_failing_disk_leaves_no_half_blob(
     with pytest.raises(Unavailable) as caught:
         blobs.put(b"x")
     assert caught.value.code == code
+    assert _files(tmp_path) == []
+
+
+def test_what_comes_in_pieces_is_taken_whole(blobs: Blobs, tmp_path: Path) -> None:
+    taken = blobs.take(iter([b"a" * 1000, b"b" * 1000]), 2000)
+    assert (taken.size, taken.digest) == (2000, hashlib.sha256(b"a" * 1000 + b"b" * 1000).hexdigest())
+    assert blobs.take([b"a" * 1000 + b"b" * 1000], 2000) == taken
+    assert blobs.get(taken.digest) == b"a" * 1000 + b"b" * 1000
+    assert len(_files(tmp_path)) == 1
+
+
+def test_no_more_is_taken_than_may_be_and_nothing_is_left_of_it(blobs: Blobs, tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"a" * 1000
+        yield b"b"
+        raise AssertionError("read on")
+
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise Invalid("it broke off")
+
+    with pytest.raises(TooLarge, match="at most 1000 bytes"):
+        blobs.take(pieces(), 1000)
+    with pytest.raises(Invalid):
+        blobs.take(broken(), 1000)
+    assert _files(tmp_path) == []
+
+
+def test_a_part_of_the_disk_is_left_to_others(blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faaspot_api.store.blobs.KEPT_FREE", 1.0)
+    with pytest.raises(Unavailable) as raised:
+        blobs.take([b"a"], 1000)
+    assert raised.value.code == "storage_full"
     assert _files(tmp_path) == []

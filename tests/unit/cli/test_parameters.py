@@ -89,3 +89,12 @@ def test_many_runs_take_a_list_and_one_for_each_parameter() -> None:
     for wrong in ("{}", "[1]"):
         with pytest.raises(click.BadParameter, match="list of objects"):
             parameters.many(wrong, [])
+
+
+def test_a_large_file_is_sent_as_it_stands_and_a_small_one_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "args.json"
+    file.write_bytes(b'{"a": 1}' + b" " * parameters.LARGE_BYTES)
+    assert parameters.one(f"@{file}", []) == file
+    assert parameters.one(f"@{file}", ["b=2"]) == {"a": 1, "b": "2"}
+    file.write_bytes(b'{"a": 1}')
+    assert parameters.one(f"@{file}", []) == {"a": 1}

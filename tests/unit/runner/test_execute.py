@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 from uuid import uuid4
 
 import pytest
 
 from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import Blobs, Contexts
-from faaspot_runner.contract import BuildOutcome, BuildRequest, Error, RunEnded, RunRequest, SandboxSpec
+from faaspot_runner.contract import BuildOutcome, BuildRequest, Error, LargeValue, RunEnded, RunRequest, SandboxSpec
 from faaspot_runner.environments.archive import Packed
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
@@ -454,3 +454,34 @@ def test_a_build_log_is_cut_with_a_mark(desk: Desk) -> None:
     assert ended is not None
     assert ended.logs_truncated
     assert ended.log.endswith("\n[faaspot: log cut here, 77863 more bytes were dropped]\n")
+
+
+# ---------------------------------------------------------------- large args
+
+
+def large(desk: Desk, digest: str) -> RunRequest:
+    value = LargeValue(digest=digest, size=8)
+    return RunRequest(execution_id=str(uuid4()), attempt=1, token="t", sandbox=SPEC, large=value)
+
+
+def test_large_args_are_opened_here_and_closed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[IO[bytes]] = []
+    real = Blobs.opened
+
+    def open_(blobs: Blobs, digest: str) -> IO[bytes]:
+        opened.append(real(blobs, digest))
+        return opened[-1]
+
+    monkeypatch.setattr(Blobs, "opened", open_)
+    ended = desk.do(large(desk, desk.blob(b'{"n": 1}')), answers)
+    assert ended is not None
+    assert ended.status == "Success"
+    assert [file.closed for file in opened] == [True]
+
+
+def test_large_args_that_are_away_or_damaged_are_no_end_of_the_run(desk: Desk) -> None:
+    damaged = desk.blob(b'{"n": 1}')
+    (desk.data / damaged[:2] / damaged).write_bytes(b'{"n": 2}')
+    for digest in ("a" * 64, damaged):
+        assert desk.do(large(desk, digest), answers) is None
+    assert desk.spot.asked == []

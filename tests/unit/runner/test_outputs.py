@@ -10,8 +10,8 @@ import pytest
 
 from faaspot_runner import outputs
 from faaspot_runner.blobs import Blobs
-from faaspot_runner.contract import MAX_RESULT_BYTES, LargeOutput, Limits, RunEnded, dump, load
-from faaspot_runner.contract.outputs import MAX_LARGE_BYTES
+from faaspot_runner.contract import MAX_RESULT_BYTES, LargeValue, RunEnded, RunRequest, SandboxSpec, dump, load
+from faaspot_runner.contract.large import MAX_LARGE_BYTES, most_bytes
 from faaspot_runner.sandbox.large import Large
 from faaspot_runner.sandbox.outcome import Outcome
 
@@ -25,12 +25,8 @@ def an_outcome(where: Path) -> Outcome:
     return Outcome(status="Success", large=Large(file=file, digest=DIGEST, size=len(CONTENT)))
 
 
-def limits(memory: int) -> Limits:
-    return Limits(timeout=1.0, memory=memory, pids=1, tmp=1, network="none")
-
-
 def test_a_result_may_be_as_large_as_its_process_within_bounds() -> None:
-    sizes = [outputs.most(limits(memory)) for memory in (1, 64, 100_000)]
+    sizes = [most_bytes(memory) for memory in (1, 64, 100_000)]
     assert sizes == [MAX_RESULT_BYTES, 64 * 1024 * 1024, MAX_LARGE_BYTES]
 
 
@@ -38,7 +34,7 @@ def test_it_is_kept_and_told_by_digest(tmp_path: Path) -> None:
     outcome = an_outcome(tmp_path)
     blobs = Blobs(tmp_path / "blobs")
     kept = outputs.kept(outcome, blobs)
-    assert outputs.told(kept.large) == LargeOutput(digest=DIGEST, size=len(CONTENT))
+    assert outputs.told(kept.large) == LargeValue(digest=DIGEST, size=len(CONTENT))
     assert blobs.read(DIGEST) == CONTENT
     assert outcome.large is not None
     assert outcome.large.file.closed
@@ -56,7 +52,7 @@ ENDED = RunEnded(execution_id="x", attempt=1, token="t", spot="s", at=1.0, statu
 
 
 def test_it_goes_over_the_seam() -> None:
-    large = LargeOutput(digest=DIGEST, size=5)
+    large = LargeValue(digest=DIGEST, size=5)
     told = load(dump(RunEnded(execution_id="x", attempt=1, token="t", spot="s", at=1.0, status="Success", large=large)))
     assert isinstance(told, RunEnded)
     assert told.large == large
@@ -76,5 +72,14 @@ def test_it_goes_over_the_seam() -> None:
     ],
 )
 def test_what_names_no_blob_is_no_report(large: str) -> None:
-    with pytest.raises(ValueError, match=r"malformed|large output"):
+    with pytest.raises(ValueError, match=r"malformed|large value"):
         load(dump(ENDED).replace('"large":null', f'"large":{large}'))
+
+
+def test_large_args_go_over_the_seam_and_nothing_else_as_such() -> None:
+    spec = SandboxSpec(version_id="v", deployment="d", version=1, runtime="sandbox", python="3.11", code="0" * 64)
+    value = LargeValue(digest=DIGEST, size=5)
+    request = RunRequest(execution_id="x", attempt=1, token="t", sandbox=spec, large=value)
+    assert load(dump(request)) == request
+    with pytest.raises(ValueError, match="large value"):
+        load(dump(request).replace(DIGEST, "../../etc/passwd"))

@@ -157,3 +157,18 @@ def test_a_batch_stays_below_what_one_request_may_bring() -> None:
     platform = Platform()
     list(platform.mapped(flow(10_000), 5000))
     assert max(len(json.loads(each.payload)) for each in platform.requests if each.path == PATH) == _mapping.BATCH
+
+
+def test_an_item_too_large_for_a_bulk_is_run_alone() -> None:
+    class Small(Platform):
+        def answer(self, request: Request) -> Response:
+            if request.path == "deployments/d/rpc/":
+                self.requests.append(request)
+                self.accepted.append(json.loads(request.payload))
+                return answer(body=str(len(self.accepted) - 1))
+            return super().answer(request)
+
+    platform = Small(most=0)
+    flow_ = Flow(PATH, 1, False, False)
+    platform.hold(flow_.take({"n": 7}))
+    assert (platform.accepted, flow_.under_way) == ([{"n": 7}], True)

@@ -13,7 +13,7 @@ import pytest
 
 from faaspot import AsyncFaaspot, Faaspot, _transport
 from faaspot.config import Profile
-from faaspot.errors import AnswerTimedOut, BadAnswer, ConfigError, ConnectionFailed, FaaspotError
+from faaspot.errors import AnswerTimedOut, BadAnswer, BadArgument, ConfigError, ConnectionFailed, FaaspotError
 from tests.unit.sdk.served import Served, rude, unused_port
 
 
@@ -118,3 +118,24 @@ def test_the_log_names_each_request_and_never_the_token(platform: Served, caplog
 
     assert f"GET {platform.url}/api/spots/ -> 200" in caplog.text
     assert platform.token not in "".join(record.getMessage() for record in caplog.records if record.name == "faaspot")
+
+
+def test_args_in_a_file_are_sent_as_they_stand(platform: Served, tmp_path: Path) -> None:
+    file = tmp_path / "args.json"
+    file.write_bytes(b'{"s": "' + b"x" * (9 << 20) + b'"}')
+    code = "def main(args, context):\n    return 1\n"
+    with Faaspot(host=platform.url, token=platform.token) as faaspot:
+        faaspot.deployments.create("big", code=code)
+        run = faaspot.deployments.run("big", file)
+        assert faaspot.executions.get(run).args_size == file.stat().st_size
+        assert faaspot.executions.args(run) == {"x": "x" * 92}, "as the fake has them"
+        with pytest.raises(BadArgument, match="No such file"):
+            faaspot.deployments.run("big", tmp_path / "none")
+
+    async def talk() -> int | None:
+        async with AsyncFaaspot(host=platform.url, token=platform.token) as faaspot:
+            found = await faaspot.executions.get(await faaspot.deployments.run("big", file))
+            assert await faaspot.executions.args(found) == {"x": "x" * 92}
+            return found.args_size
+
+    assert asyncio.run(talk()) == file.stat().st_size
