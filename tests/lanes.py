@@ -1,7 +1,7 @@
-"""All tests in two lanes side by side, as `make test` runs them: `python -m tests.lanes`; with arguments, plain pytest.
+"""All tests in three lanes side by side, as `make test` has them: `python -m tests.lanes`; with arguments plain pytest.
 
-The first lane has what starts whole platforms, the second all the rest. Both mostly wait, so together they take hardly
-longer than the first. A test that looks at the whole machine is marked `alone`, and nothing runs beside it.
+Two lanes have what starts whole platforms, the third all the rest. Each mostly waits, so together they take hardly
+longer than the longest. A test that looks at the whole machine is marked `alone`, and nothing runs beside it.
 
 In CI the few tests that failed run once more, alone, as CPython's own suite does it (`-m test --rerun`): on a shared,
 noisy machine a test can lose a race that no user would. What passes then is named UNSTABLE at the end, its first
@@ -18,8 +18,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-PLATFORMS = ("tests/e2e", "tests/faults", "tests/hostile")
-"""The first lane; the second has all the rest."""
+PLATFORMS = (("tests/faults", "tests/hostile"), ("tests/e2e",))
+"""The lanes of whole platforms, the longest first: that one speaks while it runs."""
+REST = ("tests", *(f"--ignore={path}" for paths in PLATFORMS for path in paths))
 FEW = 3
 PYTEST = (sys.executable, "-m", "pytest")
 
@@ -29,20 +30,28 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
         return subprocess.call([*PYTEST, *arguments])
     with tempfile.TemporaryDirectory(prefix="faaspot-tests-lanes-") as name:
-        caches = [Path(name, "first"), Path(name, "second")]
-        options = [["-o", f"cache_dir={cache}"] for cache in caches]
-        log = Path(name, "second.log")
-        rest = ["tests", *(f"--ignore={path}" for path in PLATFORMS)]
+        codes, tests = side_by_side((*PLATFORMS, REST), Path(name))
+    return once_more(codes, tests)
+
+
+def side_by_side(lanes: Sequence[Sequence[str]], home: Path) -> tuple[list[int], list[str]]:
+    """The exit code of each lane, and the tests that failed. The output of all but the first comes at the end."""
+    logs = [home / f"{number}.log" for number in range(1, len(lanes))]
+    caches = [home / f"{number}.cache" for number in range(len(lanes))]
+    commands = [[*PYTEST, *paths, "-o", f"cache_dir={cache}"] for paths, cache in zip(lanes, caches, strict=True)]
+    beside = []
+    for command, log in zip(commands[1:], logs, strict=True):
         with log.open("wb") as file:
-            beside = subprocess.Popen([*PYTEST, *rest, *options[1]], stdout=file, stderr=subprocess.STDOUT)
-        try:
-            codes = [subprocess.call([*PYTEST, *PLATFORMS, *options[0]]), beside.wait()]
-        finally:
-            beside.kill()
-            print(f"\n{' the second lane ':=^100}", flush=True)
+            beside.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
+    try:
+        codes = [subprocess.call(commands[0]), *(lane.wait() for lane in beside)]
+    finally:
+        for lane, log, paths in zip(beside, logs, lanes[1:], strict=True):
+            lane.kill()
+            print(f"\n{f' beside it: {paths[0]} ':=^100}", flush=True)
             sys.stdout.buffer.write(log.read_bytes())
             sys.stdout.flush()
-        return once_more(codes, [test for cache in caches for test in failed(cache)])
+    return codes, [test for cache in caches for test in failed(cache)]
 
 
 def failed(cache: Path) -> list[str]:

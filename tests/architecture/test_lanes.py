@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import threading
 from pathlib import Path
@@ -15,6 +16,12 @@ from pathlib import Path
 def test_it():
     mark = Path(__file__).with_suffix(".tried")
     assert mark.exists() or mark.touch()
+"""
+
+MEETS = """
+def test_it():
+    with open("{pipe}", "{mode}"):  # waits until somebody opens the other end
+        assert {passes}
 """
 
 
@@ -61,6 +68,27 @@ def test_what_pytest_noted_as_failed_is_what_is_tried(tmp_path: Path) -> None:
     test = written(tmp_path, "def test_it():\n    assert False\n")
     assert lanes.main([test, "-o", f"cache_dir={tmp_path / 'cache'}"]) == 1
     assert [Path(each).name for each in lanes.failed(tmp_path / "cache")] == ["test_tried.py::test_it"]
+
+
+def test_lanes_run_side_by_side_and_each_is_heard(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for name, mode in (("one", "r"), ("two", "w")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / f"test_{name}.py").write_text(MEETS.format(pipe=pipe, mode=mode, passes=name == "one"))
+    codes, tests = lanes.side_by_side([[str(tmp_path / "one")], [str(tmp_path / "two")]], tmp_path)
+    assert codes == [0, 1]
+    assert [Path(test).name for test in tests] == ["test_two.py::test_it"]
+    heard = capfd.readouterr().out
+    assert heard.index("1 passed") < heard.index("beside it") < heard.index("1 failed")
+
+
+def test_no_test_is_in_two_lanes_or_in_none() -> None:
+    here = Path(__file__).parents[1]
+    own = [path for paths in lanes.PLATFORMS for path in paths]
+    assert len(own) == len(set(own))
+    assert set(own) < {f"tests/{path.name}" for path in here.iterdir() if any(path.glob("test_*.py"))}
+    assert list(lanes.REST) == ["tests", *(f"--ignore={path}" for path in own)]
 
 
 def test_who_must_be_alone_waits_for_all_and_goes_before_those_who_come_later(

@@ -87,12 +87,14 @@ def test_sockets_that_cannot_be_enlarged_are_charged_their_default(way: str) -> 
 
 
 def test_a_run_that_is_gone_costs_nothing() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    with MemoryWatch(child.pid) as watch:
+    child = subprocess.Popen([sys.executable, "-c", "input('up')"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child, MemoryWatch(child.pid) as watch:
+        assert child.stdout is not None
+        assert child.stdout.read(2) == b"up"  # before that it may hold hardly anything yet
         assert watch.charged_mb(1000) > 1
         peak = watch.peak_mb()
         assert peak > 1
-        child.communicate()
+        child.communicate(b"\n")
         assert watch.charged_mb(1000) == 0
         assert watch.peak_mb() == peak
     with pytest.raises(ProcessLookupError):
