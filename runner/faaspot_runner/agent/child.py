@@ -231,7 +231,7 @@ def answer(main: Main, request: dict[str, Any], cpu: float, channel: socket.sock
         if channel is not None and "args_bytes" in request:
             request["args"] = _args_behind(request, channel)
             began = time.monotonic()
-        value = run(main, request.pop("args"), request["context"])
+        value = run(main, request["args"], request["context"])
     except arguments.InvalidArgs as error:
         return _failure("error", {"type": "InvalidArgs", "message": str(error), "traceback": None}, began)
     except BaseException as error:  # noqa: BLE001 (the user's code may raise anything, sys.exit included)
