@@ -37,6 +37,15 @@ A certificate of your own authority: `rediss://...?ssl_ca_certs=/path/ca.pem`. B
 `redis+sentinel://:PASSWORD@HOST1:26379,HOST2:26379/SERVICE/0` (`rediss+sentinel` for TLS to all of them,
 `FAASPOT_REDIS_SENTINEL_PASSWORD` for their own password); after a failover connections find the new master.
 PostgreSQL over TLS: `postgresql://...?sslmode=verify-full&sslrootcert=/path/ca.pem`.
+
+**Blobs in a bucket** (the extra `s3`, `pip install 'faaspot[s3]'`). `FAASPOT_BLOBS=s3://BUCKET/PREFIX` keeps code,
+sealed contexts and large values in S3 or what speaks it (`FAASPOT_BUCKET_ENDPOINT=https://HOST:9000`); the bucket
+must be there. The key may read, write, list and delete below the prefix, **which belongs to this platform alone**: it
+tidies away there what its own records do not refer to, and a start refuses one that is another's. To move a platform
+there, stop it, copy what is in its `blobs/` under the same names (`aws s3 sync`, `rclone copy`), and move that
+directory away. A spot started alone beside the API takes `FAASPOT_SPOT_BUCKET`, `FAASPOT_BUCKET_KEY_ID` and
+`FAASPOT_BUCKET_SECRET` (or `_FILE`); one on another host needs none of it: it has blobs from the API. Have the store
+end multipart uploads that were never finished (a lifecycle rule), for those of a process that was killed.
 """
 PLATFORM = """
 ## The platform

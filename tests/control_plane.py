@@ -191,11 +191,11 @@ def failed(reason: str = "error", message: str = "no\nmore", kind: str = "ValueE
 
 
 @contextlib.contextmanager
-def control_plane(home: Path, url: str | None = None, **policy: Any) -> Iterator[Plane]:
+def control_plane(home: Path, url: str | None = None, blobs: Blobs | None = None, **policy: Any) -> Iterator[Plane]:
     """A control plane with one online spot; `policy`: what differs from quick defaults."""
     url = url or f"sqlite:///{home / 'faaspot.db'}"
     migrate(url)
-    store, blobs, queue = Store(url), Blobs(home / "blobs"), InlineQueue()
+    store, blobs, queue = Store(url), blobs or Blobs(home / "blobs"), InlineQueue()
     queue.heartbeat(a_spot())
     quick = Policy(**{"queueing": 0.2, "in_flight": 0.2, "max_attempts": 2, **policy})
     services = Services.make(store, blobs, queue, KEY.public_key().public_bytes_raw(), quick)

@@ -82,7 +82,7 @@ def user_python() -> str:
         subprocess.run([uv, "venv", "--quiet", "--python", base, str(home / "venv")], **run, env=environ)
         wheel = next((home / "dist").glob("*.whl"))
         python = str(home / "venv" / "bin" / "python")
-        whole = f"{wheel}[server,postgres]"
+        whole = f"{wheel}[server,postgres,s3]"
         subprocess.run([uv, "pip", "install", "--quiet", "--python", python, whole], **run, env=environ)
     except subprocess.CalledProcessError as error:
         raise AssertionError(f"{error}\n{error.stdout}") from error

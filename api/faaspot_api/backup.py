@@ -115,7 +115,7 @@ def _write(settings: Settings, store: Store, out: IO[bytes], keys: bool) -> dict
             if (data / name).exists():
                 _add(tar, FILES + name, (data / name).read_bytes())
         counts |= _tables(tar, transaction)
-        digests, blobs = dump.needed_blobs(transaction), Blobs(data / "blobs")
+        digests, blobs = dump.needed_blobs(transaction), Blobs.of(settings)
         for digest in digests:
             _add(tar, BLOBS + digest, blobs.get(digest))
         counts["blobs"] = len(digests)

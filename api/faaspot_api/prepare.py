@@ -12,6 +12,7 @@ from pathlib import Path
 from faaspot_api.keys import private_key_file, public_key_file
 from faaspot_api.migrate import CANNOT_WORK, migrate
 from faaspot_api.settings import Settings
+from faaspot_api.supervisor import bucket
 from faaspot_api.supervisor.directory import data_directory
 from faaspot_api.supervisor.errors import CannotStartError
 
@@ -43,3 +44,4 @@ def _keys(settings: Settings, spot_key: Path | None) -> None:
                 "pair and give every deployment its context again"
             )
         directory.furnish(own_redis=False, spot_key=private)
+        bucket.claim(settings, directory)

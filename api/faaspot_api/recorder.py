@@ -27,6 +27,7 @@ from faaspot_api.queue.rq import RedisQueue
 from faaspot_api.queue.stream import Event, Report, ReportStream
 from faaspot_api.services import Services, courier
 from faaspot_api.settings import Settings
+from faaspot_runner.contract.bucket import BucketError
 from faaspot_runner.contract.failpoints import arm, reach
 
 BATCH = 256
@@ -161,7 +162,7 @@ def record(settings: Settings, ready: int | None = None) -> int:
     try:
         queue = RedisQueue.open(settings)
         services = Services.open(settings, queue)
-    except KeyMissingError as error:
+    except (KeyMissingError, BucketError) as error:
         sys.stderr.write(f"{error}\n")
         return CANNOT_WORK
 

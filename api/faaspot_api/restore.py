@@ -149,13 +149,13 @@ def _fill(settings: Settings, directory: DataDirectory, manifest: dict[str, Any]
     store = open_store(replace(settings, data_dir=directory.path))
     try:
         with dump.filling(store, manifest["revision"]) as filling:
-            _take(members, filling, directory)
+            _take(members, filling, directory, Blobs.of(replace(settings, data_dir=directory.path)))
     finally:
         store.close()
 
 
-def _take(members: Members, filling: Filling, directory: DataDirectory) -> None:
-    blobs, counts = Blobs(directory.path / "blobs"), {"blobs": 0}
+def _take(members: Members, filling: Filling, directory: DataDirectory, blobs: Blobs) -> None:
+    counts = {"blobs": 0}
     for name, content in members:
         if (table := _TABLE.fullmatch(name)) is not None:
             added = filling.add(table[1], content.decode().split("\n")[:-1])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from faaspot_runner.contract.bucket import BucketAddress
 from faaspot_runner.contract.sentinels import sentinels
 
 PREFIX = "FAASPOT_"
@@ -151,6 +152,16 @@ class Settings:
             choices=("NORMAL", "FULL"),
         ),
     )
+    blobs: str = field(
+        default="",
+        metadata=_row("s3://BUCKET/PREFIX, of this platform alone, for code and large values (default: a directory)."),
+    )
+    bucket_endpoint: str = field(default="", metadata=_row("URL of that bucket's store, if it is not AWS' own."))
+    bucket_region: str = field(default="", metadata=_row("Its region (default: us-east-1)."))
+    bucket_key_id: str = field(
+        default="", metadata=_row("Id of the access key to it (default: what the machine's role gives).")
+    )
+    bucket_secret: str = field(default="", metadata=_row("The secret of that access key.", secret=True))
     redis_url: str = field(
         default="",
         metadata=_row(
@@ -272,6 +283,8 @@ class Settings:
         values["data_dir"] = Path(os.path.abspath(Path(values["data_dir"]).expanduser()))
         settings = cls(**values)
         _ = settings.open_networks  # what is wrong with them is said at the start
+        if settings.bucket is not None and (problem := settings.bucket.problem()):
+            raise SettingError(f"--blobs: {problem}")
         return settings
 
     def environment(self, *, leave_out: Iterable[str] = ()) -> dict[str, str]:
@@ -288,6 +301,19 @@ class Settings:
         if self.database_url and self.database_password:
             return _with_password(self.database_url, self.database_password)
         return self.database_url or f"sqlite:///{self.data_dir / 'db' / 'faaspot.db'}"
+
+    @property
+    def bucket(self) -> BucketAddress | None:
+        """Where blobs are that are not in the data directory."""
+        if not self.blobs:
+            return None
+        return BucketAddress(
+            url=self.blobs,
+            endpoint=self.bucket_endpoint,
+            region=self.bucket_region,
+            key_id=self.bucket_key_id,
+            secret=self.bucket_secret,
+        )
 
     @property
     def redis(self) -> str:

@@ -1,7 +1,7 @@
 """What the API has for the spots, by digest: code, locks, sealed contexts, packed environments. Verified at each read.
 
-A spot beside the API reads its directory. One on another host has a directory of its own, into which it fetches what is
-missing; it appears there whole or not at all.
+A spot beside the API reads its directory. One on another host, and any where the API keeps them in a bucket, has a
+directory of its own, into which it fetches what is missing; it appears there whole or not at all.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO
+from typing import IO, Protocol
 
-from faaspot_runner.contract import is_digest
+from faaspot_runner.contract import MAX_ARGS_BYTES, is_digest
+from faaspot_runner.contract.bucket import opened
 from faaspot_runner.environments.staging import locked
 from faaspot_runner.remote import Api, RemoteError
 from faaspot_runner.seal import open_sealed
 from faaspot_runner.settings import Settings
 
+LARGE_SECONDS = 3600.0
 FETCH_SECONDS = 300.0
 """How long others wait for who fetches a blob."""
 
@@ -35,20 +37,36 @@ class BlobError(Exception):
     """A blob that is not there, or is not what its name says; the text says which."""
 
 
+class Source(Protocol):
+    """Where the blobs are, if not in our directory: the API, or a bucket. Both methods raise RemoteError, OSError."""
+
+    def fetch(self, digest: str, into: IO[bytes]) -> None:
+        """Write the blob into a file, if its bytes are those of its digest."""
+
+    def bring(self, digest: str, file: IO[bytes], size: int) -> None:
+        """Have what is in the file kept, from where it stands."""
+
+
 class Blobs:
-    """The blob directory `D/blobs`. `api`: where to fetch what is not in it, and bring what is new; None: it is there.
+    """The blob directory `D/blobs`. `source`: where to fetch what is not in it, and bring what is new; None: it is
+    there.
 
     Thread-safe, and safe between processes.
     """
 
-    def __init__(self, root: Path, api: Callable[[], Api] | None = None) -> None:
+    def __init__(self, root: Path, source: Callable[[], Source] | None = None) -> None:
         self._root = root
-        self._api = api
+        self._source = source
 
     @classmethod
     def of(cls, settings: Settings) -> Blobs:
         """The blobs of a spot with these settings."""
-        return cls(settings.blob_directory, partial(Api.of, settings) if settings.api else None)
+        source: Callable[[], Source] | None = None
+        if settings.api:
+            source = partial(Api.of, settings)
+        elif settings.bucket:
+            source = cache(lambda: opened(settings.bucket_address()))
+        return cls(settings.blob_directory, source)
 
     def read(self, digest: str) -> bytes:
         """The blob's bytes. Raises BlobError."""
@@ -66,23 +84,23 @@ class Blobs:
         if not is_digest(digest):
             raise BlobError(f"{digest[:80]!r} is not a blob's digest")
         path = self._root / digest[:2] / digest
-        if self._api is not None:
-            self._have(path, digest, self._api)
+        if self._source is not None:
+            self._have(path, digest, self._source)
         return path
 
-    def _have(self, path: Path, digest: str, api: Callable[[], Api]) -> None:
+    def _have(self, path: Path, digest: str, source: Callable[[], Source]) -> None:
         """Fetch it unless it is here, which is noted for `sweep`. Raises BlobError."""
         try:
             os.utime(path)
         except FileNotFoundError:
             try:
-                self._fetch(path, digest, api)
+                self._fetch(path, digest, source)
             except (RemoteError, OSError) as error:
                 raise BlobError(f"the blob {digest} could not be fetched: {error}") from error
         except OSError as error:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
 
-    def _fetch(self, path: Path, digest: str, api: Callable[[], Api]) -> None:
+    def _fetch(self, path: Path, digest: str, source: Callable[[], Source]) -> None:
         """One fetches, the others wait for it: all runs of a burst want the same. Raises RemoteError, OSError."""
         deadline = time.monotonic() + FETCH_SECONDS
 
@@ -96,18 +114,22 @@ class Blobs:
             try:
                 if not path.exists():
                     with self._new(path) as file:
-                        api().fetch(digest, file)
+                        source().fetch(digest, file)
             finally:
                 (locks / digest).unlink()
 
     def sweep(self, seconds: float) -> None:
-        """Of what was fetched remove all that nobody asked for in so many seconds, half-written files too."""
-        if self._api is None:
+        """Of what was fetched remove all that nobody asked for in so many seconds, half-written files too.
+
+        What is large goes after `LARGE_SECONDS`: each run may have args of its own.
+        """
+        if self._source is None:
             return
-        oldest = time.time() - seconds
+        now = time.time()
         for path in self._root.glob("*/*"):
             with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                if path.stat().st_mtime < oldest:
+                found = path.stat()
+                if now - found.st_mtime > (min(seconds, LARGE_SECONDS) if found.st_size > MAX_ARGS_BYTES else seconds):
                     path.unlink()
 
     def checked(self, digest: str) -> Path:
@@ -134,7 +156,7 @@ class Blobs:
 
     def _damaged(self, path: Path) -> BlobError:
         """What is wrong with it. A copy that was fetched is thrown away: the next one to ask fetches it anew."""
-        if self._api is not None:
+        if self._source is not None:
             path.unlink(missing_ok=True)
         return BlobError(f"the blob {path.name} is damaged: its content has another digest")
 
@@ -143,8 +165,8 @@ class Blobs:
         size = os.fstat(file.fileno()).st_size
         file.seek(0)
         try:
-            if self._api is not None:
-                self._api().bring(digest, file, size)
+            if self._source is not None:
+                self._source().bring(digest, file, size)
                 return
             path = self._root / digest[:2] / digest
             try:

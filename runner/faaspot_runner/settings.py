@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from faaspot_runner.contract import QUEUE_BUILDS, QUEUES
+from faaspot_runner.contract.bucket import KEY_ID_VARIABLE, SECRET_VARIABLE, BucketAddress
 
 PREFIX = "FAASPOT_SPOT_"
 DOCKER_IMAGE = "python:{python}-slim"
@@ -64,6 +65,9 @@ class Settings:
         metadata=_row("URL of the API, for a spot on another host: it has blobs from there, and brings them there."),
     )
     api_ca: str = field(default="", metadata=_row("PEM file of who vouches for its certificate; the machine's own."))
+    bucket: str = field(default="", metadata=_row("s3://BUCKET/PREFIX where the API keeps them, if it is there."))
+    bucket_endpoint: str = field(default="", metadata=_row("URL of that bucket's store, if it is not AWS' own."))
+    bucket_region: str = field(default="", metadata=_row("Its region; us-east-1."))
     redis_url: str = field(
         default="redis://127.0.0.1:6379/0",
         metadata=_row(
@@ -139,8 +143,22 @@ class Settings:
 
     @property
     def blob_directory(self) -> Path:
-        """Where the API's blobs are, to be read only."""
+        """Where the API's blobs are, or our copies of those that we have from elsewhere."""
+        if self.bucket:
+            return self.data_dir / "cache" / "blobs"
         return Path(self.blobs).expanduser().absolute() if self.blobs else self.data_dir / "blobs"
+
+    def bucket_address(self, environ: Mapping[str, str] | None = None) -> BucketAddress:
+        """Where the bucket is; who asks comes from the environment. Raises OSError."""
+        environ = os.environ if environ is None else environ
+        named = environ.get(f"{SECRET_VARIABLE}_FILE")
+        return BucketAddress(
+            url=self.bucket,
+            endpoint=self.bucket_endpoint,
+            region=self.bucket_region,
+            key_id=environ.get(KEY_ID_VARIABLE, ""),
+            secret=environ.get(SECRET_VARIABLE) or (Path(named).read_text().strip() if named else ""),
+        )
 
     @property
     def token_file(self) -> Path:

@@ -204,7 +204,7 @@ class Services:
         """The services of a server with these settings; its database must be migrated. Raises KeyMissingError."""
         return cls.make(
             open_store(settings),
-            Blobs(settings.data_dir / "blobs"),
+            Blobs.of(settings),
             queue,
             public_key(settings),
             Policy.of(settings),

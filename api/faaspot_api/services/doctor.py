@@ -75,6 +75,7 @@ class DoctorService:
     def _parts(self) -> Iterator[Check]:
         yield _timed("database", self._store.ping, f"{self._store.kind}, schema {HEAD}", "start it, or look at its log")
         yield _timed("queue", self._queue.ping, "Redis", "start Redis, or look at its log")
+        yield _timed("blobs", self._blobs.check, str(self._blobs), "look at the directory, or at the bucket's store")
         state = self._health.ready()["recorder"]
         yield _part("recorder", state, "ends are recorded", "look at logs/recorder.log")
 

@@ -17,7 +17,9 @@ YOUNG_SECONDS = 86_400.0
 class Sweeping:
     """One for the platform, beside the reconciler."""
 
-    def __init__(self, store: Store, blobs: Blobs) -> None:
+    def __init__(self, store: Store, blobs: Blobs, young: float = YOUNG_SECONDS) -> None:
+        """`young`: seconds for which nothing is looked at that was put."""
+        self._young = young
         self._store = store
         self._blobs = blobs
         self._parts = cycle(range(PARTS))
@@ -32,7 +34,7 @@ class Sweeping:
 
     def sweep(self, part: int) -> int:
         """Remove what nothing refers to of one part; how many. Raises Unavailable."""
-        old = self._blobs.old(part, YOUNG_SECONDS)
+        old = self._blobs.old(part, self._young)
         if not old:
             return 0
         with self._store.write() as transaction:

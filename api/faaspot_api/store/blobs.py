@@ -1,6 +1,6 @@
-"""Blobs: bytes named by their SHA-256, in a directory that the spots read.
+"""Blobs: bytes named by their SHA-256, on a shelf: a directory that the spots read, or a bucket.
 
-A blob appears whole or not at all (written beside, synced, renamed) and is checked on every read.
+A blob appears whole or not at all (written to a file first, then put there) and is checked on every read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +17,15 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from faaspot_api.errors import ApiError, TooLarge, Unavailable
+from faaspot_api.settings import Settings
+from faaspot_api.store.shelves import Directory, Objects, Shelf, old_files
 from faaspot_runner.contract import LargeValue, is_digest
+from faaspot_runner.contract.bucket import opened
 from faaspot_runner.contract.large import KEPT_FREE
 
-PIECE = 1024 * 1024
 PARTS = 256
+NEW = "new"
+"""Beside the parts: what is being written, always on this machine's disk."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -31,33 +34,37 @@ class BrokenBlobError(Exception):
 
 
 class Blobs:
-    """The blobs under `root`, which is made if it is not there. Used from any thread and process."""
+    """The blobs on a shelf. Used from any thread and process."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shelf: Shelf | None = None) -> None:
+        """`root`, which is made if it is not there: what is not finished is in it and, without a `shelf`, all blobs."""
         self._root = root
         self._root.mkdir(parents=True, exist_ok=True)
+        self._shelf = shelf or Directory(root)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Blobs:
+        """The blobs of a platform with these settings. Raises bucket.BucketError for a bucket that cannot be."""
+        root = settings.data_dir / "blobs"
+        return cls(root) if settings.bucket is None else cls(root, Objects(opened(settings.bucket)))
+
+    def __str__(self) -> str:
+        return str(self._shelf)
 
     def put(self, content: bytes) -> str:
         """Keep `content`; returns its digest. Raises Unavailable (`storage_full`)."""
         digest = hashlib.sha256(content).hexdigest()
-        path = self._path(digest)
-        try:
-            try:
-                os.utime(path)  # as needed as a new one: nobody may tidy it away now
-            except FileNotFoundError:
-                self._write(path, content)
-        except OSError as error:
-            raise _translate(error) from error
+        with _translated():
+            if not self._shelf.renew(digest):  # as needed as a new one: nobody may tidy it away now
+                with self._new() as file:
+                    file.write(content)
+                    self._publish(file, digest)
         return digest
 
     def get(self, digest: str) -> bytes:
         """The bytes. Raises BrokenBlobError if they are not there or not right, Unavailable if they cannot be read."""
-        try:
-            content = self._path(digest).read_bytes()
-        except FileNotFoundError:
-            raise BrokenBlobError(f"blob {digest} is missing") from None
-        except OSError as error:
-            raise _translate(error) from error
+        with _translated():
+            content = b"".join(self.open(digest)[1])
         if hashlib.sha256(content).hexdigest() != digest:
             raise BrokenBlobError(f"blob {digest} holds other bytes than its name says")
         return content
@@ -67,138 +74,118 @@ class Blobs:
 
         Raises BrokenBlobError if they are not there, Unavailable if they cannot be read.
         """
-        try:
-            file = self._path(digest).open("rb")
-        except FileNotFoundError:
-            raise BrokenBlobError(f"blob {digest} is missing") from None
-        except OSError as error:
-            raise _translate(error) from error
-        return os.fstat(file.fileno()).st_size, _pieces(file)
+        with _translated():
+            try:
+                return self._shelf.open(_checked(digest))
+            except FileNotFoundError:
+                raise BrokenBlobError(f"blob {digest} is missing") from None
 
     def put_all(self, digest: str, pieces: Iterable[bytes]) -> None:
         """Keep what comes in pieces. Raises BrokenBlobError if it is not what `digest` says, Unavailable."""
-        path, found = self._path(digest), hashlib.sha256()
-        try:
-            with self._new(path.parent) as file:
-                for piece in pieces:
-                    found.update(piece)
-                    file.write(piece)
-                if found.hexdigest() != digest:
-                    raise BrokenBlobError(f"has the digest {found.hexdigest()}, not {digest}")
-                _publish(file, path)
-        except OSError as error:
-            raise _translate(error) from error
+        _checked(digest)
+        with _translated(), self._new() as file:
+            found, _ = _written(file, pieces)
+            if found != digest:
+                raise BrokenBlobError(f"has the digest {found}, not {digest}")
+            self._publish(file, digest)
 
     def take(self, pieces: Iterable[bytes], most: int) -> LargeValue:
         """Keep what comes in pieces, whatever it is; never more than one of them is in memory.
 
         Raises TooLarge beyond `most` bytes, Unavailable (`storage_full`, too, before the disk is full).
         """
-        found, size = hashlib.sha256(), 0
-        try:
-            with self._new(self._root / "00") as file:
-                for piece in pieces:
-                    size += len(piece)
-                    if size > most:
-                        raise TooLarge(f"This may have at most {most} bytes: what the run's memory holds, and 1 GB.")
-                    _check_room(file, len(piece))
-                    found.update(piece)
-                    file.write(piece)
-                _publish(file, self._path(found.hexdigest()))
-        except OSError as error:
-            raise _translate(error) from error
-        return LargeValue(digest=found.hexdigest(), size=size)
+        with _translated(), self._new() as file:
+            digest, size = _written(file, _bounded(file, pieces, most))
+            self._publish(file, digest)
+        return LargeValue(digest=digest, size=size)
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
-        return is_digest(digest) and self._path(digest).exists()
+        with _translated():
+            return is_digest(digest) and self._shelf.has(digest)
 
     def delete(self, digest: str) -> None:
         """Forget a blob; no error if it is not there."""
-        if self.has(digest):
-            self._path(digest).unlink(missing_ok=True)
+        if is_digest(digest):
+            with _translated():
+                self._shelf.delete(digest)
 
     def old(self, part: int, seconds: float) -> list[str]:
         """Those of one of `PARTS` parts that nobody has put for so many seconds. What was never finished is removed."""
-        found, until = [], time.time() - seconds
-        for path in (self._root / f"{part:02x}").glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                if path.stat().st_mtime > until:
-                    continue
-                if is_digest(path.name):
-                    found.append(path.name)
-                else:
-                    path.unlink()
-        return found
+        with _translated():
+            for name in old_files(self._root / NEW, seconds):
+                (self._root / NEW / name).unlink(missing_ok=True)
+            return self._shelf.old(part, seconds)
 
     def space(self) -> tuple[int, int]:
-        """Bytes of the disk that holds them: free, and in all."""
+        """Bytes of the disk that holds them, or of a bucket's those that are on their way there: free, and in all."""
         usage = shutil.disk_usage(self._root)
         return usage.free, usage.total
 
-    def _path(self, digest: str) -> Path:
-        """Where it is. Raises BrokenBlobError for what is no digest: as a path it could be any file."""
-        if not is_digest(digest):
-            raise BrokenBlobError(f"{digest[:80]!r} is not a blob's digest")
-        return self._root / digest[:2] / digest
+    def check(self) -> None:
+        """Raises Unavailable if they cannot be read and written now."""
+        with _translated():
+            self._shelf.check()
 
-    def _write(self, path: Path, content: bytes) -> None:
-        with self._new(path.parent) as file:
-            file.write(content)
-            _publish(file, path)
+    def _publish(self, file: IO[bytes], digest: str) -> None:
+        file.flush()
+        self._shelf.put(digest, file)
 
     @contextmanager
-    def _new(self, directory: Path) -> Iterator[IO[bytes]]:
-        """A file that is to be published in the block, and is gone if that does not come to its end."""
-        directory.mkdir(exist_ok=True)
-        with NamedTemporaryFile(dir=directory, prefix=".new-", delete=False) as file:
+    def _new(self) -> Iterator[IO[bytes]]:
+        """A file for what is to be published. Nothing is left of it at the end."""
+        (self._root / NEW).mkdir(exist_ok=True)
+        with NamedTemporaryFile(dir=self._root / NEW, delete=False) as file:
             try:
                 yield file
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            finally:
+                with contextlib.suppress(FileNotFoundError):  # it has its name
+                    os.unlink(file.name)
 
 
-def _publish(file: IO[bytes], path: Path) -> None:
-    """Give the file its name, for good."""
-    file.flush()
-    os.fsync(file.fileno())
-    path.parent.mkdir(exist_ok=True)
-    os.replace(file.name, path)
-    _sync_directory(path.parent)
+def _written(file: IO[bytes], pieces: Iterable[bytes]) -> tuple[str, int]:
+    """The digest and size of what was written."""
+    found, size = hashlib.sha256(), 0
+    for piece in pieces:
+        found.update(piece)
+        size += file.write(piece)
+    return found.hexdigest(), size
 
 
-def _check_room(file: IO[bytes], more: int) -> None:
-    """Raises Unavailable where so many bytes more would take what the disk has left for others."""
-    disk = os.fstatvfs(file.fileno())
-    if more > (disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize:
-        raise Unavailable(
-            "The disk has no room for this beside what it keeps free; free some space and try again.",
-            code="storage_full",
-            retry_after=30,
-        )
+def _bounded(file: IO[bytes], pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """The pieces, as long as they may be and the disk has room for others beside them. Raises TooLarge, Unavailable."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            raise TooLarge(f"This may have at most {most} bytes: what the run's memory holds, and 1 GB.")
+        disk = os.fstatvfs(file.fileno())
+        if len(piece) > (disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize:
+            text = "The disk has no room for this beside what it keeps free; free some space and try again."
+            raise Unavailable(text, code="storage_full", retry_after=30)
+        yield piece
 
 
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(PIECE):
-            yield piece
+def _checked(digest: str) -> str:
+    """The digest. Raises BrokenBlobError for what is none: as a path it could be any file."""
+    if not is_digest(digest):
+        raise BrokenBlobError(f"{digest[:80]!r} is not a blob's digest")
+    return digest
 
 
-def _sync_directory(path: Path) -> None:
-    """Make a rename in it survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        raise _unavailable(error) from error
 
 
-def _translate(error: OSError) -> ApiError:
+def _unavailable(error: OSError) -> ApiError:
     if error.errno in _FULL:
         return Unavailable(
             "The disk that holds the code is full; free some space and try again.", code="storage_full", retry_after=30
         )
     return Unavailable(
-        "The directory that holds the code cannot be used now; try again.", code="storage_unavailable", retry_after=5
+        "The place that holds the code cannot be used now; try again.", code="storage_unavailable", retry_after=5
     )

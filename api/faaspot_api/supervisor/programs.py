@@ -20,6 +20,7 @@ from faaspot_api.settings import Settings, inherited
 from faaspot_api.supervisor.children import Program
 from faaspot_api.supervisor.directory import DataDirectory
 from faaspot_api.supervisor.tls import Certificate
+from faaspot_runner.contract.bucket import KEY_ID_VARIABLE, SECRET_VARIABLE
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PGSSLROOTCERT")
 DEFAULT_LEVEL = Settings().log_level
@@ -93,21 +94,26 @@ class Programs:
             *("--grace", f"{settings.grace:g}", "--parent-pid", str(parent)),
             *(("--log-level", settings.log_level) if settings.log_level != DEFAULT_LEVEL else ()),
         ]
-        if settings.failpoints:
-            command += ["--failpoints", settings.failpoints]
+        for flag, text in (
+            ("--bucket", settings.blobs),
+            ("--bucket-endpoint", settings.bucket_endpoint),
+            ("--bucket-region", settings.bucket_region),
+            ("--failpoints", settings.failpoints),
+        ):
+            command += [flag, text] if text else []
         if settings.allow_process_runtime:
             command.append("--allow-process")
         environ = {**HEAP, **inherited(), **self._passwords()}
         return Program(name=f"spot {ip}", command=tuple(command), environ=environ)
 
     def _passwords(self) -> dict[str, str]:
-        """Those of a Redis that is not ours; of ours it is in a file."""
-        if self.settings.own_redis:
-            return {}
-        found = {
-            "FAASPOT_REDIS_PASSWORD": self.settings.redis_secret() or "",
-            "FAASPOT_REDIS_SENTINEL_PASSWORD": self.settings.redis_sentinel_password,
-        }
+        """Those of a Redis that is not ours (of ours it is in a file), and of a bucket."""
+        found = {KEY_ID_VARIABLE: self.settings.bucket_key_id, SECRET_VARIABLE: self.settings.bucket_secret}
+        if not self.settings.own_redis:
+            found |= {
+                "FAASPOT_REDIS_PASSWORD": self.settings.redis_secret() or "",
+                "FAASPOT_REDIS_SENTINEL_PASSWORD": self.settings.redis_sentinel_password,
+            }
         return {name: text for name, text in found.items() if text}
 
     def _service(self, name: str, *arguments: str) -> Program:

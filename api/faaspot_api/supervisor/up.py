@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from faaspot_api.queue import embedded
 from faaspot_api.queue.embedded import ServerMissingError
 from faaspot_api.settings import Settings
-from faaspot_api.supervisor import door, listener, restart, tls
+from faaspot_api.supervisor import bucket, door, listener, restart, tls
 from faaspot_api.supervisor.directory import DataDirectory, data_directory
 from faaspot_api.supervisor.errors import CannotStartError
 from faaspot_api.supervisor.logs import say
@@ -99,6 +99,7 @@ def _prepare(settings: Settings, held: ExitStack) -> _Prepared:
     sock = held.enter_context(listener.listen(settings.host, settings.port))
     lock = held.enter_context(directory.claimed()) if lock is None else lock
     directory.furnish(own_redis=settings.own_redis)
+    bucket.claim(settings, directory)
     directory.clear_run()
     if certificate is not None:
         certificate = tls.handed_over(certificate, directory)

@@ -15,7 +15,7 @@ from faaspot_api.domain.model import Principal, RunOptions
 from faaspot_api.errors import Forbidden, NotFound, TooLarge, Unprocessable
 from faaspot_api.services.sweeping import ROUND_SECONDS, YOUNG_SECONDS, Sweeping
 from faaspot_api.store import archives
-from faaspot_api.store.blobs import PARTS
+from faaspot_api.store.blobs import NEW, PARTS
 from faaspot_api.store.tables import executions
 from faaspot_runner.contract import LargeValue
 from tests.control_plane import ADMIN, Plane, control_plane, failed
@@ -38,10 +38,14 @@ def a_large(plane: Plane, content: bytes) -> tuple[str, str]:
     return uuid, digest
 
 
+def blob_file(plane: Plane, digest: str) -> Path:
+    return plane.home / "blobs" / digest[:2] / digest
+
+
 def age(plane: Plane, *digests: str) -> None:
     then = time.time() - YOUNG_SECONDS - 60
     for digest in digests:
-        os.utime(plane.blobs._path(digest), (then, then))
+        os.utime(blob_file(plane, digest), (then, then))
 
 
 def sweep(plane: Plane) -> int:
@@ -50,7 +54,7 @@ def sweep(plane: Plane) -> int:
 
 def test_a_large_output_stays_as_long_as_its_record(plane: Plane) -> None:
     uuid, digest = a_large(plane, b'"large"')
-    everything = [path.name for path in plane.blobs._root.glob("*/*")]
+    everything = [path.name for path in (plane.home / "blobs").glob("??/*")]
     age(plane, *everything)
     assert sweep(plane) == 0, "code and output are needed"
     with plane.store.write() as transaction:
@@ -64,13 +68,16 @@ def test_what_is_young_or_was_put_again_stays(plane: Plane) -> None:
     again = plane.blobs.put(b"nor to this")
     age(plane, again)
     plane.blobs.put(b"nor to this")
-    left = plane.blobs._path(young).with_name(".new-left")
-    left.write_text("a write that was killed")
-    os.utime(left, (0, 0))
+    left = blob_file(plane, young).with_name(".new-left")
+    ours = plane.home / "blobs" / NEW / "left"
+    for each in (left, ours):
+        each.write_text("a write that was killed")
+        os.utime(each, (0, 0))
     assert sweep(plane) == 0
     assert plane.blobs.has(young)
     assert plane.blobs.has(again)
     assert not left.exists()
+    assert not ours.exists()
 
 
 def test_one_part_a_minute(plane: Plane) -> None:

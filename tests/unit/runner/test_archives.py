@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from faaspot_runner.archives import Archives
-from faaspot_runner.blobs import BlobError, Blobs
-from faaspot_runner.contract import BuildRequest, SandboxSpec
+from faaspot_runner.blobs import LARGE_SECONDS, BlobError, Blobs
+from faaspot_runner.contract import MAX_ARGS_BYTES, BuildRequest, SandboxSpec
 from faaspot_runner.environments.archive import Packed, pack, unpacked
 from faaspot_runner.environments.build import Environments
 from faaspot_runner.environments.errors import BuildError
@@ -119,6 +119,13 @@ def test_what_nobody_asks_for_any_more_goes_and_can_be_fetched_again(store: Stor
     for digest in digests:
         os.utime(blobs.path(digest), (0, 0))
     assert blobs.read(digests[1]) == b"used"
+    large = tmp_path / "blobs" / "aa" / ("a" * 64)
+    large.parent.mkdir(exist_ok=True)
+    large.write_bytes(b"x" * (MAX_ARGS_BYTES + 1))
+    an_hour_ago = time.time() - LARGE_SECONDS - 60
+    os.utime(large, (an_hour_ago, an_hour_ago))
+    blobs.sweep(7 * 86_400)
+    assert not large.exists(), "the args of one run"
     blobs.sweep(3600)
     assert [path.name for path in files(tmp_path)] == digests[1:]
     assert blobs.read(digests[0]) == b"old"
