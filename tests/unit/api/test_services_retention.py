@@ -137,6 +137,16 @@ def test_many_go_in_short_steps_with_room_for_others(plane: Plane, monkeypatch: 
     assert all(pause > 0 for pause in pauses)
 
 
+def test_runs_with_long_values_go_in_shorter_steps(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite takes a while to free them, in which nobody else writes."""
+    pauses: list[float] = []
+    monkeypatch.setattr(retention.time, "sleep", pauses.append)
+    plane.services.executions.run_bulk(ADMIN, "hello", ["{}"] * 12)
+    change(plane, status="Success", ended=now() - 11 * DAY, output='"' + "x" * 3 * 1024 * 1024 + '"')
+    assert left(plane) == set()
+    assert len(pauses) == 12
+
+
 def test_it_looks_again_only_after_a_while(plane: Plane) -> None:
     assert left(plane) == set()
     ran(plane, 11 * DAY)
