@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,20 @@ BATCH = 500
 """Runs of one request."""
 QUICK_SECONDS = 0.02
 """Items that come faster than this together go together; slower ones go one by one, at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Items that one request asks for, however often it is sent: under its key they run once."""
+
+    items: list[dict[str, Any]]
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def halves(self) -> tuple[Part, Part]:
+        """The same in two requests."""
+        half = len(self.items) // 2
+        return Part(items=self.items[:half]), Part(items=self.items[half:])
 
 
 class Flow:
@@ -49,21 +64,24 @@ class Flow:
         self._count = 0
         self._ahead: deque[str] = deque()
         self._known: dict[str, Execution] = {}
-        self._full = False
+        self._parts: deque[Part] = deque()
+        """Asked for, and not accepted yet."""
+        self._until: int | None = None
+        """While it is full: how many runs may be under way when it is no more."""
 
     @property
     def full(self) -> bool:
         """Whether results have to be taken before another item."""
-        if len(self._ahead) >= self._most:
-            self._full = True
-        elif len(self._ahead) <= self._most // 2:
-            self._full = False
-        return self._full
+        if self._until is None and len(self._ahead) >= self._most:
+            self._until = self._most // 2
+        if self._until is not None and len(self._ahead) <= self._until:
+            self._until = None
+        return self._until is not None
 
     @property
     def under_way(self) -> bool:
         """Whether there are results still to come."""
-        return bool(self._ahead or self._batch)
+        return bool(self._ahead or self._parts or self._batch)
 
     def take(self, args: Any) -> Conversation[None]:
         """Take an item in; run it, with those before it, when they are a batch."""
@@ -71,7 +89,8 @@ class Flow:
             self._begun = self._clock()
         self._batch.append(_calls.mapping(args, f"item {self._count}"))
         self._count += 1
-        if len(self._batch) >= min(self._size, self._most - len(self._ahead)):
+        room = self._most - len(self._ahead) - sum(len(part.items) for part in self._parts)
+        if len(self._batch) >= min(self._size, room):
             quick = self._clock() - self._begun < QUICK_SECONDS
             self._size = min(2 * self._size, BATCH) if quick else 1
             yield from self.send()
@@ -91,29 +110,39 @@ class Flow:
         return record if self._return_records else executions.outcome(record, self._return_exceptions)
 
     def send(self) -> Conversation[None]:
-        """Run what is not sent yet. A platform without room gets it when some of what is under way is through."""
-        batch, self._batch = self._batch, []
-        if not batch:
-            return
-        try:
-            self._ahead += yield from accepted(self._path, batch)
-        except (Overloaded, Unavailable):
-            if not self._ahead:
-                raise
-            self._batch = batch
+        """Run what is not sent yet. A platform without room gets it when half of what is under way is through."""
+        if self._batch:
+            self._parts.append(Part(items=self._batch))
+            self._batch = []
+        while self._parts:
+            part = self._parts[0]
+            try:
+                uuids = yield from accepted(self._path, part)
+            except TooLarge:
+                if len(part.items) == 1:
+                    raise
+                self._parts.popleft()
+                self._parts.extendleft(reversed(part.halves))
+                continue
+            except (Overloaded, Unavailable):
+                if not self._ahead:
+                    raise
+                self._until = len(self._ahead) // 2
+                return
+            self._parts.popleft()
+            self._ahead += uuids
 
 
-def accepted(path: str, batch: list[dict[str, Any]]) -> Conversation[list[str]]:
-    """The ids of runs; in halves where they are too large for one request. Asked twice they are the same runs."""
-    headers: Mapping[str, str] = {"Idempotency-Key": uuid4().hex}
-    request = _calls.send("POST", path, batch, headers=headers, safe=True)
+def accepted(path: str, part: Part) -> Conversation[list[str]]:
+    """The ids of the runs of a part. Raises TooLarge where one request cannot bring them."""
+    headers = {"Idempotency-Key": part.key}
+    request = _calls.send("POST", path, part.items, headers=headers, safe=True)
     try:
         return [str(uuid) for uuid in (yield from _calls.ask(request))]
     except TooLarge:
-        if len(batch) == 1:  # alone they may be much larger
-            alone = path.replace("/bulk_rpc/", "/rpc/")
-            request = _calls.send("POST", alone, batch[0], headers=headers, safe=True)
-            return [_calls.uuid_of((yield from _calls.ask(request)))]
-    half = len(batch) // 2
-    first = yield from accepted(path, batch[:half])
-    return first + (yield from accepted(path, batch[half:]))
+        if len(part.items) > 1:
+            raise
+    # Alone they may be much larger.
+    alone = path.replace("/bulk_rpc/", "/rpc/")
+    request = _calls.send("POST", alone, part.items[0], headers=headers, safe=True)
+    return [_calls.uuid_of((yield from _calls.ask(request)))]

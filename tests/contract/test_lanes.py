@@ -210,6 +210,37 @@ def test_a_changed_concurrency_counts_from_the_next_run_on(client: redis.Redis) 
     assert len(worker.all()) == 3
 
 
+def test_a_changed_concurrency_counts_for_what_waits_already(client: redis.Redis) -> None:
+    queue, worker = RedisQueue(client), Worker(client, QUEUE_BACKGROUND)
+    queue.enqueue_runs(runs("many", 9, concurrency=1), QUEUE_BACKGROUND)
+    assert len(worker.all()) == 1
+    for most in (3, 0):
+        queue.limit({"many": most})
+        worker.tend()
+        assert len(worker.all()) == (2 if most else 3)
+    assert queue.concurrency() == {}
+
+
+def test_what_waits_in_two_lines_has_one_turn_and_leaves_nothing_behind(client: redis.Redis) -> None:
+    """As when the connection breaks in which it was enqueued, and another spot is chosen meanwhile."""
+    queue, worker = RedisQueue(client), Worker(client, QUEUE_BACKGROUND, spot=THERE)
+    for round_ in range(3):
+        requests = runs("many", 4, tag=str(round_), concurrency=2)
+        for line in (own_line(QUEUE_BACKGROUND, THERE), QUEUE_BACKGROUND):
+            put(client, line, requests)
+        served = []
+        while running := worker.all():
+            assert len(running) <= 2
+            for lease in running:
+                served.append(lease.request.execution_id)
+                worker.end(lease)
+        assert sorted(served) == [one.execution_id for one in requests]
+    worker.tend()
+    assert queue.lengths()["background"] == 0
+    for kind in ("lane:*", "lanes:*", "turns:*"):
+        assert not client.keys(f"faaspot:{kind}")
+
+
 def test_the_turns_of_a_killed_worker_come_back_with_its_leases(client: redis.Redis) -> None:
     queue, worker = RedisQueue(client), Worker(client, QUEUE_BACKGROUND)
     queue.enqueue_runs(runs("many", 2, concurrency=1), QUEUE_BACKGROUND)

@@ -147,6 +147,12 @@ class Queue(Protocol):
     def keep_warm(self, warm: Mapping[str, Warm]) -> None:
         """Tell the spots, by address, which versions shall stand ready there, and of all others that none shall."""
 
+    def concurrency(self) -> Mapping[str, int]:
+        """How many runs at once deployments may have, by name, as it was last said with a run or to `limit`."""
+
+    def limit(self, concurrency: Mapping[str, int]) -> None:
+        """Say that of these deployments, 0 for any number; from the next `tend` on it counts for what waits already."""
+
     def strand(self) -> frozenset[str]:
         """Take back the wake-ups that only a spot was to take which is not online; the ids of their executions."""
 

@@ -49,6 +49,7 @@ class InlineQueue:
         self._waiting: dict[str, dict[str, dict[Attempt, Request]]] = defaultdict(dict)
         """By queue and lane, the lane whose turn is next first."""
         self._placed: dict[Attempt, str] = {}
+        self._concurrency: dict[str, int] = {}
         self._leases: dict[Attempt, tuple[str, LeaseState]] = {}
         self._replies: dict[str, deque[RunEnded]] = defaultdict(deque)
         self._logs: dict[str, str] = defaultdict(str)
@@ -172,6 +173,19 @@ class InlineQueue:
         self._check()
         self.warm = dict(warm)
 
+    def concurrency(self) -> Mapping[str, int]:
+        """See `Queue.concurrency`."""
+        self._check()
+        with self._changed:
+            return dict(self._concurrency)
+
+    def limit(self, concurrency: Mapping[str, int]) -> None:
+        """See `Queue.limit`. Here it counts at once."""
+        self._check()
+        with self._changed:
+            self._say(concurrency)
+            self._changed.notify_all()
+
     def strand(self) -> frozenset[str]:
         """See `Queue.strand`. Here every spot takes everything."""
         self._check()
@@ -277,6 +291,7 @@ class InlineQueue:
         with self._changed:
             self._waiting.clear()
             self._placed.clear()
+            self._concurrency.clear()
             self._leases.clear()
             self._replies.clear()
             self._logs.clear()
@@ -295,7 +310,13 @@ class InlineQueue:
             line = self._waiting[queue].setdefault(_lane(request), {})
             line.pop(_attempt(request), None)
             line[_attempt(request)] = request
+            if isinstance(request, RunRequest):
+                self._say({_lane(request): request.concurrency})
             self._changed.notify_all()
+
+    def _say(self, concurrency: Mapping[str, int]) -> None:
+        said = {**self._concurrency, **concurrency}
+        self._concurrency = {name: most for name, most in said.items() if most}
 
     def _lines(self) -> list[dict[Attempt, Request]]:
         return [line for lanes in self._waiting.values() for line in lanes.values()]
@@ -303,9 +324,8 @@ class InlineQueue:
     def _next(self, queue: str) -> str | None:
         """The lane whose turn it is."""
         for lane, line in self._waiting[queue].items():
-            request = next(iter(line.values()), None)
-            most = request.concurrency if isinstance(request, RunRequest) else 0
-            if request and (not most or sum(lane == other for other in self._placed.values()) < most):
+            most = 0 if queue == QUEUE_BUILDS else self._concurrency.get(lane, 0)
+            if line and (not most or sum(lane == other for other in self._placed.values()) < most):
                 return lane
         return None
 

@@ -62,7 +62,7 @@ from faaspot_runner.contract import (
     log_key,
     reply_key,
 )
-from faaspot_runner.contract.lanes import OVER
+from faaspot_runner.contract.lanes import CONCURRENCY, OVER
 from faaspot_runner.contract.runtimes import Runtimes
 from faaspot_runner.contract.scripts import SCRIPTS
 from faaspot_runner.contract.spots import JOINED, WARM, WISHES, Warm, Wish, spot_key
@@ -272,6 +272,19 @@ class RedisQueue:
             pipe.delete(WARM)
             if warm:
                 pipe.hset(WARM, mapping={ip: each.text() for ip, each in warm.items()})
+            pipe.execute()
+
+    def concurrency(self) -> Mapping[str, int]:
+        """See `Queue.concurrency`."""
+        with translated():
+            said = cast(dict[bytes, bytes], self._redis.hgetall(CONCURRENCY))
+        return {as_text(name): int(most) for name, most in said.items()}
+
+    def limit(self, concurrency: Mapping[str, int]) -> None:
+        """See `Queue.limit`."""
+        with translated(), self._redis.pipeline() as pipe:
+            for name, most in concurrency.items():
+                pipe.hset(CONCURRENCY, name, str(most)) if most else pipe.hdel(CONCURRENCY, name)
             pipe.execute()
 
     def strand(self) -> frozenset[str]:

@@ -46,6 +46,7 @@ for at = 6, #ARGV, 3 do
     'token', token)
   local turn = redis.call('HGET', turns_of(queue), id)
   if turn and turn ~= line .. ' ' .. lane then
+    redis.call('LREM', 'rq:queue:' .. turn:match('^%S+'), 1, id)
     end_turn(queue, id)
     turn = false
   end
@@ -56,7 +57,8 @@ advance(queue, lane)
 forget(line, lane)
 """.replace("'~", f"'{PREFIX}")
 )
-"""Save jobs as RQ would and put them in line; one that is there already is not put there again.
+"""Save jobs as RQ would and put them in line; one that is there already is not put there again, and one that stands in
+another line leaves it.
 
 ARGV: line, lane, its `concurrency` or "", RQ's text of this moment, kind; then of each job id, token and data. `token`
 stands beside a job's own fields, so that a worker's claim and its look at the job are one step.

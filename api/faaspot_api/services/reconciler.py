@@ -81,6 +81,7 @@ class Reconciler:
         self._wish()
         self._warmth.say()
         self._count("shed", self._queue.shed())
+        self._limit()
         self._say_needed(at)
         stranded = self._queue.strand()
         rows = self._end_expired(self._open_rows())
@@ -134,6 +135,16 @@ class Reconciler:
             with self._store.write() as transaction:
                 keys.forget(transaction, now() - int(self._policy.key_seconds * SECOND))
             self._clearing.drop_archives()
+
+    def _limit(self) -> None:
+        """Say how many runs at once deployments may have where that has changed: it counts for what waits already."""
+        said = self._queue.concurrency()
+        with self._store.read() as transaction:
+            wanted = deployments.concurrency(transaction)
+        names = said.keys() | wanted.keys()
+        changed = {name: wanted.get(name, 0) for name in names if said.get(name) != wanted.get(name)}
+        if changed:
+            self._queue.limit(changed)
 
     def _open_rows(self) -> list[Tracked]:
         found: list[Tracked] = []

@@ -152,7 +152,9 @@ def again(transaction: Transaction, rows: Sequence[Tracked], policy: Policy) -> 
     given = executions.given(transaction, [row.uuid for row in rows])
     wanted = [row.version_id for row in rows if row.version_id]
     versions = deployments.deployment_of(transaction, wanted)
-    found = (_wakeup(row, given[row.uuid], versions, policy) for row in rows)
+    names = {name for name, _ in versions.values()}
+    limits = deployments.concurrency(transaction, names) if names else {}
+    found = (_wakeup(row, given[row.uuid], versions, limits, policy) for row in rows)
     lost = logs.lost_on(transaction, [row.uuid for row in rows if row.state.attempt > 1])
     return [_avoiding(wakeup, lost) for wakeup in found if wakeup is not None]
 
@@ -164,7 +166,13 @@ def _avoiding(wakeup: Wakeup, lost: Mapping[str, str]) -> Wakeup:
     return replace(wakeup, request=replace(request, avoid=spot))
 
 
-def _wakeup(row: Tracked, given: Given, versions: dict[str, tuple[str, Version]], policy: Policy) -> Wakeup | None:
+def _wakeup(
+    row: Tracked,
+    given: Given,
+    versions: dict[str, tuple[str, Version]],
+    limits: Mapping[str, int],
+    policy: Policy,
+) -> Wakeup | None:
     task = Task(
         uuid=row.uuid,
         attempt=row.state.attempt,
@@ -183,7 +191,7 @@ def _wakeup(row: Tracked, given: Given, versions: dict[str, tuple[str, Version]]
     return (
         build(task, name, version, policy)
         if row.state.kind == "build"
-        else run(task, sandbox(name, version), policy, version.settings.concurrency or 0)
+        else run(task, sandbox(name, version), policy, limits.get(name, 0))
     )
 
 

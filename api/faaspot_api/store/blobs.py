@@ -102,13 +102,22 @@ class Blobs:
     def has(self, digest: str) -> bool:
         """Whether the blob is there."""
         with _translated():
-            return is_digest(digest) and self._shelf.has(digest)
+            return is_digest(digest) and self._shelf.age(digest) is not None
 
     def delete(self, digest: str) -> None:
         """Forget a blob; no error if it is not there."""
         if is_digest(digest):
             with _translated():
                 self._shelf.delete(digest)
+
+    def delete_old(self, digest: str, seconds: float) -> bool:
+        """Forget a blob that nobody has put for so many seconds; whether that was so."""
+        with _translated():
+            age = self._shelf.age(_checked(digest))
+            if age is not None and age < seconds:
+                return False
+            self._shelf.delete(digest)
+        return True
 
     def old(self, part: int, seconds: float) -> list[str]:
         """Those of one of `PARTS` parts that nobody has put for so many seconds. What was never finished is removed."""

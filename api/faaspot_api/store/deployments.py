@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Column, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, and_, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from faaspot_api.domain.model import BuildStatus, Deployment, Settings, Version
 from faaspot_api.errors import Conflict
 from faaspot_api.store.engine import Transaction, hold
+from faaspot_api.store.listed import is_one_of
 from faaspot_api.store.moments import from_micros, to_micros
 from faaspot_api.store.prepared import Prepared
 from faaspot_api.store.tables import deployments, versions
@@ -171,11 +172,28 @@ def deployment_of(transaction: Transaction, version_ids: Sequence[str]) -> dict[
 def kept_warm(transaction: Transaction) -> tuple[tuple[str, Version], ...]:
     """The current versions that ask for spots on which they stand ready, each after its deployment's name; by name."""
     joined = select(versions, D.name.label("deployment_name")).join(deployments, D.current_id == V.id)
-    # What JSON says of nearly all: as text, so that the many are left to the database.
-    asking = [V.settings.like('%"min_warm": _%'), *(V.settings.not_like(f'%"min_warm": {no}%') for no in ("0", "null"))]
-    rows = transaction.execute(joined.where(_LIVING, V.status == "success", *asking).order_by(D.name))
+    rows = transaction.execute(joined.where(_LIVING, V.status == "success", _counts("min_warm")).order_by(D.name))
     found = ((row.deployment_name, _version(row)) for row in rows)
     return tuple((name, version) for name, version in found if version.settings.min_warm)
+
+
+def concurrency(transaction: Transaction, names: Collection[str] | None = None) -> dict[str, int]:
+    """How many runs at once each living deployment (of `names`) may have, by name; those without a limit are left out.
+
+    It is what the version says that runs, or the newest while none could be built.
+    """
+    newest = func.coalesce(D.current_id, D.newest_id)
+    statement = select(D.name, V.settings).join(versions, V.id == newest).where(_LIVING, _counts("concurrency"))
+    if names is not None:
+        statement = statement.where(is_one_of(transaction, D.name, names))
+    found = ((row.name, json.loads(row.settings).get("concurrency")) for row in transaction.execute(statement))
+    return {name: most for name, most in found if most}
+
+
+def _counts(setting: str) -> ColumnElement[bool]:
+    """That a version's settings may have a number above 0; by their text, so that the many are left to the database."""
+    none = (V.settings.not_like(f'%"{setting}": {no}%') for no in ("0", "null"))
+    return and_(V.settings.like(f'%"{setting}": _%'), *none)
 
 
 def set_status(transaction: Transaction, version_id: str, status: BuildStatus, reason: str | None = None) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, literal, select
 
 from faaspot_api.store.engine import Transaction
 from faaspot_api.store.listed import is_one_of
@@ -15,6 +15,11 @@ from faaspot_api.store.tables import callback_tries, callbacks, deployments, eve
 C = executions.c
 _ENDED = C.ended.is_not(None)
 """The condition of the index (deployment_id, kind, ended)."""
+_LENGTH = sum((func.coalesce(func.length(each), 0) for each in (C.output, C.args, logs.c.text)), literal(0))
+PART_BYTES = 4 * 1024 * 1024
+"""What the runs of one part may have together: SQLite frees about as much in a twentieth of a second."""
+ROWS = 10
+"""Rows fetched at once: to find the length of a text SQLite reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +62,13 @@ def end_of_the_last_kept(transaction: Transaction, deployment_id: str, runs: int
 
 
 def purge(transaction: Transaction, deployment_id: str, until: int, most: int) -> int:
-    """Delete at most `most` runs that ended up to `until` (microseconds), oldest first; how many there were.
+    """Delete at most `most` runs that ended up to `until` (microseconds), oldest first; how many went, 0: all have.
 
-    One whose end is still to be told to somebody stays until it is.
+    Fewer where their values are long. One whose end is still to be told to somebody stays until it is.
     """
-    untold = select(callbacks.c.execution).where(callbacks.c.execution == C.uuid, callbacks.c.status == "pending")
-    statement = (
-        select(C.seq, C.uuid)
-        .where(C.deployment_id == deployment_id, _ENDED, C.ended <= until, C.kind == "run", ~untold.exists())
-        .order_by(C.ended)
-        .limit(most)
-    )
-    old = transaction.execute(statement).all()
+    old = _oldest(transaction, deployment_id, until, most)
     if old:
-        uuids = [row.uuid for row in old]
+        uuids = list(old.values())
         for column in (
             logs.c.execution,
             events.c.execution,
@@ -80,8 +78,30 @@ def purge(transaction: Transaction, deployment_id: str, until: int, most: int) -
             reruns.c.of,
         ):
             transaction.execute(delete(column.table).where(is_one_of(transaction, column, uuids)))
-        transaction.execute(delete(executions).where(C.seq.in_([row.seq for row in old])))
+        transaction.execute(delete(executions).where(C.seq.in_(list(old))))
     return len(old)
+
+
+def _oldest(transaction: Transaction, deployment_id: str, until: int, most: int) -> dict[int, str]:
+    """The ids of those that go next, by `seq`: one at least, and no more than have `PART_BYTES` together."""
+    untold = select(callbacks.c.execution).where(callbacks.c.execution == C.uuid, callbacks.c.status == "pending")
+    statement = (
+        select(C.seq, C.uuid, _LENGTH.label("length"))
+        .select_from(executions.outerjoin(logs, logs.c.execution == C.uuid))
+        .where(C.deployment_id == deployment_id, _ENDED, C.ended <= until, C.kind == "run", ~untold.exists())
+        .order_by(C.ended)
+        .limit(most)
+    )
+    found: dict[int, str] = {}
+    left = PART_BYTES
+    rows = transaction.execute(statement, execution_options={"yield_per": ROWS})
+    for row in rows:
+        left -= row.length
+        if found and left < 0:
+            break
+        found[row.seq] = row.uuid
+    rows.close()
+    return found
 
 
 def unneeded_blobs(transaction: Transaction, digests: Iterable[str]) -> frozenset[str]:

@@ -31,7 +31,8 @@ class Shelf(Protocol):
     def open(self, digest: str) -> tuple[int, Iterator[bytes]]:
         """The size, and the bytes in pieces. Raises FileNotFoundError."""
 
-    def has(self, digest: str) -> bool: ...
+    def age(self, digest: str) -> float | None:
+        """Seconds since somebody put it, None if it is not there."""
 
     def delete(self, digest: str) -> None:
         """No error if it is not there."""
@@ -70,8 +71,11 @@ class Directory:
         file = self._path(digest).open("rb")
         return os.fstat(file.fileno()).st_size, _pieces(file)
 
-    def has(self, digest: str) -> bool:
-        return self._path(digest).exists()
+    def age(self, digest: str) -> float | None:
+        try:
+            return time.time() - self._path(digest).stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def delete(self, digest: str) -> None:
         self._path(digest).unlink(missing_ok=True)
@@ -102,7 +106,7 @@ class Objects:
         return str(self._bucket)
 
     def renew(self, digest: str) -> bool:
-        age = self._bucket.age(digest)
+        age = self.age(digest)
         return age is not None and age < FRESH_SECONDS
 
     def put(self, digest: str, file: IO[bytes]) -> None:
@@ -111,8 +115,8 @@ class Objects:
     def open(self, digest: str) -> tuple[int, Iterator[bytes]]:
         return self._bucket.open(digest)
 
-    def has(self, digest: str) -> bool:
-        return self._bucket.age(digest) is not None
+    def age(self, digest: str) -> float | None:
+        return self._bucket.age(digest)
 
     def delete(self, digest: str) -> None:
         self._bucket.delete(digest)

@@ -3,7 +3,7 @@
 A line is RQ's list, from which workers take: of each queue a common one and one for each spot on which something was
 placed (`contract.spots`). Every id in a line runs next. What is still to wait stands in its deployment's *lane*; with
 its *turn* it is moved from there into the line, and the turn ends with its run. A turn counts in its queue and, in a
-spot's own line, there as well. A deployment gets another one
+spot's own line, there as well. What waits twice has one turn: a second would never end. A deployment gets another one
 
 * while it has fewer, in all lines of both queues of runs, than its `concurrency` allows, and
 * while it has, wherever the turn counts, fewer than `SHARE` times as many as are free, or none at all.
@@ -33,6 +33,7 @@ SHARE = 3
 """A deployment alone gets three quarters of the turns."""
 CAPACITY = PREFIX + "capacity"
 OWNERS = PREFIX + "owners"
+CONCURRENCY = PREFIX + "concurrency"
 OVER = PREFIX + "over"
 WAITING = PREFIX + "waiting"
 
@@ -94,11 +95,13 @@ local function advance_in(line, lane)
   while not is_limited(line, lane) and not has_its_share(line, lane) do
     local id = redis.call('LPOP', waiting)
     if not id then break end
-    for _, place in ipairs(places_of(line)) do
-      redis.call('HSET', turns_of(place), id, line .. ' ' .. lane)
-      redis.call('HINCRBY', lanes_of(place), lane, 1)
+    if redis.call('HEXISTS', turns_of(queue_of(line)), id) == 0 then
+      for _, place in ipairs(places_of(line)) do
+        redis.call('HSET', turns_of(place), id, line .. ' ' .. lane)
+        redis.call('HINCRBY', lanes_of(place), lane, 1)
+      end
+      redis.call('RPUSH', 'rq:queue:' .. line, id)
     end
-    redis.call('RPUSH', 'rq:queue:' .. line, id)
   end
 end
 

@@ -137,6 +137,29 @@ def test_a_run_carries_how_many_of_its_deployment_may_run_at_once(plane: Plane) 
     assert {plane.take().concurrency for _ in range(2)} == {0, 1}, "said again by the reconciler"
 
 
+def test_how_many_may_run_is_what_the_version_says_that_runs(plane: Plane) -> None:
+    """For what was accepted before, too, and while nobody asks for another run."""
+    plane.create("few", concurrency=1)
+    for _ in range(4):
+        plane.run("few")
+    first = plane.take()
+    plane.update("few", concurrency=2)
+    plane.passes(0.0)
+    second = plane.take()
+    assert plane.queue.take(QUEUE_BACKGROUND) is None
+    plane.update("few", concurrency=0)
+    plane.passes(1.0)
+    plane.take()
+    plane.update("few", concurrency=3)
+    plane.queue.lose_everything()
+    plane.passes(10.0, 20.0)
+    assert {plane.take().concurrency for _ in range(3)} == {3}, "of the first version's runs"
+    assert (first.concurrency, second.concurrency) == (1, 1)
+    plane.services.deployments.delete(ADMIN, "few")
+    plane.passes(30.0)
+    assert plane.queue.concurrency() == {}
+
+
 def test_a_background_run_answers_its_record(plane: Plane) -> None:
     execution = plane.services.executions.run(ADMIN, "hello", '{"a":1}')
     assert (execution.status, execution.kind, execution.name) == ("Pending", "run", "hello")

@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import func, select, update
 
 from faaspot_api.domain.model import Filter, RunOptions
+from faaspot_api.errors import NotFound
 from faaspot_api.services import retention
 from faaspot_api.services.retention import DAY, YOUNG
 from faaspot_api.store.moments import now
 from faaspot_api.store.tables import callback_tries, callbacks, events, executions, logs, reruns
-from tests.control_plane import ADMIN, Plane, control_plane, failed
+from tests.control_plane import ADMIN, Plane, a_spot, control_plane, failed
 
 HOUR = DAY // 24
 TOLD = {"owner": "admin", "url": "https://e.example/", "host": "e.example", "tries": 1}
@@ -125,6 +126,9 @@ def test_an_idempotency_key_outlives_its_run(plane: Plane) -> None:
     change(plane, ended=now() - 11 * DAY)
     assert left(plane) == set()
     assert service.run_bulk(ADMIN, "hello", ["{}"], options) == [uuid]
+    plane.queue.heartbeat(a_spot("127.0.0.1", status="draining"))
+    with pytest.raises(NotFound, match=uuid):
+        service.run_wait(ADMIN, "hello", "{}", None, options=options)
 
 
 def test_many_go_in_short_steps_with_room_for_others(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +139,16 @@ def test_many_go_in_short_steps_with_room_for_others(plane: Plane, monkeypatch: 
     assert left(plane) == set()
     assert len(pauses) == -(-len(ids) // retention.PART)
     assert all(pause > 0 for pause in pauses)
+
+
+def test_runs_with_long_values_go_in_shorter_steps(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite takes a while to free them, in which nobody else writes."""
+    pauses: list[float] = []
+    monkeypatch.setattr(retention.time, "sleep", pauses.append)
+    plane.services.executions.run_bulk(ADMIN, "hello", ["{}"] * 12)
+    change(plane, status="Success", ended=now() - 11 * DAY, output='"' + "x" * 3 * 1024 * 1024 + '"')
+    assert left(plane) == set()
+    assert len(pauses) == 12
 
 
 def test_it_looks_again_only_after_a_while(plane: Plane) -> None:

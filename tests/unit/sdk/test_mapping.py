@@ -128,6 +128,41 @@ def test_a_platform_without_room_gets_the_rest_when_some_are_through() -> None:
         list(full.mapped(flow(), 1))
 
 
+def test_what_was_accepted_before_the_rest_was_refused_is_not_run_again() -> None:
+    """The batch goes in halves, and the platform takes the first half only."""
+    platform = Platform(most=10)
+    results = platform.mapped(flow(30), 60)
+    first = [next(results) for _ in range(14)]
+    taken = platform.answer
+
+    def answer_(request: Request) -> Response:
+        if request.path == PATH and 1 < len(json.loads(request.payload)) <= 10 and not platform.refuse:
+            platform.refuse = 5  # the next one, as often as it is sent again
+            platform.requests.append(request)
+            platform.accepted += (items := json.loads(request.payload))
+            return answer(body=[str(n) for n in range(len(platform.accepted) - len(items), len(platform.accepted))])
+        return taken(request)
+
+    platform.answer = answer_  # type: ignore[method-assign]
+    assert first + list(results) == list(range(60))
+    assert [each["n"] for each in platform.accepted] == list(range(60))
+
+
+def test_a_platform_without_room_is_not_handed_more_and_more() -> None:
+    """Results are taken first; and what was refused is asked for under the same key, since it may have been taken."""
+    platform = Platform()
+    results = platform.mapped(flow(100), 300)
+    assert next(results) == 0
+    platform.refuse = 8  # twice as often as a request is sent again
+
+    assert list(results) == list(range(1, 300))
+
+    runs = [each for each in platform.requests if each.path == PATH]
+    keys = {each.headers["Idempotency-Key"]: each.payload for each in runs}
+    assert all(keys[each.headers["Idempotency-Key"]] == each.payload for each in runs)
+    assert len(runs) - len(keys) == 8, "each of them was another sending of the same"
+
+
 def test_a_failed_run_raises_at_its_place_or_stands_in_it() -> None:
     platform, strict = Platform(), flow()
     for n in (1, -1):
