@@ -16,6 +16,8 @@ from faaspot_runner.contract import QUEUE_BACKGROUND, QUEUE_SYNC, SandboxSpec, S
 from faaspot_runner.contract.spots import Warm
 
 RUN_QUEUES = (QUEUE_SYNC, QUEUE_BACKGROUND)
+MOST = 1000
+"""Versions that one spot is told of, which it reads every second: far more than it keeps sandboxes."""
 
 
 class Warmth:
@@ -46,7 +48,7 @@ def chosen(asking: Iterable[tuple[str, Version]], infos: Sequence[SpotInfo]) -> 
         able.sort(key=lambda info: (not any(map(info.workers.get, RUN_QUEUES)), _lot(version.id, info.ip)))
         for info in able[: version.settings.min_warm]:
             found[info.ip].append(spec)
-    return {ip: Warm(tuple(specs)) for ip, specs in found.items()}
+    return {ip: Warm(tuple(specs[:MOST])) for ip, specs in found.items()}
 
 
 def _lot(version_id: str, ip: str) -> bytes:

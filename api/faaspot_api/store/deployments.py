@@ -170,9 +170,15 @@ def deployment_of(transaction: Transaction, version_ids: Sequence[str]) -> dict[
 
 
 def kept_warm(transaction: Transaction) -> tuple[tuple[str, Version], ...]:
-    """The current versions that ask for spots on which they stand ready, each after its deployment's name; by name."""
+    """The current versions that ask for spots on which they stand ready, each after its deployment's name.
+
+    The first of each owner by name, then the second of each: a spot has room for the first so many.
+    """
     joined = select(versions, D.name.label("deployment_name")).join(deployments, D.current_id == V.id)
-    rows = transaction.execute(joined.where(_LIVING, V.status == "success", _counts("min_warm")).order_by(D.name))
+    turn = func.row_number().over(partition_by=D.owner, order_by=D.name)
+    rows = transaction.execute(
+        joined.where(_LIVING, V.status == "success", _counts("min_warm")).order_by(turn, D.owner)
+    )
     found = ((row.deployment_name, _version(row)) for row in rows)
     return tuple((name, version) for name, version in found if version.settings.min_warm)
 

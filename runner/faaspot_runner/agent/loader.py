@@ -35,6 +35,10 @@ def load_packages(directory: str, names: list[str]) -> None:
             __import__(name)
     except BaseException as error:  # noqa: BLE001 (the import may raise anything, sys.exit included)
         raise LoadError(describe(error, "the import")) from None
+    if "main" in sys.modules:
+        # Where the code is there first it has that name; here its import would find the package's module instead.
+        text = "a package has imported a module of its own that is called main, as the code is"
+        raise LoadError({"type": "ImportError", "message": text, "traceback": None})
 
 
 def load(directory: str) -> Main:

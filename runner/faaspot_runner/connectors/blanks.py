@@ -232,6 +232,9 @@ class Blanks:
             with theirs:
                 await asyncio.sleep(PAUSE_SECONDS)
                 async with self._turn:
+                    if kind.spoilt or self._kinds.get(recipe) is not kind:
+                        ours.close()  # nobody wants it any more, and others wait for their turn
+                        return
                     waiting = Waiting(theirs.fileno(), recipe.modules)
                     sandbox = await self._open(recipe.spec, recipe.material, waiting)
                     await sandbox.blank(time.monotonic() + OPEN_SECONDS)

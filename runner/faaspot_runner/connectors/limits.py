@@ -8,9 +8,13 @@ from typing import Any
 
 from faaspot_runner.contract import Limits, SandboxSpec
 from faaspot_runner.sandbox import seccomp
+from faaspot_runner.sandbox.cgroup_tree import MEGABYTE
 from faaspot_runner.sandbox.kept import LIVES
-from faaspot_runner.sandbox.limits import ZYGOTE_MEMORY_MB, Grade, rlimits
+from faaspot_runner.sandbox.limits import STACK_MB, ZYGOTE_MEMORY_MB, Grade, rlimits
 from faaspot_runner.sandbox.namespaces import USER_INSIDE
+
+STACKS: dict[Grade, int] = {"cgroup": STACK_MB * MEGABYTE, "rlimit": 2 * MEGABYTE}
+"""Bytes that libc gives every thread. Where no cgroup counts, all of it is counted as data."""
 
 
 def zygote_rlimits(limits: Limits, grade: Grade) -> list[tuple[int, int, int]]:
@@ -24,8 +28,8 @@ def zygote_rlimits(limits: Limits, grade: Grade) -> list[tuple[int, int, int]]:
             continue  # a zygote lives for long
         elif kind == resource.RLIMIT_DATA:
             soft = hard = hard + ZYGOTE_MEMORY_MB * 2**20
-        elif kind == resource.RLIMIT_STACK and grade == "rlimit":
-            soft = 2 * 2**20  # libc gives every thread this much, and all of it is counted as data
+        elif kind == resource.RLIMIT_STACK:
+            soft = min(soft, STACKS[grade])
         kept.append((kind, soft, hard))
     return kept
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from faaspot_runner.connectors.base import Connector, DeploymentConfig, Log, Sandbox
 from faaspot_runner.connectors.blanks import Blanks, Waiting
-from faaspot_runner.connectors.limits import start_message, zygote_rlimits
+from faaspot_runner.connectors.limits import STACKS, start_message, zygote_rlimits
 from faaspot_runner.connectors.placed import open_in
 from faaspot_runner.connectors.zygote import ZygoteSandbox
 from faaspot_runner.contract import Limits, SandboxSpec
@@ -114,7 +114,7 @@ class SandboxConnector(Connector):
     def _launcher(self, python: Interpreter) -> LauncherProcess:
         """The base of this interpreter's zygotes."""
         if python not in self._launchers:
-            base = base_of(python, BASE_ENVIRON) if self._shared_start else None
+            base = base_of(python, BASE_ENVIRON, stack=STACKS[self._grade]) if self._shared_start else None
             self._launchers[python] = LauncherProcess(self._pairs, base)
         return self._launchers[python]
 

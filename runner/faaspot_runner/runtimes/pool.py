@@ -177,7 +177,9 @@ class SandboxPool:
         now = self._clock()
         self._retire(entry for entry in self._unkept() if now - entry.used > self._idle)
         if self.short:
-            unused = sorted((e for e in self._warm.values() if now - e.used > LINGER), key=lambda entry: entry.used)
+            # Not what is being started: it is waited for, and who asked next would have it started once more beside.
+            there = (entry for entry in self._warm.values() if entry.sandbox is not None)
+            unused = sorted((entry for entry in there if now - entry.used > LINGER), key=lambda entry: entry.used)
             unused = [entry for entry in unused if entry.spec not in self._kept] or unused
             self._retire(unused[: -(-len(unused) // 4)])
         for entry in tuple(self._leaving.values()):

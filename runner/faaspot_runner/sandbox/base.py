@@ -16,9 +16,11 @@ host's. When everything is imported, the base steps back into the host's root, w
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
+import resource
 import socket
 import sys
 from dataclasses import dataclass
@@ -42,7 +44,10 @@ FILES = {
 
 @dataclass(frozen=True)
 class Base:
-    """What to start. The fields are those of `launcher.Plan`; `mapped`: root starts it, else an ordinary user."""
+    """What to start. The fields are those of `launcher.Plan`; `mapped`: root starts it, else an ordinary user.
+
+    `stack`: bytes that libc gives every thread, which it asks the kernel when a program starts, so at no fork.
+    """
 
     binds: list[list[str]]
     files: dict[str, str]
@@ -51,6 +56,7 @@ class Base:
     environ: dict[str, str]
     executable: str
     mapped: bool
+    stack: int
 
 
 def stage() -> NoReturn:
@@ -68,7 +74,7 @@ def _become(base: Base) -> NoReturn:
     if not base.mapped:
         _own_user_namespace()
     kernel.unshare(kernel.CLONE_NEWNS)
-    mounts.make_private()
+    mounts.make_slave()
     os.umask(0o022)
     host = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     binds = [*mounts.system_binds(), *((source, target) for source, target in base.binds)]
@@ -76,6 +82,9 @@ def _become(base: Base) -> NoReturn:
     mounts.open_stage()
     mounts.fill_stage(opened, {path: text.encode() for path, text in base.files.items()}, base.links, base.libraries)
     mount_setattr(AT_FDCWD, MOUNT_ATTR_RDONLY, mounts.STAGE, recursive=False)
+    most = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    stack = base.stack if most == resource.RLIM_INFINITY else min(base.stack, most)
+    resource.setrlimit(resource.RLIMIT_STACK, (stack, most))
     os.dup2(host, HOST)
     os.set_inheritable(HOST, True)  # where it was at that number already
     kernel.close_range(HOST + 1)
@@ -91,12 +100,31 @@ def begin() -> NoReturn:
     os.chroot(".")
     os.close(HOST)
     umount(mounts.STAGE)
+    try:
+        _check_alone()
+    except OSError as error:
+        _tell({"op": "failed", "message": str(error)})
+        os._exit(1)
     launcher.is_base = True
     _tell({"op": "begun"})
     child.rehearse()
     gc.collect()
     gc.freeze()
     launcher.main()
+
+
+def _check_alone() -> None:
+    """Look that what is forked shares nothing with us, and lacks nothing. Raises OSError.
+
+    What an administrator has put into an interpreter's start (sitecustomize) may have started threads, or have memory
+    that parent and children write to together, as some builds of libffi do for callbacks.
+    """
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError(errno.EBUSY, "its start leaves threads running")
+    with open("/proc/self/maps") as maps:
+        for rights, line in ((line.split()[1], line) for line in maps):
+            if "w" in rights and rights.endswith("s"):
+                raise OSError(errno.EBUSY, "its start leaves memory that is shared: " + line.strip())
 
 
 def _tell(message: dict[str, str]) -> None:

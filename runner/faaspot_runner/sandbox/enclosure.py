@@ -167,8 +167,8 @@ def plan_for(
     )
 
 
-def base_of(python: Interpreter, environ: Mapping[str, str]) -> bases.Base:
-    """What makes a launcher the base of this interpreter's zygotes. `environ`: theirs."""
+def base_of(python: Interpreter, environ: Mapping[str, str], *, stack: int) -> bases.Base:
+    """What makes a launcher the base of this interpreter's zygotes. `environ`: theirs; `stack`: see `Base`."""
     places, links, libraries = _interpreter_at_python(python)
     places.append((str(AGENT.parent), bases.PACKAGE))
     return bases.Base(
@@ -179,6 +179,7 @@ def base_of(python: Interpreter, environ: Mapping[str, str]) -> bases.Base:
         environ=dict(environ),
         executable=python.inside,
         mapped=os.geteuid() == 0,
+        stack=stack,
     )
 
 

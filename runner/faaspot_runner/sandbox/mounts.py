@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from faaspot_runner.agent.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, mount
+from faaspot_runner.agent.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SLAVE, mount
 from faaspot_runner.sandbox.syscalls import (
     AT_FDCWD,
     MOUNT_ATTR_NODEV,
@@ -60,6 +60,11 @@ class OpenBind:
 def make_private() -> None:
     """The first act in a new mount namespace: nothing done in it may ever reach the host's."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+def make_slave() -> None:
+    """The same for one that lives long: what the host unmounts goes here, too, and is not held by a copy of ours."""
+    mount("none", "/", None, MS_REC | MS_SLAVE)
 
 
 def system_binds() -> list[tuple[str, str]]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from faaspot_api.services.warmth import MOST, chosen
+from faaspot_api.store import deployments
 from faaspot_runner.contract.spots import Warm
-from tests.control_plane import ADMIN, Plane, a_spot, control_plane
+from tests.control_plane import ADMIN, ANN, BOB, Plane, a_spot, control_plane
 
 
 @pytest.fixture
@@ -62,6 +64,23 @@ def test_it_moves_only_where_a_spot_goes(plane: Plane) -> None:
     assert set(before) == set(after)
     assert "127.0.0.3" not in after.values()
     assert {name for name in before if before[name] != after[name]} == {n for n in before if before[n] == "127.0.0.3"}
+
+
+def test_no_owner_with_many_of_them_comes_before_all_others(plane: Plane) -> None:
+    """A spot keeps only so many, the first that it is told: names and numbers must not be the way to be among them."""
+    for number in range(4):
+        plane.create(f"a-{number}", who=ANN, min_warm=1)
+    for number in range(2):
+        plane.create(f"b-{number}", who=BOB, min_warm=1)
+    assert told(plane) == {"127.0.0.1": ["a-0 1", "b-0 1", "a-1 1", "b-1 1", "a-2 1", "a-3 1"]}
+
+
+def test_a_spot_is_told_of_no_more_than_it_can_read_every_second(plane: Plane) -> None:
+    plane.create("asks", min_warm=1)
+    with plane.store.read() as transaction:
+        asking = deployments.kept_warm(transaction)
+    warm = chosen(asking * (MOST + 1), [a_spot()])
+    assert len(warm["127.0.0.1"].specs) == MOST
 
 
 def test_the_version_that_runs_stands_ready_and_none_of_a_deployment_that_is_gone(plane: Plane) -> None:

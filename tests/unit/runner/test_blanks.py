@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from faaspot_runner.connectors.blanks import Blanks, Stock, Waiting
+from faaspot_runner.connectors.zygote import ZygoteSandbox
+from faaspot_runner.contract import Limits, SandboxSpec
+from faaspot_runner.errors import SandboxError
 from faaspot_runner.sandbox import features
+from faaspot_runner.sandbox.spec import Material
+from tests.unit.runner.sandbox_driver import interpreter
 from tests.unit.runner.sandboxes import GRADES, Stage
 
 pytestmark = [
@@ -121,6 +129,16 @@ def test_a_package_that_forges_its_zygotes_words_only_costs_the_haste(stage: Sta
         stage.ask(op="blanks", wanted=0)
 
 
+def test_a_package_with_a_module_of_the_codes_name_does_not_take_its_place(stage: Stage, environment: Path) -> None:
+    (package(environment).parent / "main.py").write_text("def main(args, context):\n    return 'not the code'\n")
+    with package(environment).open("a") as file:
+        file.write("import main\n")
+    for number in range(2):
+        (*_, file_of_main), _ = first_run(stage, FIRST.format(number), environment)
+        assert file_of_main == "/code/main.py"
+        stage.ask(op="blanks", wanted=0)
+
+
 def test_a_blank_has_no_code_before_it_is_given_away(stage: Stage, environment: Path) -> None:
     """A package may look for the code of whoever gets the blank, but finds it only when that one has it."""
     with package(environment).open("a") as file:
@@ -164,3 +182,40 @@ def test_where_starts_come_close_on_each_other_more_of_them_stand_ready(stage: S
     _, took = first_run(stage, FIRST.format(1), environment)
     assert took > 300, "none was ready yet"
     stage.ask(op="blanks", wanted=3)
+
+
+class Imported:
+    """A sandbox that has imported its module."""
+
+    async def ready(self, deadline: float, started: float) -> None:
+        return
+
+
+def test_blanks_that_nobody_wants_any_more_keep_no_others_waiting() -> None:
+    """Packages that hang: whoever starts many kinds of them holds up the blanks of others for as few as there are."""
+    begun: list[int] = []
+    may_end = asyncio.Event()
+
+    async def opened(spec: SandboxSpec, _: Material, waiting: Waiting | None) -> ZygoteSandbox:
+        if waiting is not None:
+            begun.append(spec.limits.memory)
+            await may_end.wait()
+            raise SandboxError("its packages hang")
+        return cast(ZygoteSandbox, Imported())
+
+    async def story() -> None:
+        material = Material(code=b"", python=interpreter("/usr/bin/python3"))
+        blanks = Blanks(opened, kinds=2, stock=Stock(first=2, most=2, at_once=1))
+        for memory in (101, 102, 103, 104):
+            limits = Limits(memory=memory)
+            spec = SandboxSpec(
+                version_id="v", deployment="d", version=1, runtime="sandbox", python="3", code="0", limits=limits
+            )
+            await blanks.open(spec, material, time.monotonic() + 9)
+        may_end.set()
+        while blanks.standing != (0, 0):
+            await asyncio.sleep(0.01)
+        await blanks.close()
+
+    asyncio.run(story())
+    assert begun == [103, 104], "one of each kind that is left: the second of it would hang as well"

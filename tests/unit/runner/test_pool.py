@@ -165,6 +165,23 @@ async def test_while_memory_is_short_the_least_used_go_first_a_quarter_at_a_time
 
 
 @run
+async def test_memory_that_is_short_has_no_slow_start_done_twice() -> None:
+    house = House()
+    house.free = 0.05
+    house.gate.clear()
+    first = asyncio.create_task(house.acquire())
+    await turns()
+    house.time = LINGER + 1
+    house.pool.evict()
+    second = asyncio.create_task(house.acquire())
+    await turns()
+    house.gate.set()
+    assert await first is await second
+    assert house.starts == 1
+    await house.pool.close()
+
+
+@run
 async def test_a_failed_start_is_told_to_all_who_waited_and_the_next_asker_tries_again() -> None:
     house = House()
     house.failure = SandboxError("no", reason="error", error=Error(type="ValueError", message="no"))

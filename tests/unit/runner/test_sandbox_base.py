@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import faaspot_runner
 from faaspot_runner.sandbox import features
-from tests.unit.runner.sandbox_driver import Driver
+from faaspot_runner.sandbox.enclosure import base_of
+from faaspot_runner.sandbox.launchers import LauncherProcess
+from faaspot_runner.sandbox.spec import BASE_ENVIRON
+from tests.unit.runner.sandbox_driver import Driver, interpreter
 from tests.unit.runner.sandboxes import GRADES, PLANTED, Stage
 
 pytestmark = [
@@ -120,3 +127,74 @@ def test_an_operator_may_have_each_interpreter_started_by_itself(shared: bool) -
 
     one, other = asyncio.run(story())
     assert [one[0] == other[0], one[1] == other[1]] == [shared, shared]
+
+
+def test_its_threads_have_the_stacks_that_its_memory_is_made_for(stage: Stage) -> None:
+    """Where no cgroup counts, every byte of a stack is counted; libc asks how large they are to be only once."""
+    code = """
+    import threading
+    def main(args, context):
+        done = threading.Event()
+        for _ in range(50):
+            threading.Thread(target=done.wait).start()
+        done.set()
+        return threading.active_count() > 0
+    """
+    assert stage.output(code, limits={"memory": 256, "pids": 64}) is True
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()",
+        "import mmap, sys; sys.shared = mmap.mmap(-1, 4096)",
+    ],
+    ids=["threads", "shared memory"],
+)
+def test_an_interpreter_that_could_not_be_forked_apart_is_started_each_time(start: str) -> None:
+    """What everything forked from one process shares, or has lost, would be between all functions."""
+    python = interpreter("/usr/bin/python3")
+    plain = base_of(python, BASE_ENVIRON, stack=2**23)
+    customized = {f"/env/{python.site_packages}/sitecustomize.py": start}
+    for files, based in ({}, True), (customized, False):
+        launcher = LauncherProcess(base=replace(plain, files={**plain.files, **files}))
+        try:
+            launcher.begin()
+            assert launcher.based is based
+        finally:
+            launcher.close()
+
+
+HELD = """
+import os, sys
+from pathlib import Path
+from faaspot_runner.sandbox.enclosure import base_of
+from faaspot_runner.sandbox.launchers import LauncherProcess
+from faaspot_runner.sandbox.spec import BASE_ENVIRON
+from faaspot_runner.sandbox.syscalls import umount
+from faaspot_runner.agent.syscalls import mount
+from tests.unit.runner.sandbox_driver import interpreter
+
+SHARED = 1 << 20
+outer, inner = sys.argv[1], sys.argv[1] + "/inner"
+mount("tmpfs", outer, "tmpfs", 0)
+mount("none", outer, None, SHARED)
+os.mkdir(inner)
+mount("tmpfs", inner, "tmpfs", 0)
+launcher = LauncherProcess(base=base_of(interpreter("/usr/bin/python3"), BASE_ENVIRON, stack=2**23))
+launcher.begin()
+assert launcher.based
+there = Path(f"/proc/{launcher._process.pid}/mountinfo")
+before = inner in there.read_text()
+umount(inner, 0)
+print(before, inner in there.read_text())
+launcher.close()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_it_holds_nothing_that_the_host_has_unmounted(tmp_path: Path) -> None:
+    """It lives as long as the spot. The mounts are made where the machine has none of them."""
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", HELD, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert found.stdout.split() == ["True", "False"], found.stderr
