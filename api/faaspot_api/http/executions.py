@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -86,32 +86,32 @@ def cancel_execution(call: Call, uuid: str) -> Response:
     return answers.text(records.text(call.services.executions.cancel(call.who, uuid)))
 
 
-@routes.route("GET", "/executions/<uuid>/output", Any, errors=(404, 409))
+@routes.route("GET", "/executions/<uuid>/output", Any, errors=(404, 409, 429))
 def get_output(call: Call, uuid: str) -> Response:
     """What an execution that has ended returned, also where that is too long for its record."""
-    return answers.streamed(call.services.executions.output(call.who, uuid))
+    return _read(call, lambda: answers.streamed(call.services.executions.output(call.who, uuid)))
 
 
-@routes.route("GET", "/executions/<uuid>/args", Any, errors=(404,))
+@routes.route("GET", "/executions/<uuid>/args", Any, errors=(404, 429))
 def get_args(call: Call, uuid: str) -> Response:
     """What an execution was given, also where that is too long for its record."""
-    return answers.streamed(call.services.executions.args(call.who, uuid))
+    return _read(call, lambda: answers.streamed(call.services.executions.args(call.who, uuid)))
 
 
 @routes.route("GET", "/executions/<uuid>/logs", str, query=schemas.Logs, errors=(404, 429), media="text/plain")
 def get_logs(call: Call, uuid: str, query: schemas.Logs) -> Response:
     """What an execution wrote to stdout and stderr, in order."""
     if query.follow:
-        return _followed(call, uuid)
+        gone = gateway.gone(call.request.environ)
+        return _read(call, lambda: _text(call.services.executions.follow(call.who, uuid, gone)))
     return _text([call.services.executions.logs(call.who, uuid)])
 
 
-def _followed(call: Call, uuid: str) -> Response:
-    """The log as it grows; until it is closed its reader is one of those who wait."""
+def _read(call: Call, make: Callable[[], Response]) -> Response:
+    """An answer that grows, or may have a gigabyte; until it is closed its reader is one of those who wait."""
     seat = call.waiters.enter(call.who)
     try:
-        log = call.services.executions.follow(call.who, uuid, gateway.gone(call.request.environ))
-        answer = _text(log)
+        answer = make()
     except BaseException:
         seat.leave()
         raise

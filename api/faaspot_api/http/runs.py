@@ -166,7 +166,9 @@ def _result(call: Call, execution: Execution, applied: str | None) -> Response:
     if applied is not None:
         headers["Preference-Applied"] = applied
     if execution.output_size is not None:
-        return answers.streamed(call.services.executions.output_of(execution), headers=headers)
+        answer = answers.streamed(call.services.executions.output_of(execution), headers=headers)
+        answer.call_on_close(call.waiters.stay(call.who).leave)
+        return answer
     return answers.text(execution.output or "null", headers=headers)
 
 

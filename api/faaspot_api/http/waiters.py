@@ -1,4 +1,5 @@
-"""Callers that wait: for a result, or for more of a log. Each holds a thread of the web process for as long.
+"""Callers that wait, for a result or for more of a log, and those that read a long answer. Each holds a thread of the
+web process for as long.
 
 They get most of the threads and never all, and no token gets all of theirs: what is short, the health checks first,
 always finds a free one.
@@ -40,8 +41,16 @@ class Waiters:
                 raise _overloaded(f"Too many callers with this token wait already ({self._each})")
             if self._count >= self._most:
                 raise _overloaded(f"Too many callers wait already ({self._most})")
-            self._count += 1
-            self._of[who.name] += 1
+            return self._take(who)
+
+    def stay(self, who: Principal) -> Seat:
+        """The same for who has waited and now reads a long answer, which is refused to nobody any more."""
+        with self._lock:
+            return self._take(who)
+
+    def _take(self, who: Principal) -> Seat:
+        self._count += 1
+        self._of[who.name] += 1
         return Seat(self, who.name)
 
     @contextmanager

@@ -182,7 +182,7 @@ class Services:
         return cls(
             deployments=DeploymentService(store, blobs, queue, recorder, clearing, policy, spot_key),
             executions=ExecutionService(store, blobs, queue, recorder, acceptance, policy),
-            reruns=RerunService(store, acceptance),
+            reruns=RerunService(store, blobs, acceptance),
             callbacks=CallbackService(store, secrets),
             courier=Courier(store, secrets, policy),
             spots=spots,

@@ -131,8 +131,8 @@ class ExecutionService:
             return None
         error = Error(type="NoSpot", message="No spot is online to run it: start one, or wait until one is back.")
         with self._store.read() as transaction:
-            row = executions.tracked(transaction, [uuid])[uuid]
-        if row.state.status == "Pending":
+            row = executions.tracked(transaction, [uuid]).get(uuid)  # None: its key is known, its record is gone
+        if row is not None and row.state.status == "Pending":
             self._recorder.decide([row], NO_SPOT, error)
         return self._read(uuid)
 

@@ -11,6 +11,7 @@ from faaspot_api.errors import Conflict, FieldError, Invalid, NotFound
 from faaspot_api.services import access, cursors
 from faaspot_api.services.acceptance import Acceptance, Accepted, Order
 from faaspot_api.store import deployments, executions, reruns
+from faaspot_api.store.blobs import Blobs
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_runner.contract import QUEUE_BACKGROUND
 
@@ -22,8 +23,9 @@ RERUNNABLE = ("Failure", "Cancelled")
 class RerunService:
     """Runs executions again: new executions, with the args of the old ones, whose records stay as they are."""
 
-    def __init__(self, store: Store, acceptance: Acceptance) -> None:
+    def __init__(self, store: Store, blobs: Blobs, acceptance: Acceptance) -> None:
         self._store = store
+        self._blobs = blobs
         self._acceptance = acceptance
 
     def rerun(self, who: Principal, uuid: str) -> str:
@@ -78,6 +80,9 @@ class RerunService:
         name = row.deployment_id and deployments.living_name(transaction, row.deployment_id)
         if not name:
             raise Conflict(f"The deployment of {old.uuid} was deleted; it cannot run again.", execution_id=old.uuid)
+        if old.args_blob is not None and not self._blobs.has(old.args_blob):
+            message = f"The args of {old.uuid} are not there any more (backups leave large ones out): run it anew."
+            raise Conflict(message, execution_id=old.uuid)
         order = Order(name=name, args=[old.given], queue=QUEUE_BACKGROUND)
         accepted = self._acceptance.within(transaction, who, order)
         reruns.add(transaction, {accepted.rows[0].uuid: old.uuid})

@@ -118,6 +118,15 @@ class Blobs:
         if self.has(digest):
             self._path(digest).unlink(missing_ok=True)
 
+    def delete_old(self, digest: str, seconds: float) -> bool:
+        """Forget a blob that nobody has put for so many seconds; whether that was so."""
+        path = self._path(digest)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime > time.time() - seconds:
+                return False
+            path.unlink()
+        return True
+
     def old(self, part: int, seconds: float) -> list[str]:
         """Those of one of `PARTS` parts that nobody has put for so many seconds. What was never finished is removed."""
         found, until = [], time.time() - seconds

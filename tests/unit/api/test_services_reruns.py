@@ -58,6 +58,18 @@ def test_a_run_of_a_deleted_deployment_cannot_run_again_even_if_the_name_is_take
     assert [(each.of, each.uuid) for each in done.items] == [(old, None)]
 
 
+def test_a_run_whose_large_args_are_gone_cannot_run_again(plane: Plane) -> None:
+    """As after a restore: backups leave them out."""
+    taken = plane.services.executions.take_args(ADMIN, "hello", [b"{}"])
+    uuid = plane.services.executions.run(ADMIN, "hello", taken).uuid
+    request = plane.take()
+    plane.start(request)
+    plane.finish(request, **failed())
+    plane.blobs.delete(taken.digest)
+    with pytest.raises(Conflict, match=r"args of .* are not there any more"):
+        plane.services.reruns.rerun(ADMIN, uuid)
+
+
 def test_a_renamed_deployment_still_runs_its_own(plane: Plane) -> None:
     old = fail(plane)
     plane.update(name="renamed")

@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import func, select, update
 
 from faaspot_api.domain.model import Filter, RunOptions
+from faaspot_api.errors import NotFound
 from faaspot_api.services import retention
 from faaspot_api.services.retention import DAY, YOUNG
 from faaspot_api.store.moments import now
 from faaspot_api.store.tables import callback_tries, callbacks, events, executions, logs, reruns
-from tests.control_plane import ADMIN, Plane, control_plane, failed
+from tests.control_plane import ADMIN, Plane, a_spot, control_plane, failed
 
 HOUR = DAY // 24
 TOLD = {"owner": "admin", "url": "https://e.example/", "host": "e.example", "tries": 1}
@@ -125,6 +126,9 @@ def test_an_idempotency_key_outlives_its_run(plane: Plane) -> None:
     change(plane, ended=now() - 11 * DAY)
     assert left(plane) == set()
     assert service.run_bulk(ADMIN, "hello", ["{}"], options) == [uuid]
+    plane.queue.heartbeat(a_spot("127.0.0.1", status="draining"))
+    with pytest.raises(NotFound, match=uuid):
+        service.run_wait(ADMIN, "hello", "{}", None, options=options)
 
 
 def test_many_go_in_short_steps_with_room_for_others(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:

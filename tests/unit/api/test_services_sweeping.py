@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ from sqlalchemy import delete
 from faaspot_api.domain.model import Principal, RunOptions
 from faaspot_api.errors import Forbidden, NotFound, TooLarge, Unprocessable
 from faaspot_api.services.sweeping import ROUND_SECONDS, YOUNG_SECONDS, Sweeping
-from faaspot_api.store import archives
+from faaspot_api.store import archives, retention
 from faaspot_api.store.blobs import PARTS
+from faaspot_api.store.engine import Transaction
 from faaspot_api.store.tables import executions
 from faaspot_runner.contract import LargeValue
 from tests.control_plane import ADMIN, Plane, control_plane, failed
@@ -71,6 +72,21 @@ def test_what_is_young_or_was_put_again_stays(plane: Plane) -> None:
     assert plane.blobs.has(young)
     assert plane.blobs.has(again)
     assert not left.exists()
+
+
+def test_what_is_put_again_while_it_is_swept_stays(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = plane.blobs.put(b"nobody refers to it yet")
+    age(plane, digest)
+    look = retention.unneeded_blobs
+
+    def put_again(transaction: Transaction, digests: Iterable[str]) -> frozenset[str]:
+        found = look(transaction, digests)
+        plane.blobs.put(b"nobody refers to it yet")
+        return found
+
+    monkeypatch.setattr(retention, "unneeded_blobs", put_again)
+    assert sweep(plane) == 0
+    assert plane.blobs.has(digest)
 
 
 def test_one_part_a_minute(plane: Plane) -> None:

@@ -91,5 +91,30 @@ def test_who_follows_a_log_waits_until_the_answer_is_closed() -> None:
     assert api.call("GET", follow, buffered=True).text == "first line\nsecond line\n"
 
 
+@pytest.mark.parametrize("what", ["output", "args"])
+def test_who_reads_a_value_that_may_be_long_holds_a_place_until_the_answer_is_closed(what: str) -> None:
+    api = Api()
+    api.deploy()
+    path = f"/v1/executions/{api.ok('POST', RPC, {})}/{what}"
+    answer = api.call("GET", path, buffered=False)
+    assert api.refused(429, "GET", path)["error_code"] == "overloaded"
+    answer.close()
+
+    api.refused(404, "GET", f"/v1/executions/01900000-0000-7000-8000-000000000000/{what}")
+    assert api.call("GET", path, buffered=True).status_code == 200
+
+
+def test_who_has_waited_for_a_long_output_reads_it_in_the_same_place() -> None:
+    api = Api()
+    api.deploy()
+    large = {"output": None, "output_blob": "b" * 64, "output_size": 100}
+    api.services.state.next_end = large
+    answer = api.call("POST", SYNC, {}, buffered=False)
+    assert answer.status_code == 200
+    api.refused(429, "POST", SYNC, {})
+    answer.close()
+    assert api.call("POST", SYNC, {}, buffered=True).status_code == 200
+
+
 def test_the_application_has_its_settings_bounds_by_default() -> None:
     assert application(Api().services)  # type: ignore[arg-type]
