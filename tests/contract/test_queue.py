@@ -230,6 +230,18 @@ def test_the_lengths_are_of_what_no_worker_has_taken(both: tuple[Queue, Spot]) -
     assert queue.lengths() == {"sync": 0, "background": 2, "builds": 0, "reports": 1}
 
 
+def test_how_many_may_run_is_what_was_said_last(both: tuple[Queue, Spot]) -> None:
+    queue, _ = both
+    queue.enqueue_run(run(1, concurrency=2), QUEUE_BACKGROUND)
+    assert queue.concurrency() == {"hello": 2}
+    queue.limit({"hello": 3, "other": 1, "none": 0})
+    assert queue.concurrency() == {"hello": 3, "other": 1}
+    queue.limit({"other": 0})
+    queue.limit({})
+    queue.enqueue_run(run(2), QUEUE_BACKGROUND)
+    assert queue.concurrency() == {}
+
+
 def test_the_recorders_last_word_is_known_until_it_falls_silent(both: tuple[Queue, Spot]) -> None:
     queue, _ = both
     assert queue.recorder() is None

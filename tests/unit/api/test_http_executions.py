@@ -95,7 +95,7 @@ def test_the_record_has_every_field_of_the_wire(api: Api) -> None:
 
 def test_the_output_alone_is_read_once_it_has_ended(api: Api) -> None:
     run = api.ok("POST", "/v1/deployments/hello/rpc/", {"n": 1})
-    answer = api.call("GET", f"/v1/executions/{run}/output")
+    answer = api.call("GET", f"/v1/executions/{run}/output", buffered=True)
     assert (answer.text, answer.content_type, answer.content_length) == ('{"n": 1}', "application/json", 8)
     api.deploy("forever", HELLO + "# never ends\n")
     waiting = api.ok("POST", "/v1/deployments/forever/rpc/")
@@ -114,12 +114,12 @@ def test_an_output_that_is_too_long_for_its_record_is_sent_all_the_same(api: Api
 
 def test_the_args_alone_are_read_whatever_their_length(api: Api) -> None:
     run = api.ok("POST", "/v1/deployments/hello/rpc/", {"n": 1})
-    assert api.call("GET", f"/v1/executions/{run}/args").text == '{"n": 1}'
+    assert api.call("GET", f"/v1/executions/{run}/args", buffered=True).text == '{"n": 1}'
     state = api.services.state
     state.executions[run] = replace(state.executions[run], args=None, args_blob="b" * 64, args_size=100)
     record = api.ok("GET", f"/v1/executions/{run}")
     assert (record["args"], record["args_size"]) == (None, 100)
-    assert api.ok("GET", f"/v1/executions/{run}/args") == {"x": "x" * 92}
+    assert api.ok("GET", f"/v1/executions/{run}/args", buffered=True) == {"x": "x" * 92}
     api.refused(404, "GET", f"/v1/executions/{uuid.uuid4()}/args")
 
 
