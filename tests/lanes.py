@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PLATFORMS = (("tests/faults", "tests/hostile"), ("tests/e2e",))
-"""The lanes of whole platforms, the longest first: that one speaks while it runs."""
+"""The lanes of whole platforms. The first one speaks while it runs, the others when all have ended."""
 REST = ("tests", *(f"--ignore={path}" for paths in PLATFORMS for path in paths))
 FEW = 3
 PYTEST = (sys.executable, "-m", "pytest")
