@@ -23,6 +23,7 @@ from typing import IO, Protocol
 
 from faaspot_runner.contract import MAX_ARGS_BYTES, is_digest
 from faaspot_runner.contract.bucket import opened
+from faaspot_runner.contract.large import KEPT_FREE
 from faaspot_runner.environments.staging import locked
 from faaspot_runner.remote import Api, RemoteError
 from faaspot_runner.seal import open_sealed
@@ -137,8 +138,13 @@ class Blobs:
         with self.opened(digest):
             return self.path(digest)
 
-    def opened(self, digest: str) -> IO[bytes]:
-        """The blob's file, to be read from its beginning; its content was compared. Raises BlobError."""
+    def opened(self, digest: str, size: int = 0) -> IO[bytes]:
+        """The blob's file, to be read from its beginning; its content was compared. Raises BlobError.
+
+        `size`: bytes that are fetched for it only if a part of the disk is left to others.
+        """
+        if self._source is not None and size and is_digest(digest):
+            self._check_room(digest, size)
         path = self.path(digest)
         try:
             file = path.open("rb")
@@ -153,6 +159,14 @@ class Blobs:
             raise BlobError(f"the blob {digest} cannot be read: {error.strerror}") from error
         file.close()
         raise self._damaged(path)
+
+    def _check_room(self, digest: str, size: int) -> None:
+        """Raises BlobError where a blob that is not here would take what the disk keeps free."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = os.statvfs(self._root)
+        short = size > (disk.f_bavail - KEPT_FREE * disk.f_blocks) * disk.f_frsize
+        if short and not (self._root / digest[:2] / digest).exists():
+            raise BlobError(f"the blob {digest} of {size} bytes is not fetched: the disk is nearly full")
 
     def _damaged(self, path: Path) -> BlobError:
         """What is wrong with it. A copy that was fetched is thrown away: the next one to ask fetches it anew."""

@@ -265,7 +265,7 @@ class _Run(_Story):
     def _large_args(self) -> AbstractContextManager[IO[bytes] | None]:
         """The file of args that are a blob. Raises BlobError."""
         large = self._run.large
-        return nullcontext() if large is None else self._means.blobs.opened(large.digest)
+        return nullcontext() if large is None else self._means.blobs.opened(large.digest, large.size)
 
     def _attempt_with(self, args: IO[bytes] | None, avoid: str | None) -> Ended | None:
         context = self._means.contexts.open(self._spec.context, self._spec.context_for or self._spec.version_id)

@@ -260,3 +260,20 @@ def test_what_is_the_hosts_own_is_not_packed(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     unpacked(Packed(name="e", file=tmp_path / "file"), tmp_path / "new")
     assert [path.relative_to(tmp_path / "new").as_posix() for path in files(tmp_path / "new")] == ["bin/tool"]
+
+
+def test_large_args_are_not_fetched_where_the_disk_is_nearly_full(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, digest = Blobs(tmp_path / "blobs", lambda: Api(store.url, "secret")), digest_of(b"args")
+    store.blobs[digest] = b"args"
+    monkeypatch.setattr("faaspot_runner.blobs.KEPT_FREE", 1.0)
+    with pytest.raises(BlobError, match="nearly full"):
+        blobs.opened(digest, 4)
+    assert store.asked == []
+    monkeypatch.undo()
+    with blobs.opened(digest, 4) as file:
+        assert file.read() == b"args"
+    monkeypatch.setattr("faaspot_runner.blobs.KEPT_FREE", 1.0)
+    with blobs.opened(digest, 4) as file:
+        assert file.read() == b"args", "it is here"

@@ -468,8 +468,8 @@ def test_large_args_are_opened_here_and_closed(desk: Desk, monkeypatch: pytest.M
     opened: list[IO[bytes]] = []
     real = Blobs.opened
 
-    def open_(blobs: Blobs, digest: str) -> IO[bytes]:
-        opened.append(real(blobs, digest))
+    def open_(blobs: Blobs, digest: str, size: int) -> IO[bytes]:
+        opened.append(real(blobs, digest, size))
         return opened[-1]
 
     monkeypatch.setattr(Blobs, "opened", open_)
