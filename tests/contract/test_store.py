@@ -22,7 +22,7 @@ from alembic.migration import MigrationContext
 from faaspot_api.domain import names
 from faaspot_api.domain.model import Filter, Settings, Token, Version
 from faaspot_api.errors import Conflict, TooLarge, Unavailable
-from faaspot_api.store import deployments, executions, logs, options, runtimes, tokens
+from faaspot_api.store import deployments, executions, logs, options, retention, runtimes, tokens
 from faaspot_api.store.deployments import DeploymentRow
 from faaspot_api.store.engine import Store, Transaction
 from faaspot_api.store.executions import EVERYTHING, Ending, NewExecution, Scope
@@ -555,3 +555,36 @@ def test_a_runtimes_name_is_its_own(store: Store) -> None:
     with pytest.raises(Conflict) as caught, store.write() as transaction:
         runtimes.add(transaction, definition, "known")
     assert caught.value.code == "exists"
+
+
+# ---------------------------------------------------------------- limits
+
+
+def test_old_runs_go_oldest_first_and_one_of_those_with_long_values_at_a_time(store: Store) -> None:
+    rows = [a_run(deployment_id="d", args=json.dumps({"a": "x" * 3 * 1024 * 1024})) for _ in range(3)]
+    rows += [a_run(deployment_id="d") for _ in range(3)]
+    add(store, *rows)
+    for row in rows[:-1]:
+        end(store, row)
+    gone = []
+    for _ in range(5):
+        with store.write() as transaction:
+            gone.append(retention.purge(transaction, "d", START + 2, 100))
+    assert (gone[0], sum(gone), gone[-1]) == (1, 5, 0)
+    with store.read() as transaction:
+        assert set(executions.get_many(transaction, [row.uuid for row in rows])) == {rows[-1].uuid}
+
+
+def test_the_version_that_runs_says_how_many_at_once(store: Store) -> None:
+    deploy(store, "three", settings=Settings(concurrency=3))
+    deploy(store, "any", settings=Settings(concurrency=0))
+    deploy(store, "silent", settings=Settings(description='"concurrency": 5'))
+    row, first = deploy(store, "two", settings=Settings(concurrency=2))
+    second = a_version(2, settings=Settings(concurrency=9))
+    with store.write() as transaction:
+        deployments.add_version(transaction, row.id, second)
+        deployments.save(transaction, replace(row, current_id=first.id, newest_id=second.id, versions=2))
+    with store.read() as transaction:
+        assert deployments.concurrency(transaction) == {"three": 3, "two": 2}
+        assert deployments.concurrency(transaction, ["two", "any"]) == {"two": 2}
+        assert deployments.concurrency(transaction, []) == {}
