@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import uuid
@@ -124,7 +125,7 @@ class SandboxConnector(Connector):
         launcher = self._launcher(material.python)
         if launcher.closed:
             await asyncio.to_thread(launcher.begin)
-        holdings = await asyncio.to_thread(self._hold, name, spec.limits)
+        holdings = await self._held(name, spec.limits)
         async with holdings.kept():
             plan = plan_for(
                 material.python,
@@ -150,6 +151,16 @@ class SandboxConnector(Connector):
                 )
                 enclosure = await enclose(launcher, plan, fds, holdings, start)
         return self._kept(ZygoteSandbox(name, spec, enclosure, counted=grade == "cgroup"))
+
+    async def _held(self, name: str, limits: Limits) -> Holdings:
+        """`_hold` in a thread. Cancelled, it waits for it, because nobody else would free what that holds."""
+        holding = asyncio.ensure_future(asyncio.to_thread(self._hold, name, limits))
+        try:
+            return await asyncio.shield(holding)
+        except asyncio.CancelledError:
+            with contextlib.suppress(SandboxError):
+                await (await holding).release()
+            raise
 
     def _hold(self, name: str, limits: Limits) -> Holdings:
         """The uid pair, cgroup and network of a new sandbox. Raises SandboxError and holds nothing then."""

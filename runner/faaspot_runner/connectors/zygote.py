@@ -202,7 +202,8 @@ class ZygoteSandbox(Sandbox):
                 return failed({"stage": stage, "errno": code, "error": {"message": text}}, self.log)
             case Ended(status=status):
                 return self._died(status)
-            case Broken() as problem:
+            case Broken() | Ready() | Blank() as said:
+                problem = said if isinstance(said, Broken) else Broken("what it says is not what it is asked for")
                 end = broken(problem)
                 return SandboxError(str(problem), reason="error", error=end.error, log=self.log)
         return SandboxError("the sandbox died while it was set up", log=self.log)

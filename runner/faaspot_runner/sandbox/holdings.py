@@ -13,6 +13,9 @@ from faaspot_runner.sandbox.cgroup_tree import Group
 from faaspot_runner.sandbox.namespaces import UidPair
 from faaspot_runner.sandbox.network import NetworkLease
 
+_TAKEN: list[UidPair] = []
+"""Pairs that something may still have, for as long as this process lives: forgotten, they would be free."""
+
 
 class Housing(Protocol):
     """What stands around a sandbox and goes with it: its container."""
@@ -74,5 +77,5 @@ class Holdings:
             dead = False
         if self.lease is not None:
             self.lease.release()
-        if self.pair is not None and dead:
-            self.pair.release()
+        if self.pair is not None:
+            self.pair.release() if dead else _TAKEN.append(self.pair)

@@ -129,6 +129,14 @@ def test_a_package_that_forges_its_zygotes_words_only_costs_the_haste(stage: Sta
         stage.ask(op="blanks", wanted=0)
 
 
+def test_a_package_that_says_it_waits_for_code_when_it_has_it_has_failed(stage: Stage, environment: Path) -> None:
+    """By its own fault, not the platform's, which would be tried again."""
+    with package(environment).open("a") as file:
+        file.write('os.write(3, b\'{"op": "blank"}\')\n')
+    answer = stage.runs(FIRST.format(1), environment=str(environment))
+    assert (answer["failed"]["reason"], answer["failed"]["type"]) == ("error", "SandboxBroken")
+
+
 def test_a_package_with_a_module_of_the_codes_name_does_not_take_its_place(stage: Stage, environment: Path) -> None:
     (package(environment).parent / "main.py").write_text("def main(args, context):\n    return 'not the code'\n")
     with package(environment).open("a") as file:
