@@ -157,15 +157,11 @@ class _Story:
         offset = self._means.clock.now() - time.monotonic() - accepted
         at = {"taken": self._lease.taken, "reported": time.monotonic()}
         if outcome is not None:
-            at |= {
-                name: moment
-                for name, moment in (
-                    ("forked", outcome.forked),
-                    ("started", outcome.began),
-                    ("finished", outcome.finished),
-                )
-                if moment is not None
-            }
+            began, forked = outcome.began, outcome.forked
+            if began is not None and forked is not None:
+                forked = min(forked, began)  # the zygote's word of it may come later than the run begins
+            steps = (("forked", forked), ("started", began), ("finished", outcome.finished))
+            at |= {name: moment for name, moment in steps if moment is not None}
         marks = {name: (moment + offset) * 1000 for name, moment in at.items()}
         if isinstance(request, RunRequest):
             said = (("committed", request.committed), ("queued", request.queued))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import threading
 import time
@@ -217,6 +218,23 @@ def test_a_success_tells_output_log_and_timings_and_keeps_the_channel(desk: Desk
     assert second is not None
     assert (second.status, second.log, second.timings.cold) == ("Success", "", False)
     assert desk.spot.asked == [None]
+
+
+def test_a_run_that_begins_before_its_fork_is_told_has_its_steps_in_order(desk: Desk) -> None:
+    def late(zygote: Zygote, name: str, fds: list[int]) -> None:
+        now = time.monotonic()
+        os.write(fds[0], wire.frame(b'{"ok":true,"output":"done","began":%.6f,"finished":%.6f}' % (now, now)))
+        zygote.fork(name)
+        wire.close(fds)
+
+    request = RunRequest(execution_id=str(uuid4()), attempt=1, token="t", sandbox=SPEC, accepted=time.time())
+    ended = desk.do(request, late)
+    assert ended is not None
+    marks = ended.timings.marks
+    assert marks.taken is not None
+    assert marks.forked is not None
+    assert marks.forked == marks.started
+    assert marks.taken <= marks.forked
 
 
 def test_a_process_is_dead_when_its_end_was_settled(desk: Desk) -> None:
