@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 
+from faaspot_runner.agent import wire
 from faaspot_runner.archives import Archives
 from faaspot_runner.blobs import Blobs, Contexts
 from faaspot_runner.contract import BuildOutcome, BuildRequest, Error, LargeValue, RunEnded, RunRequest, SandboxSpec
@@ -223,7 +224,7 @@ def test_a_success_tells_output_log_and_timings_and_keeps_the_channel(desk: Desk
 def test_a_run_that_begins_before_its_fork_is_told_has_its_steps_in_order(desk: Desk) -> None:
     def late(zygote: Zygote, name: str, fds: list[int]) -> None:
         now = time.monotonic()
-        os.write(fds[0], wire.frame(b'{"ok":true,"output":"done","began":%.6f,"finished":%.6f}' % (now, now)))
+        os.write(fds[0], wire.frame(b'{"ok":true,"began":%.6f,"finished":%.6f,"output":"done"}' % (now, now)))
         zygote.fork(name)
         wire.close(fds)
 
