@@ -209,9 +209,16 @@ def _run(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
     os.environ.update(request["environ"])
     if os.environ.get("TZ") != zone:
         time.tzset()
+    serve(main, channel, request)
+
+
+def serve(main: Main, channel: socket.socket, request: dict[str, Any]) -> None:
+    """Call `main` and send what came of it. Only then go the args, which may be large: what their end does is late."""
     parts = answer(main, request, time.process_time(), channel)
     _flush()
     _send(channel, parts)
+    del parts
+    request.pop("args", None)
 
 
 def _send(channel: socket.socket, parts: Sequence[bytes]) -> None:

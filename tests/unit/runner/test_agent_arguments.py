@@ -80,5 +80,8 @@ def test_who_could_not_read_them_whole_serves_no_other() -> None:
 
 def test_a_result_does_not_hold_the_args_until_the_next_request() -> None:
     request = {"args": {"n": 1}, "context": {}, "result_limit": 100}
-    child.answer(lambda args, context: 1, request, 0.0)  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child.serve(lambda args, context: "args" in request, theirs, request)  # type: ignore[arg-type]
+        assert json.loads(wire.read_frame(ours))["output"] is True, "while main runs they are"
     assert "args" not in request
