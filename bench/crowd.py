@@ -27,7 +27,7 @@ def fair(scene: Scene, found: Findings) -> None:
     quiet: list[tuple[float, float]] = []
     crowded: list[tuple[float, float]] = []
     for repeat in range(scene.repeats):
-        many = f"many-{repeat}"
+        many = f"crowd-{repeat}"
         scene.deploy(many)
         quiet.append(_others(scene))
         answer = call("POST", f"deployments/{many}/bulk_rpc/", [{"name": str(number)} for number in range(WAITING)])
